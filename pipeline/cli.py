@@ -1,0 +1,239 @@
+"""`python -m pipeline <stage> …`: one thin subcommand per stage.
+
+The workflow's rules call these; so can a person. Heavy imports happen inside the commands.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import jobs
+from pipeline.errors import SlideError, UserError
+
+app = typer.Typer(
+    help="From whole-slide images to a compared, cross-validated student of several teachers. "
+    "`snakemake` runs the stages in order; each command here is one stage, as the rules call it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+cohort_app = typer.Typer(help="Check the slide sheet, or draw the embedded cohort.")
+teachers_app = typer.Typer(help="List the known teachers and check one before a run.")
+app.add_typer(cohort_app, name="cohort")
+app.add_typer(teachers_app, name="teachers", invoke_without_command=True)
+
+Cfg = Annotated[str, typer.Option(help="The stage's job as JSON, made by pipeline.jobs.")]
+Code = Annotated[str, typer.Option(help="The stage's code fingerprint; part of what is recognised.")]
+Root = Annotated[Path, typer.Option(help="The cohort's results folder, results/<cohort>.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes or threads that may work at once.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")]
+ChunkNumber = Annotated[int, typer.Option(min=0, help="The hash bucket of slides to work on.")]
+Out = Annotated[Path, typer.Option(help="The manifest to write.")]
+Manifests = Annotated[list[Path] | None, typer.Option(help="Chunk manifests to read; repeatable.")]
+ConfigFile = Annotated[Path, typer.Option(help="The config file.")]
+
+
+@cohort_app.command("synthesise")
+def cohort_synthesise(
+    cfg: Cfg,
+    sheet: Annotated[Path, typer.Option(help="The slide sheet to write, beside the slides.")],
+    workers: Workers = 1,
+) -> None:
+    """Draw the embedded cohort's slides, with a sheet and a truth table beside them."""
+    from pipeline.cohort import synthetic
+
+    job = jobs.read(jobs.SynthesisJob, cfg)
+    synthetic.generate(cfg=job.cohort, sheet=sheet, workers=workers)
+
+
+@cohort_app.command("check")
+def cohort_check(
+    cfg: Cfg,
+    root: Root,
+    base: Annotated[Path, typer.Option(help="Folder that relative paths start from.")] = Path(),
+) -> None:
+    """Check the sheet and its labels, and write slides.parquet and cohort.json."""
+    from pipeline.cohort import stage
+
+    job = jobs.read(jobs.CohortJob, cfg)
+    stage.run(cfg=job.cohort, tasks=job.tasks, root=root, base=base)
+
+
+@app.command()
+def tiling(
+    slide: Annotated[Path | None, typer.Option(help="Tile this one slide, without a workflow.")] = None,
+    out: Annotated[Path, typer.Option(help="Manifest to write; with --slide, the folder.")] = Path(
+        "tiles"
+    ),
+    config: Annotated[Path | None, typer.Option(help="With --slide: a config file.")] = None,
+    mpp: Annotated[float | None, typer.Option(help="With --slide: µm per pixel.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="With --slide: GeoJSON of the tissue.")] = None,
+    cfg: Annotated[str | None, typer.Option(help="The stage's job as JSON.")] = None,
+    code: Code = "",
+    root: Root = Path("results"),
+    chunk: ChunkNumber = 0,
+    workers: Workers = 1,
+) -> None:
+    """Find the tissue of a chunk of slides and lay the tile grid over it."""
+    from pipeline.tiling import stage
+
+    if slide is not None:
+        from pipeline.config import TilingConfig, load
+
+        section = load(config).tiling if config else TilingConfig()
+        record = stage.run_slide(
+            cfg=section, code=code, slide=slide, out_dir=out, mpp=mpp, mask=mask
+        )
+        typer.echo(f"{record.slide_id}: {record.status} {record.reason}".rstrip())
+        for key, value in record.facts.items():
+            typer.echo(f"  {key}: {value}")
+        raise typer.Exit(0 if record.status in ("ok", "empty") else 1)
+    if cfg is None:
+        raise UserError("tiling: give --slide FILE, or --cfg with --root, --chunk and --out")
+    job = jobs.read(jobs.TilingJob, cfg)
+    stage.run(cfg=job.tiling, code=code, root=root, chunk=chunk, out=out, workers=workers)
+
+
+@app.command()
+def extraction(
+    cfg: Cfg,
+    root: Root,
+    out: Out,
+    chunk: ChunkNumber = 0,
+    code: Code = "",
+    workers: Workers = 1,
+    device: Device = "auto",
+) -> None:
+    """Run one teacher over a chunk's tiles, or take in features that another tool made."""
+    job = jobs.read(jobs.ExtractionJob, cfg)
+    (teacher,) = job.extraction.teachers
+    if job.extraction.teachers[teacher].source == "import":
+        from pipeline.extraction import imports
+
+        imports.run(cfg=job.extraction, teacher=teacher, root=root, chunk=chunk, out=out)
+        return
+    from pipeline.extraction import stage
+
+    stage.run(
+        cfg=job.extraction,
+        teacher=teacher,
+        code=code,
+        root=root,
+        chunk=chunk,
+        out=out,
+        workers=workers,
+        device=device,
+    )
+
+
+@app.command()
+def mapping(cfg: Cfg, root: Root, tiling: Manifests = None, features: Manifests = None) -> None:
+    """Join the manifests: case -> teacher -> feature files, coverage, ledger, flow of the cohort."""
+    from pipeline.mapping import stage
+
+    job = jobs.read(jobs.MappingJob, cfg)
+    stage.run(
+        cfg=job.mapping,
+        teachers=job.teachers,
+        tiling=tiling or [],
+        features=features or [],
+        root=root,
+    )
+
+
+@app.command()
+def folds(
+    cfg: Cfg, root: Root, task: Annotated[str, typer.Option(help="The task's name.")]
+) -> None:
+    """Split a task's cases into train, validation and test, k times."""
+    from pipeline.folds import stage
+
+    job = jobs.read(jobs.FoldsJob, cfg)
+    stage.run(cfg=job.folds, cases=job.cases, name=task, task=job.task, root=root)
+
+
+@app.command()
+def training(
+    cfg: Cfg,
+    root: Root,
+    task: Annotated[str, typer.Option(help="The task's name.")],
+    model: Annotated[str, typer.Option(help="The model's name.")],
+    code: Code = "",
+    workers: Workers = 1,
+    device: Device = "auto",
+) -> None:
+    """Train one model of one task on every fold and seed, and predict all cases."""
+    from pipeline.training import stage
+
+    job = jobs.read(jobs.TrainingJob, cfg)
+    stage.run(
+        cfg=job.training,
+        model_name=model,
+        model=job.model,
+        task_name=task,
+        task=job.task,
+        root=root,
+        code=code,
+        workers=workers,
+        device=device,
+    )
+
+
+@app.command()
+def evaluation(
+    cfg: Cfg, root: Root, task: Annotated[str, typer.Option(help="The task's name.")]
+) -> None:
+    """Measure every model of a task on its test folds and compare the student with each."""
+    from pipeline.evaluation import stage
+
+    job = jobs.read(jobs.EvaluationJob, cfg)
+    stage.run(cfg=job.evaluation, task_name=task, task=job.task, models=job.models, root=root)
+
+
+@app.command()
+def report(cfg: Cfg, root: Root) -> None:
+    """Write report.html."""
+    from pipeline.report import stage
+
+    job = jobs.read(jobs.ReportJob, cfg)
+    stage.run(config=job.config, root=root)
+
+
+@app.command()
+def plan(
+    config: ConfigFile = Path("config/config.yaml"),
+    device_tflops: Annotated[
+        float, typer.Option(help="What the GPU sustains, in TFLOP/s, at the chosen precision.")
+    ] = 100.0,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs working at once.")] = 1,
+) -> None:
+    """Say what a run would cost: slides, tiles, gigabytes, GPU-hours. Reads slide headers only."""
+    from pipeline import plan as planning
+    from pipeline.config import load
+
+    estimate = planning.estimate(load(config), Path(), device_tflops=device_tflops, gpus=gpus)
+    typer.echo(planning.text(estimate))
+
+
+@app.command()
+def schema() -> None:
+    """Print the config's JSON schema (kept in workflow/schemas for editors)."""
+    import json
+
+    from pipeline.config import Config
+
+    typer.echo(json.dumps(Config.model_json_schema(), indent=2))
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is a message and exit code 2, not a traceback."""
+    try:
+        app()
+    except (UserError, SlideError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

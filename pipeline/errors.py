@@ -1,0 +1,33 @@
+"""What can go wrong, in the two kinds that matter: the user's input, and one slide's data."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Input that a person must mend. Shown without a traceback: say what, where, and the remedy."""
+
+
+class ConfigError(UserError):
+    """The config does not fit its schema."""
+
+
+class SheetError(UserError):
+    """The slide table, or a label in it, is not usable."""
+
+
+class ArtifactError(UserError):
+    """A file in the results is missing, damaged or not what it claims to be."""
+
+
+class SlideError(Exception):
+    """One slide cannot be used. Becomes a row in the failure ledger; the run goes on.
+
+    Args:
+        reason: what is wrong and what to do about it, in one line.
+        kind: a short, stable class of reason for tables, e.g. `unreadable`, `no_mpp`.
+    """
+
+    def __init__(self, reason: str, kind: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.kind = kind

@@ -1,0 +1,132 @@
+"""What each stage's job is told: the part of the config that decides its result, as one JSON text.
+
+The workflow puts this text in a rule's `cfg` param, where a change of it makes the job stale, and
+passes it to the command line, which reads it back. A key that does not change a stage's result does
+not belong here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from pipeline.config import (
+    CohortConfig,
+    Config,
+    EvaluationConfig,
+    ExtractionConfig,
+    FoldsConfig,
+    MappingConfig,
+    ModelConfig,
+    Section,
+    TaskConfig,
+    TilingConfig,
+    TrainingConfig,
+)
+from pipeline.errors import ConfigError
+
+
+class SynthesisJob(Section):
+    cohort: CohortConfig
+
+
+class CohortJob(Section):
+    cohort: CohortConfig
+    tasks: dict[str, TaskConfig]
+
+
+class TilingJob(Section):
+    tiling: TilingConfig
+    slides: str
+
+
+class ExtractionJob(Section):
+    extraction: ExtractionConfig
+    slides: str
+
+
+class MappingJob(Section):
+    mapping: MappingConfig
+    teachers: list[str]
+
+
+class FoldsJob(Section):
+    folds: FoldsConfig
+    cases: str
+    task: TaskConfig
+
+
+class TrainingJob(Section):
+    training: TrainingConfig
+    model: ModelConfig
+    task: TaskConfig
+
+
+class EvaluationJob(Section):
+    evaluation: EvaluationConfig
+    task: TaskConfig
+    models: list[str]
+
+
+class ReportJob(Section):
+    config: Config
+
+
+def synthesis(config: Config) -> SynthesisJob:
+    kept = {"name", "source", "synthetic"}
+    return SynthesisJob(cohort=CohortConfig(**config.cohort.model_dump(include=kept)))
+
+
+def cohort(config: Config) -> CohortJob:
+    return CohortJob(cohort=config.cohort, tasks=config.tasks)
+
+
+def tiling(config: Config, slides: str) -> TilingJob:
+    """`slides` is the digest of the chunk's slides: ids, contents, overrides."""
+    return TilingJob(tiling=config.tiling, slides=slides)
+
+
+def extraction(config: Config, teacher: str, slides: str) -> ExtractionJob:
+    """One teacher of one chunk; `slides` as in `tiling`, or the digest of the imported files."""
+    alone = {teacher: config.extraction.teachers[teacher]}
+    return ExtractionJob(
+        extraction=config.extraction.model_copy(update={"teachers": alone}), slides=slides
+    )
+
+
+def mapping(config: Config) -> MappingJob:
+    return MappingJob(mapping=config.mapping, teachers=list(config.extraction.teachers))
+
+
+def folds(config: Config, task: str) -> FoldsJob:
+    return FoldsJob(folds=config.folds, cases=config.mapping.cases, task=config.tasks[task])
+
+
+def training(config: Config, task: str, model: str) -> TrainingJob:
+    alone = config.training.model_copy(update={"models": {}, "ablations": {}})
+    return TrainingJob(training=alone, model=config.model_specs()[model], task=config.tasks[task])
+
+
+def evaluation(config: Config, task: str) -> EvaluationJob:
+    return EvaluationJob(
+        evaluation=config.evaluation, task=config.tasks[task], models=list(config.model_specs())
+    )
+
+
+def report(config: Config) -> ReportJob:
+    return ReportJob(config=config)
+
+
+def read(kind: type[Section], text: str) -> Any:
+    """Read a job back from its JSON.
+
+    Raises:
+        ConfigError: the text is not the JSON of such a job.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValueError as error:
+        raise ConfigError(f"--cfg: not a {kind.__name__}: {error}") from None
+
+

@@ -1,0 +1,140 @@
+"""What decides that a result is stale: the config of its stage, and the code that the stage runs.
+
+Snakemake sees neither a change inside an imported package nor a config key that is not in a rule's
+params, so every rule carries two params made here: `cfg` (canonical JSON) and `code` (a digest of
+the stage's static import closure, without comments and docstrings, plus the versions of the
+libraries that decide its numbers). Standard library only: this is imported at every parse.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGE = "pipeline"
+ROOT = Path(__file__).resolve().parent.parent
+
+# Files in a package that are data to its code: a change of them is a change of the code.
+DATA_SUFFIXES = (".yaml", ".html", ".css")
+
+# Libraries whose version changes a stage's numbers. An upgrade makes the stage stale.
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    "tiling": ("openslide-python", "tifffile", "opencv-python-headless"),
+    "extraction": ("torch", "timm"),
+    "training": ("torch",),
+    "evaluation": ("scikit-learn", "scikit-survival", "lifelines"),
+}
+
+
+def digest(*parts: Any) -> str:
+    """16 hex digits of the SHA-256 of the parts' canonical JSON."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def stage_code(stage: str, *modules: str) -> str:
+    """The code fingerprint of a stage: closure of `pipeline.<stage>.stage`, modules, libraries."""
+    versions = {name: _version(name) for name in LIBRARIES.get(stage, ())}
+    return digest(code_fingerprint(f"{PACKAGE}.{stage}.stage", *modules), versions)
+
+
+@lru_cache(maxsize=256)
+def code_fingerprint(*modules: str) -> str:
+    """Digest of the code that the modules import inside this package, found without running it.
+
+    Comments, docstrings, formatting and file times do not count. Imports inside functions count.
+
+    Raises:
+        ModuleNotFoundError: a module is not in the package.
+    """
+    seen: dict[str, str] = {}
+    todo = list(modules)
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        path = _module_path(name)
+        if path is None:
+            raise ModuleNotFoundError(f"{name} is not a module of {PACKAGE}")
+        tree = ast.parse(path.read_bytes())
+        seen[name] = _tree_digest(tree)
+        todo += [m for m in _imports(tree, name, path) if m not in seen]
+        parent = name.rpartition(".")[0]
+        if parent:
+            todo.append(parent)
+        if path.name == "__init__.py":
+            for data in sorted(path.parent.iterdir()):
+                if data.suffix in DATA_SUFFIXES:
+                    seen[f"{name}/{data.name}"] = hashlib.sha256(data.read_bytes()).hexdigest()
+    return digest(sorted(seen.items()))
+
+
+def closure(*modules: str) -> set[str]:
+    """The names of all package modules that the given ones import, themselves included."""
+    seen: set[str] = set()
+    todo = list(modules)
+    while todo:
+        name = todo.pop()
+        path = _module_path(name)
+        if name in seen or path is None:
+            continue
+        seen.add(name)
+        todo += _imports(ast.parse(path.read_bytes()), name, path)
+        if "." in name:
+            todo.append(name.rpartition(".")[0])
+    return seen
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Installed versions by distribution name (`-` where one is not installed)."""
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "-"
+
+
+def _module_path(name: str) -> Path | None:
+    base = ROOT.joinpath(*name.split("."))
+    if (base / "__init__.py").is_file():
+        return base / "__init__.py"
+    file = base.with_suffix(".py")
+    return file if file.is_file() else None
+
+
+def _imports(tree: ast.AST, name: str, path: Path) -> list[str]:
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base]).rstrip(".")
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    inside = {m for m in found if m == PACKAGE or m.startswith(PACKAGE + ".")}
+    return sorted(m for m in inside if _module_path(m) is not None)
+
+
+def _tree_digest(tree: ast.AST) -> str:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body
+            if (
+                body
+                and isinstance(body[0], ast.Expr)
+                and isinstance(body[0].value, ast.Constant)
+                and isinstance(body[0].value.value, str)
+            ):
+                node.body = body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

@@ -1,0 +1,60 @@
+# What the rules share: the checked config, the slides by chunk, and the two provenance params.
+import atexit
+import os
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# The package beside this workflow is the one that the rules run, here and on every node.
+REPOSITORY = Path(workflow.basedir).resolve().parent
+if (REPOSITORY / "pipeline").is_dir():
+    sys.path.insert(0, str(REPOSITORY))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+
+from pipeline import jobs, planning, provenance
+from pipeline.config import parse
+from pipeline.errors import UserError
+
+try:
+    CONFIG = parse(config)
+    COHORT = planning.cohort_plan(CONFIG, Path.cwd())
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+CHUNKS = COHORT.chunks
+TEACHERS = list(CONFIG.extraction.teachers)
+IMPORTED = [t for t, facts in CONFIG.extraction.teachers.items() if facts.source == "import"]
+ENCODERS = [t for t in TEACHERS if t not in IMPORTED]
+MODELS = list(CONFIG.model_specs())
+
+
+def job(make, *names):
+    """The `cfg` param: a function, since Snakemake reads braces in a plain string as wildcards."""
+    return lambda wildcards: make(CONFIG, *(getattr(wildcards, n) for n in names)).canonical()
+
+
+def tiling_job(wildcards):
+    return jobs.tiling(CONFIG, COHORT.digests[int(wildcards.chunk)]).canonical()
+
+
+def extraction_job(wildcards):
+    digest = COHORT.digests[int(wildcards.chunk)]
+    if wildcards.teacher in IMPORTED:
+        digest = COHORT.import_digest(wildcards.teacher, int(wildcards.chunk))
+    return jobs.extraction(CONFIG, wildcards.teacher, digest).canonical()
+
+
+def say_plan():
+    """A dry-run ends with what the run would cost."""
+    try:
+        print(planning.text(planning.estimate(CONFIG, COHORT)), file=sys.stderr)
+    except UserError as error:
+        print(f"No estimate: {error}", file=sys.stderr)
+
+
+if workflow.is_main_process and {"-n", "--dry-run", "--dryrun"} & set(sys.argv):
+    atexit.register(say_plan)

@@ -1,0 +1,33 @@
+rule evaluation:
+    input:
+        cohort="<results>/cohort.json",
+        folds="<results>/folds/{task}/folds.json",
+        predictions=collect(
+            "<results>/models/{{task}}/{model}/predictions.parquet", model=MODELS
+        ),
+    output:
+        summary="<results>/evaluation/{task}/evaluation.json",
+        metrics=report(
+            "<results>/evaluation/{task}/metrics.csv",
+            caption="../report/metrics.rst",
+            category="Evaluation",
+            labels={"task": "{task}", "table": "metrics"},
+        ),
+        comparisons=report(
+            "<results>/evaluation/{task}/comparisons.csv",
+            caption="../report/comparisons.rst",
+            category="Evaluation",
+            labels={"task": "{task}", "table": "student against each model"},
+        ),
+    log:
+        "<logs>/evaluation/{task}.log",
+    benchmark:
+        "<benchmarks>/evaluation/{task}.tsv"
+    params:
+        cfg=job(jobs.evaluation, "task"),
+        code=provenance.stage_code("evaluation"),
+    resources:
+        mem_mb=4000,
+    shell:
+        "python -m pipeline evaluation --cfg {params.cfg:q} --root $(dirname {input.cohort:q})"
+        " --task {wildcards.task} > {log:q} 2>&1"

@@ -1,0 +1,48 @@
+if ENCODERS:
+
+    rule extraction:
+        input:
+            slides=ancient("<results>/slides.parquet"),
+            tiles="<results>/tiles/manifest/{chunk}.json",
+        output:
+            manifest="<results>/features/{teacher}/manifest/{chunk}.json",
+        log:
+            "<logs>/extraction/{teacher}/{chunk}.log",
+        benchmark:
+            "<benchmarks>/extraction/{teacher}/{chunk}.tsv"
+        wildcard_constraints:
+            teacher="|".join(map(re.escape, ENCODERS)),
+        params:
+            cfg=extraction_job,
+            code=provenance.stage_code("extraction"),
+        threads: 2
+        resources:
+            mem_mb=8000,
+        shell:
+            "python -m pipeline extraction --cfg {params.cfg:q} --code {params.code}"
+            " --root $(dirname {input.slides:q}) --chunk {wildcards.chunk}"
+            " --out {output.manifest:q} --workers {threads} > {log:q} 2>&1"
+
+
+if IMPORTED:
+
+    rule extraction_import:
+        input:
+            slides=ancient("<results>/slides.parquet"),
+        output:
+            manifest="<results>/features/{teacher}/manifest/{chunk}.json",
+        log:
+            "<logs>/extraction_import/{teacher}/{chunk}.log",
+        benchmark:
+            "<benchmarks>/extraction_import/{teacher}/{chunk}.tsv"
+        wildcard_constraints:
+            teacher="|".join(map(re.escape, IMPORTED)),
+        params:
+            cfg=extraction_job,
+            code=provenance.code_fingerprint("pipeline.extraction.imports"),
+        resources:
+            mem_mb=2000,
+        shell:
+            "python -m pipeline extraction --cfg {params.cfg:q} --code {params.code}"
+            " --root $(dirname {input.slides:q}) --chunk {wildcards.chunk}"
+            " --out {output.manifest:q} > {log:q} 2>&1"

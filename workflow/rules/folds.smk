@@ -1,0 +1,16 @@
+rule folds:
+    input:
+        cases="<results>/cases.parquet",
+    output:
+        folds="<results>/folds/{task}/folds.json",
+    log:
+        "<logs>/folds/{task}.log",
+    benchmark:
+        "<benchmarks>/folds/{task}.tsv"
+    params:
+        cfg=job(jobs.folds, "task"),
+        code=provenance.stage_code("folds"),
+    localrule: True
+    shell:
+        "python -m pipeline folds --cfg {params.cfg:q} --root $(dirname {input.cases:q})"
+        " --task {wildcards.task} > {log:q} 2>&1"

@@ -1,0 +1,24 @@
+rule mapping:
+    input:
+        slides="<results>/slides.parquet",
+        tiles=collect("<results>/tiles/manifest/{chunk}.json", chunk=CHUNKS if ENCODERS else []),
+        features=collect(
+            "<results>/features/{teacher}/manifest/{chunk}.json", teacher=TEACHERS, chunk=CHUNKS
+        ),
+    output:
+        cases_to_features="<results>/case_to_features.json",
+        coverage="<results>/coverage.parquet",
+        cases="<results>/cases.parquet",
+        ledger="<results>/ledger.parquet",
+        flow="<results>/cohort_flow.json",
+    log:
+        "<logs>/mapping.log",
+    benchmark:
+        "<benchmarks>/mapping.tsv"
+    params:
+        cfg=job(jobs.mapping),
+        code=provenance.stage_code("mapping"),
+    localrule: True
+    shell:
+        "python -m pipeline mapping --cfg {params.cfg:q} --root $(dirname {output.flow:q})"
+        " > {log:q} 2>&1"

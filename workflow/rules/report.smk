@@ -1,0 +1,22 @@
+rule report:
+    input:
+        cohort="<results>/cohort.json",
+        flow="<results>/cohort_flow.json",
+        evaluations=collect("<results>/evaluation/{task}/evaluation.json", task=CONFIG.tasks),
+    output:
+        page=report(
+            "<results>/report.html",
+            caption="../report/report.rst",
+            category="Report",
+        ),
+    log:
+        "<logs>/report.log",
+    benchmark:
+        "<benchmarks>/report.tsv"
+    params:
+        cfg=job(jobs.report),
+        code=provenance.stage_code("report"),
+    localrule: True
+    shell:
+        "python -m pipeline report --cfg {params.cfg:q} --root $(dirname {output.page:q})"
+        " > {log:q} 2>&1"

@@ -1,0 +1,21 @@
+rule tiling:
+    input:
+        # Which slides are in the chunk, and what is in their files, is part of `cfg`: one new slide
+        # must not touch the other chunks, though it changes this table.
+        slides=ancient("<results>/slides.parquet"),
+    output:
+        manifest="<results>/tiles/manifest/{chunk}.json",
+    log:
+        "<logs>/tiling/{chunk}.log",
+    benchmark:
+        "<benchmarks>/tiling/{chunk}.tsv"
+    params:
+        cfg=tiling_job,
+        code=provenance.stage_code("tiling"),
+    threads: 2
+    resources:
+        mem_mb=2000,
+    shell:
+        "python -m pipeline tiling --cfg {params.cfg:q} --code {params.code}"
+        " --root $(dirname {input.slides:q}) --chunk {wildcards.chunk} --out {output.manifest:q}"
+        " --workers {threads} > {log:q} 2>&1"

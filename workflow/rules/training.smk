@@ -1,0 +1,21 @@
+rule training:
+    input:
+        cases_to_features="<results>/case_to_features.json",
+        cases="<results>/cases.parquet",
+        folds="<results>/folds/{task}/folds.json",
+    output:
+        predictions="<results>/models/{task}/{model}/predictions.parquet",
+    log:
+        "<logs>/training/{task}/{model}.log",
+    benchmark:
+        "<benchmarks>/training/{task}/{model}.tsv"
+    params:
+        cfg=job(jobs.training, "task", "model"),
+        code=provenance.stage_code("training"),
+    threads: 1
+    resources:
+        mem_mb=8000,
+    shell:
+        "python -m pipeline training --cfg {params.cfg:q} --code {params.code}"
+        " --root $(dirname {input.cases:q}) --task {wildcards.task} --model {wildcards.model}"
+        " --workers {threads} > {log:q} 2>&1"
