@@ -1,0 +1,175 @@
+"""The predictions that training left, read and held against the folds and the labels.
+
+What is believed about a table is checked here once: it covers every fold, no case stands in a part
+where the folds do not have it, and it was made from today's labels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.artifacts import read_json, read_table
+from pipeline.config import ClassificationTask, SurvivalTask
+from pipeline.errors import ArtifactError
+from pipeline.labels import Labels, Task, class_name
+from pipeline.splits import PARTS, Fold
+
+KEYS = ["seed", "fold", "split", "case_id"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """One model's predictions of one task.
+
+    Attributes:
+        name: the model.
+        table: a row a seed, fold, part and case: `KEYS` and `columns`; NaN where not finite.
+        columns: risk, or a probability a class, or a value a target.
+        survival: names of the columns with predicted survival at the bin edges; may be empty.
+        edges: (seed, fold) -> the bin edges, in the task's unit.
+        facts: the model's kind, teacher and parameters, from its meta.json; may be empty.
+        n_not_finite: test rows whose prediction is NaN or infinite.
+    """
+
+    name: str
+    table: pd.DataFrame
+    columns: tuple[str, ...]
+    survival: tuple[str, ...]
+    edges: dict[tuple[int, int], tuple[float, ...]]
+    facts: dict[str, Any]
+    n_not_finite: int
+
+
+def value_columns(task: Task, labels: Labels) -> tuple[str, ...]:
+    """The columns that hold a task's predictions."""
+    if isinstance(task, SurvivalTask):
+        return ("risk",)
+    if isinstance(task, ClassificationTask):
+        return tuple(f"prob_{name}" for name in labels.classes)
+    return tuple(f"pred_{target}" for target in task.targets)
+
+
+def read_predictions(
+    root: Path, task_name: str, task: Task, model: str, labels: Labels, folds: Sequence[Fold]
+) -> Predictions:
+    """Read `models/<task>/<model>/predictions.parquet`.
+
+    Args:
+        root: the results folder.
+        task_name, task: the task.
+        model: the model's name.
+        labels: labels of all cases that the folds know.
+        folds: the task's folds.
+
+    Raises:
+        ArtifactError: the table is missing, damaged, or does not fit the folds or the labels.
+    """
+    path = root / "models" / task_name / model / "predictions.parquet"
+    table = read_table(path)
+    columns = value_columns(task, labels)
+    absent = [c for c in (*KEYS, *columns) if c not in table.columns]
+    if absent:
+        raise ArtifactError(
+            f"{path}: no column {', '.join(absent)}; the task has changed: train the model again"
+        )
+    table = table.assign(case_id=table["case_id"].astype(str), split=table["split"].astype(str))
+    _check_rows(path, table, folds)
+    _check_labels(path, table, task, labels)
+    survival = tuple(
+        sorted((c for c in table.columns if re.fullmatch(r"surv_\d+", c)), key=lambda c: int(c[5:]))
+    )
+    values = table[list(columns)].to_numpy(dtype=np.float64)
+    bad = ~np.isfinite(values).all(axis=1)
+    kept = table[[*KEYS, *survival]].copy()
+    for j, column in enumerate(columns):
+        kept[column] = np.where(bad, np.nan, values[:, j])
+    metas = _metas(root / "models" / task_name / model, table)
+    return Predictions(
+        name=model,
+        table=kept,
+        columns=columns,
+        survival=survival,
+        edges={
+            key: tuple(meta.get("head", {}).get("bin_edges", ())) for key, meta in metas.items()
+        },
+        facts=_facts(metas),
+        n_not_finite=int(bad[(table["split"] == "test").to_numpy()].sum()),
+    )
+
+
+def _check_rows(path: Path, table: pd.DataFrame, folds: Sequence[Fold]) -> None:
+    again = table.duplicated(KEYS)
+    if again.any():
+        row = table.loc[again, KEYS].iloc[0].to_dict()
+        raise ArtifactError(f"{path}: {row} stands twice; train the model again")
+    rows = [(f.index, part, case) for f in folds for part in PARTS for case in f.part(part)]
+    known = pd.DataFrame(rows, columns=["fold", "split", "case_id"])
+    joined = table.merge(known, on=["fold", "split", "case_id"], how="left", indicator=True)
+    stray = joined[joined["_merge"] == "left_only"]
+    if len(stray):
+        fold, split, case = (stray[key].iloc[0] for key in ("fold", "split", "case_id"))
+        raise ArtifactError(
+            f"{path}: {len(stray)} row(s) are not of today's folds, such as case {case} in "
+            f"{split} of fold {fold}; train the model again"
+        )
+    trained = set(
+        table.loc[table["split"] == "train", ["seed", "fold"]].itertuples(index=False, name=None)
+    )
+    for seed in sorted(set(table["seed"])):
+        lacking = [f.index for f in folds if (seed, f.index) not in trained]
+        if lacking:
+            raise ArtifactError(
+                f"{path}: seed {seed} has no predictions of fold {lacking[0]}; train it again"
+            )
+
+
+def _check_labels(path: Path, table: pd.DataFrame, task: Task, labels: Labels) -> None:
+    row_of = {case: i for i, case in enumerate(labels.cases)}
+    rows = np.array([row_of[case] for case in table["case_id"]], dtype=np.int64)
+    if labels.time is not None and labels.event is not None:
+        same = np.isclose(table["time"].to_numpy(float), labels.time[rows], rtol=1e-4, atol=1e-4)
+        same &= table["event"].to_numpy(float) == labels.event[rows]
+    elif labels.label is not None:
+        names = np.array(labels.classes, dtype=object)[labels.label[rows]]
+        same = np.array([class_name(v) for v in table["label"]], dtype=object) == names
+    else:
+        assert labels.targets is not None and not isinstance(task, SurvivalTask)
+        wanted = [f"true_{c.removeprefix('pred_')}" for c in value_columns(task, labels)]
+        given = table[wanted].to_numpy(float)
+        scale = np.maximum(np.abs(labels.targets).max(axis=0), 1e-12)
+        same = (np.abs(given - labels.targets[rows]) <= 1e-4 * scale).all(axis=1)
+    if not same.all():
+        case = table.loc[~same, "case_id"].iloc[0]
+        raise ArtifactError(
+            f"{path}: made from other labels than cases.parquet has now, such as those of {case}; "
+            f"train the model again"
+        )
+
+
+def _metas(folder: Path, table: pd.DataFrame) -> dict[tuple[int, int], dict[str, Any]]:
+    """(seed, fold) -> meta.json, as far as there are any."""
+    found = {}
+    for seed, fold in sorted(set(zip(table["seed"], table["fold"], strict=True))):
+        path = folder / f"fold_{fold}" / f"seed_{seed}" / "meta.json"
+        if path.is_file():
+            found[int(seed), int(fold)] = dict(read_json(path))
+    return found
+
+
+def _facts(metas: dict[tuple[int, int], dict[str, Any]]) -> dict[str, Any]:
+    if not metas:
+        return {}
+    meta = next(iter(metas.values()))
+    model = meta.get("model", {})
+    return {
+        "kind": model.get("kind"),
+        "teacher": model.get("teacher"),
+        "n_parameters": meta.get("n_parameters"),
+    }

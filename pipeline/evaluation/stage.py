@@ -1,0 +1,222 @@
+"""The evaluation stage: every model of a task on its test folds, and the student against each.
+
+Writes `evaluation/<task>/`:
+
+- `metrics.parquet` and `.csv`: a row a model and metric (`metrics.metric_table`), the primary
+  metric first, models from the best to the worst;
+- `comparisons.parquet` and `.csv`: a row a metric and other model (`comparisons.compare`); both
+  tables say in `labelled` whether their numbers are test or validation results;
+- `per_case.parquet`: the pooled out-of-fold test predictions that all numbers come from;
+- `curves.json`: the points of the figures (`figures.figure_points`), and `forest`;
+- `evaluation.json`: the summary (`summary.summary`).
+
+Beside the trained models stands `average`, the mean of the single-teacher models' predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from pipeline.artifacts import read_json, read_table, write_json, write_table
+from pipeline.config import EvaluationConfig, SurvivalTask, nearest
+from pipeline.errors import ArtifactError, ConfigError
+from pipeline.evaluation.bootstrap import resample_weights
+from pipeline.evaluation.comparisons import compare
+from pipeline.evaluation.figures import figure_points, forest, jsonable
+from pipeline.evaluation.hazards import curve_table, last_edge
+from pipeline.evaluation.metrics import PRIMARY, Bench, Measured, higher_is_better, metric_table
+from pipeline.evaluation.pooling import Pool, average, pooled, prepare, risk_groups
+from pipeline.evaluation.predictions import Predictions, read_predictions
+from pipeline.evaluation.summary import summary
+from pipeline.evaluation.survival_curves import GROUP_NAMES, QUANTILES
+from pipeline.evaluation.survival_metrics import TimePoints, time_points
+from pipeline.labels import Labels, Task, read_labels
+from pipeline.splits import PARTS, Fold, read_folds, read_summary
+
+AVERAGE = "average"
+
+
+def run(
+    *, cfg: EvaluationConfig, task_name: str, task: Task, models: list[str], root: Path
+) -> None:
+    """Measure and compare the models of one task.
+
+    Args:
+        cfg: the stage's config.
+        task_name, task: the task.
+        models: names of the trained models, ablations among them.
+        root: the results folder.
+
+    Raises:
+        ConfigError: the student is not among the models, or one is called `average`.
+        ArtifactError: predictions are missing, or do not fit the folds or the labels.
+    """
+    if cfg.student not in models:
+        raise ConfigError(
+            f"evaluation.student is `{cfg.student}`, which is no trained model"
+            f"{nearest(cfg.student, models)}"
+        )
+    if AVERAGE in models:
+        raise ConfigError(
+            f"training: a model is called `{AVERAGE}`, which is the name of the single models' "
+            f"mean in the evaluation; rename it"
+        )
+    folds, fold_facts = read_folds(root, task_name), read_summary(root, task_name)
+    labels = _labels(read_table(root / "cases.parquet"), task_name, task, folds)
+    predictions = [read_predictions(root, task_name, task, m, labels, folds) for m in models]
+    points = _time_points(cfg, task, labels, predictions)
+    pools = [_pool(model, task, labels, points) for model in predictions]
+    members = _singles(predictions)
+    if len(members) > 1:
+        pools.append(average(AVERAGE, [pool for pool in pools if pool.name in members]))
+
+    tested = {case for fold in folds for case in fold.test}
+    rows = np.array([i for i, case in enumerate(labels.cases) if case in tested])
+    weights = resample_weights(len(rows), cfg.bootstraps, cfg.seed)
+    bench = Bench(task, labels.take(rows), weights, points, folds)
+    measured = [
+        bench.measure(pool)
+        for pool in tqdm(pools, desc=f"{task_name}: models", unit="model", disable=None)
+    ]
+    order = _order(measured, PRIMARY[task.type])
+    pools, measured = [pools[i] for i in order], [measured[i] for i in order]
+    by_name = {pool.name: (pool, one) for pool, one in zip(pools, measured, strict=True)}
+    student = by_name.pop(cfg.student)
+    labelled = fold_facts["labelled"]
+    metrics = metric_table(measured, bench, cfg.confidence).assign(labelled=labelled)
+    comparisons = compare(student, list(by_name.values()), bench, cfg.confidence)
+    comparisons = comparisons.assign(labelled=labelled)
+    groups = _groups(pools, bench, cfg, task)
+    curves = figure_points(list(zip(pools, measured, strict=True)), groups, bench, cfg)
+
+    folder = root / "evaluation" / task_name
+    write_table(folder / "metrics.parquet", metrics, csv=True)
+    write_table(folder / "comparisons.parquet", comparisons, csv=True)
+    write_table(folder / "per_case.parquet", _per_case(pools, bench, groups, cfg))
+    curves["forest"] = forest(metrics, comparisons, PRIMARY[task.type])
+    write_json(folder / "curves.json", jsonable(curves))
+    found = summary(
+        cfg=cfg,
+        task_name=task_name,
+        bench=bench,
+        fold_facts=fold_facts,
+        predictions=predictions,
+        pools=pools,
+        members=members,
+        metrics=metrics,
+        comparisons=comparisons,
+        curves=curves,
+        oracle=_oracle(root, task_name),
+    )
+    write_json(folder / "evaluation.json", jsonable(found))
+
+
+def _labels(cases: pd.DataFrame, name: str, task: Task, folds: Sequence[Fold]) -> Labels:
+    """The labels of the cases that the folds hold."""
+    labels = read_labels(cases, name, task)
+    known = {case for fold in folds for part in PARTS for case in fold.part(part)}
+    without = sorted(known - set(labels.cases))
+    if without:
+        raise ArtifactError(
+            f"folds/{name}: {without[0]} has no label in cases.parquet now; run `folds` again"
+        )
+    return labels.take(np.array([i for i, c in enumerate(labels.cases) if c in known]))
+
+
+def _time_points(
+    cfg: EvaluationConfig, task: Task, labels: Labels, models: list[Predictions]
+) -> TimePoints | None:
+    if not isinstance(task, SurvivalTask):
+        return None
+    assert labels.time is not None and labels.event is not None
+    return time_points(labels.time, labels.event, cfg.horizons, last_edge(models))
+
+
+def _pool(model: Predictions, task: Task, labels: Labels, points: TimePoints | None) -> Pool:
+    if not isinstance(task, SurvivalTask) or points is None:
+        return prepare(model)
+    return prepare(model, curve_table(model, task, labels, np.array(points.grid)))
+
+
+def _singles(models: list[Predictions]) -> list[str]:
+    """The single-teacher models: by their meta.json, or by name where there is none."""
+    return [
+        m.name
+        for m in models
+        if m.facts.get("kind") == "single" or (not m.facts and m.name.startswith("single"))
+    ]
+
+
+def _order(measured: list[Measured], primary: str) -> list[int]:
+    """Indices of the models from the best to the worst; undefined ones last."""
+
+    def key(i: int) -> tuple[float, str]:
+        values = measured[i].values.get(primary)
+        value = float("nan") if values is None else float(values[0])
+        sign = -1.0 if higher_is_better(primary) else 1.0
+        return (sign * value if np.isfinite(value) else np.inf, measured[i].name)
+
+    return sorted(range(len(measured)), key=key)
+
+
+def _groups(
+    pools: list[Pool], bench: Bench, cfg: EvaluationConfig, task: Task
+) -> dict[str, np.ndarray]:
+    if not isinstance(task, SurvivalTask):
+        return {}
+    return {
+        pool.name: risk_groups(pool, bench.labels.cases, QUANTILES[cfg.cutoff]) for pool in pools
+    }
+
+
+def _per_case(
+    pools: list[Pool], bench: Bench, groups: dict[str, np.ndarray], cfg: EvaluationConfig
+) -> pd.DataFrame:
+    """A row a model and tested case.
+
+    Columns: model, case_id, fold (the first that tests it), n_predictions; survival: score, group,
+    time, event; classification: prob_<class>, predicted, label; regression: pred_<target>,
+    true_<target>.
+    """
+    labels = bench.labels
+    fold_of: dict[str, int] = {}
+    for fold in bench.folds:
+        for case in fold.test:
+            fold_of.setdefault(case, fold.index)
+    tables = []
+    for pool in pools:
+        whole = pooled(pool, labels.cases)
+        table = pd.DataFrame({"model": pool.name, "case_id": list(labels.cases)})
+        table["fold"] = [fold_of[case] for case in labels.cases]
+        table["n_predictions"] = whole.n
+        for j, column in enumerate(pool.values):
+            table[column] = whole.values[:, j]
+        if labels.time is not None and labels.event is not None:
+            names = np.array([*GROUP_NAMES[cfg.cutoff], ""], dtype=object)
+            table = table.assign(
+                group=names[groups[pool.name]], time=labels.time, event=labels.event.astype(int)
+            )
+        if labels.label is not None:
+            names = np.array(labels.classes, dtype=object)
+            best = names[np.nan_to_num(whole.values, nan=-1).argmax(axis=1)]
+            table = table.assign(
+                predicted=np.where(whole.there, best, ""), label=names[labels.label]
+            )
+        if labels.targets is not None:
+            for j, column in enumerate(pool.values):
+                table[f"true_{column.removeprefix('pred_')}"] = labels.targets[:, j]
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _oracle(root: Path, task_name: str) -> dict[str, float]:
+    """What the hidden state of an embedded cohort allows, by metric; empty for real cohorts."""
+    path = root / "cohort.json"
+    if not path.is_file():
+        return {}
+    return dict(read_json(path).get("oracle", {}).get(task_name, {}))

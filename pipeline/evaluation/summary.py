@@ -1,0 +1,180 @@
+"""`evaluation.json`: what a task's evaluation found, and what a reader must know to believe it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config import EvaluationConfig, SurvivalTask
+from pipeline.evaluation.metrics import PRIMARY, Bench, higher_is_better
+from pipeline.evaluation.pooling import Pool
+from pipeline.evaluation.predictions import Predictions
+
+VALIDATION_NOTE = (
+    "Validation and test share cases in the imported folds: models were chosen on the cases that "
+    "they are measured on. Every number here is a validation result, not a test result."
+)
+ON_TEST_NOTE = (
+    "Chosen by its own test result: the best of several is flattered, so that the student is "
+    "compared with a teacher that looks better than it is."
+)
+ON_VALIDATION_NOTE = (
+    "Chosen by the mean of its results on the validation parts, as one would choose before a test."
+)
+
+
+def summary(
+    *,
+    cfg: EvaluationConfig,
+    task_name: str,
+    bench: Bench,
+    fold_facts: Mapping[str, Any],
+    predictions: Sequence[Predictions],
+    pools: Sequence[Pool],
+    members: Sequence[str],
+    metrics: pd.DataFrame,
+    comparisons: pd.DataFrame,
+    curves: Mapping[str, Any],
+    oracle: Mapping[str, float],
+) -> dict[str, Any]:
+    """The summary.
+
+    Returns:
+        `task`, `type`, `labelled` (`test` or `validation`), `note`, `primary_metric`,
+        `higher_is_better`, `student`, `n_cases`, `n_events`, `classes`, `unit`, `horizons`, `tau`,
+        `k`, `tests`, `seeds`, `bootstraps`, `confidence`; `models`: a row a model by the primary
+        metric, with `n_parameters`; `comparisons`: a row an other model by the primary metric;
+        `best_single`: `on_test` and `on_validation`, each with `model`, its row and comparison;
+        `average_of`; `oracle` (by the primary metric) and `oracle_metrics`; `problems`.
+    """
+    task, labels = bench.task, bench.labels
+    primary = PRIMARY[task.type]
+    parameters = {m.name: m.facts.get("n_parameters") for m in predictions}
+    shown = metrics[metrics["metric"] == primary].drop(
+        columns=["metric", "higher_is_better", "labelled"]
+    )
+    models = [
+        {**{str(k): v for k, v in row.items()}, "n_parameters": parameters.get(row["model"])}
+        for row in shown.to_dict("records")
+    ]
+    against = comparisons[comparisons["metric"] == primary].drop(
+        columns=["student", "metric", "higher_is_better", "labelled"]
+    )
+    validation = labelled_validation(fold_facts)
+    return {
+        "task": task_name,
+        "type": task.type,
+        "labelled": fold_facts["labelled"],
+        "note": VALIDATION_NOTE if validation else "",
+        "primary_metric": primary,
+        "higher_is_better": higher_is_better(primary),
+        "student": cfg.student,
+        "n_cases": len(labels.cases),
+        "n_events": None if labels.event is None else int(labels.event.sum()),
+        "classes": None
+        if labels.label is None
+        else dict(
+            zip(
+                labels.classes,
+                np.bincount(labels.label, minlength=len(labels.classes)).tolist(),
+                strict=True,
+            )
+        ),
+        "unit": task.unit if isinstance(task, SurvivalTask) else None,
+        "horizons": list(bench.points.horizons) if bench.points else [],
+        "tau": bench.points.tau if bench.points else None,
+        "k": len(bench.folds),
+        "tests": fold_facts["tests"],
+        "seeds": sorted({int(s) for m in predictions for s in set(m.table["seed"])}),
+        "bootstraps": cfg.bootstraps,
+        "confidence": cfg.confidence,
+        "models": models,
+        "comparisons": against.to_dict("records"),
+        "best_single": best_single(bench, pools, members, models, against),
+        "average_of": list(members) if len(members) > 1 else [],
+        "oracle": oracle.get(primary),
+        "oracle_metrics": dict(oracle),
+        "problems": problems(bench, fold_facts, predictions, pools, metrics, curves),
+    }
+
+
+def labelled_validation(fold_facts: Mapping[str, Any]) -> bool:
+    return bool(fold_facts["labelled"] == "validation")
+
+
+def best_single(
+    bench: Bench,
+    pools: Sequence[Pool],
+    members: Sequence[str],
+    models: Sequence[Mapping[str, Any]],
+    against: pd.DataFrame,
+) -> dict[str, Any] | None:
+    """The best single teacher, chosen in two ways, with the student's comparison to it."""
+    if not members:
+        return None
+    sign = 1.0 if higher_is_better(PRIMARY[bench.task.type]) else -1.0
+    on_validation = {pool.name: bench.validation(pool) for pool in pools if pool.name in members}
+    on_test = {row["model"]: row["value"] for row in models if row["model"] in members}
+    rows = {row["model"]: row for row in models}
+    found = {}
+    for how, values, note in (
+        ("on_test", on_test, ON_TEST_NOTE),
+        ("on_validation", on_validation, ON_VALIDATION_NOTE),
+    ):
+        ranked = sorted(
+            values, key=lambda m: (-sign * values[m] if np.isfinite(values[m]) else np.inf, m)
+        )
+        row = rows[ranked[0]]
+        pair = against[against["other"] == ranked[0]].to_dict("records")
+        found[how] = {
+            "model": ranked[0],
+            **{key: row[key] for key in ("value", "low", "high")},
+            "validation_value": on_validation[ranked[0]],
+            "comparison": pair[0] if pair else None,
+            "note": note,
+        }
+    return found
+
+
+def problems(
+    bench: Bench,
+    fold_facts: Mapping[str, Any],
+    predictions: Sequence[Predictions],
+    pools: Sequence[Pool],
+    metrics: pd.DataFrame,
+    curves: Mapping[str, Any],
+) -> list[str]:
+    """What limits the numbers, one sentence each."""
+    found = []
+    if fold_facts["tests"] == "overlapping":
+        found.append("test parts overlap: a case's predictions of several folds are averaged")
+    if fold_facts["tests"] == "incomplete":
+        found.append("some cases are never tested and take no part in the numbers")
+    seeds = {m.name: tuple(sorted(set(m.table["seed"]))) for m in predictions}
+    if len(set(seeds.values())) > 1:
+        found.append(f"models were trained with different seeds: {seeds}")
+    found += [
+        f"{m.name}: {m.n_not_finite} test prediction(s) were NaN or infinite"
+        for m in predictions
+        if m.n_not_finite
+    ]
+    found += [
+        f"{pool.name}: {pool.constant_fits} training(s) give all cases the same risk"
+        for pool in pools
+        if pool.constant_fits
+    ]
+    primary = metrics[metrics["metric"] == PRIMARY[bench.task.type]]
+    for row in primary.to_dict("records"):
+        if row["n_missing"]:
+            found.append(f"{row['model']}: no prediction for {row['n_missing']} of the cases")
+        if row["n_undefined"]:
+            found.append(
+                f"{row['model']}: {row['metric']} is undefined in {row['n_undefined']} resamples, "
+                f"which its interval leaves out"
+            )
+    for model, panel in curves.get("kaplan_meier", {}).items():
+        found += [f"{model}: {note}" for note in panel["notes"]]
+    return found

@@ -1,0 +1,201 @@
+"""Folds from elsewhere: CLAM-style `splits_<k>.csv` and `splits_<k>_bool.csv`.
+
+The first has a column each of ids for train, val and test; the second a row an id and a column of
+booleans each. Ids are cases or slides. What cannot be used is excluded with its reason; a split in
+which validation and test share cases is refused, or labelled for what it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import UserError
+from pipeline.folds.units import Units
+from pipeline.splits import PARTS, Fold, Label, Part
+
+Parts = dict[Part, frozenset[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """Imported folds, and the ids in their files that this run cannot use, with reasons."""
+
+    folds: list[Fold]
+    excluded: dict[str, str]
+
+
+def read_folds(
+    units: Units,
+    slides: pd.DataFrame,
+    *,
+    folder: Path,
+    k: int,
+    grouped: bool,
+    allow_validation_is_test: bool,
+) -> Imported:
+    """Read `k` folds of a task.
+
+    Args:
+        units: the task's cases.
+        slides: the slide table, for files that name slides.
+        folder: `folds.import_dir`; its subfolder with the task's name is used where there is one.
+        k: how many folds are expected.
+        grouped: whether a site must not be in two parts.
+        allow_validation_is_test: accept that validation and test share cases.
+
+    Raises:
+        UserError: a file is missing or unreadable, ids are unknown throughout, slides of a case or
+            cases of a site stand in several parts, or parts share cases.
+    """
+    own = folder / units.name
+    folder = own if own.is_dir() else folder
+    if (folder / f"splits_{k}.csv").exists() or (folder / f"splits_{k}_bool.csv").exists():
+        raise UserError(f"{folder} has more than folds.k = {k} folds; set folds.k to their number")
+    case_of = {case: case for case in units.cases} | _cases_by_slide(slides)
+    known, excluded = set(units.cases), {}
+    parts: list[tuple[Path, Parts]] = []
+    for index in range(k):
+        path, ids = _fold_ids(folder, index)
+        cases: Parts = {}
+        for part, names in ids.items():
+            found = {case_of.get(name, name) for name in names}
+            for case in sorted(found - known):
+                excluded[case] = units.excluded.get(
+                    case, "in the imported folds, not in the cohort"
+                )
+            cases[part] = frozenset(found & known)
+        empty = [part for part in PARTS if not cases[part]]
+        if empty:
+            raise UserError(
+                f"{path}: no usable case in {', '.join(empty)}. Its ids look like "
+                f"{_few(set().union(*ids.values()))}, this cohort's cases like {_few(known)}"
+            )
+        parts.append((path, cases))
+    _check_train(parts, units, grouped)
+    labelled: Label = "validation" if _shared(parts, allow_validation_is_test) else "test"
+    folds = [
+        Fold(
+            index,
+            tuple(sorted(cases["train"])),
+            tuple(sorted(cases["val"])),
+            tuple(sorted(cases["test"])),
+            labelled,
+        )
+        for index, (_, cases) in enumerate(parts)
+    ]
+    used = {case for _, cases in parts for part in PARTS for case in cases[part]}
+    excluded |= {case: "not in the imported folds" for case in sorted(known - used)}
+    return Imported(folds, excluded)
+
+
+def _cases_by_slide(slides: pd.DataFrame) -> dict[str, str]:
+    return dict(zip(slides["slide_id"].astype(str), slides["case_id"].astype(str), strict=True))
+
+
+def _fold_ids(folder: Path, index: int) -> tuple[Path, Parts]:
+    """The ids of a fold's parts, from the one of its two files there is, or both if they agree."""
+    readers = {f"splits_{index}.csv": _from_columns, f"splits_{index}_bool.csv": _from_flags}
+    found = {
+        folder / name: reader(folder / name)
+        for name, reader in readers.items()
+        if (folder / name).is_file()
+    }
+    if not found:
+        raise UserError(f"folds.import_dir: {folder} has neither {' nor '.join(readers)}")
+    path, ids = next(iter(found.items()))
+    if any(other != ids for other in found.values()):
+        raise UserError(f"{path} and its _bool.csv do not agree; remove the one that is wrong")
+    return path, ids
+
+
+def _from_columns(path: Path) -> Parts:
+    rows = _rows(path)
+    return {part: frozenset(r[part].strip() for r in rows if r[part].strip()) for part in PARTS}
+
+
+def _from_flags(path: Path) -> Parts:
+    rows = _rows(path)
+    key = next(iter(rows[0]))
+    for line, row in enumerate(rows, start=2):
+        if any(row[part].strip().lower() not in ("true", "false", "1", "0") for part in PARTS):
+            raise UserError(f"{path}, line {line}: train, val and test must be True or False")
+    return {
+        part: frozenset(r[key].strip() for r in rows if r[part].strip().lower() in ("true", "1"))
+        for part in PARTS
+    }
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as handle:
+        reader = csv.DictReader(handle, restval="")
+        absent = [part for part in PARTS if part not in (reader.fieldnames or [])]
+        if absent:
+            raise UserError(f"{path}: no column {', '.join(absent)}; expected train, val and test")
+        rows = list(reader)
+    if not rows:
+        raise UserError(f"{path}: no row")
+    return rows
+
+
+def _check_train(parts: list[tuple[Path, Parts]], units: Units, grouped: bool) -> None:
+    """Nothing that is trained on may be tested on, whatever the user allows."""
+    site_of = dict(zip(units.cases, units.groups, strict=True)) if grouped else {}
+    for path, cases in parts:
+        others: tuple[Part, ...] = ("val", "test")
+        for other in others:
+            shared = cases["train"] & cases[other]
+            if shared:
+                raise UserError(
+                    f"{path}: {len(shared)} case(s) stand in both train and {other} (all slides of "
+                    f"a case belong to one part), such as {_few(shared)}; mend the file"
+                )
+        if grouped:
+            _check_sites(path, cases, site_of)
+
+
+def _check_sites(path: Path, cases: Parts, site_of: Mapping[str, str]) -> None:
+    train, val, test = ({site_of[case] for case in cases[part]} for part in PARTS)
+    shared = (
+        (train & val) | (train & test) | ((val & test) if cases["val"] != cases["test"] else set())
+    )
+    if shared:
+        raise UserError(
+            f"{path}: folds.group_by is site, but the site(s) {_few(shared)} are in more than one "
+            f"part; mend the file, or use group_by: case"
+        )
+
+
+def _shared(parts: list[tuple[Path, Parts]], allowed: bool) -> bool:
+    """Whether validation and test share cases in any fold."""
+    for path, cases in parts:
+        shared = cases["val"] & cases["test"]
+        if shared and not allowed:
+            raise UserError(
+                f"{path}: {len(shared)} of {len(cases['test'])} test cases stand in val too, such "
+                f"as {_few(shared)}. A model that is chosen on its test cases has no test result. "
+                f"Mend the file, or set folds.allow_validation_is_test: true, and every number is "
+                f"labelled validation"
+            )
+        if shared:
+            return True
+    return False
+
+
+def tests_are(folds: list[Fold]) -> str:
+    """What the test parts are to one another: partition, incomplete or overlapping."""
+    tested = [case for fold in folds for case in fold.test]
+    known = {case for fold in folds for part in PARTS for case in fold.part(part)}
+    values, counts = np.unique(np.array(tested, dtype=str), return_counts=True)
+    if (counts > 1).any():
+        return "overlapping"
+    return "partition" if set(values.tolist()) == known else "incomplete"
+
+
+def _few(names: frozenset[str] | set[str]) -> str:
+    return ", ".join(sorted(names)[:5])

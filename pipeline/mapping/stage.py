@@ -1,0 +1,125 @@
+"""The mapping stage: case -> teacher -> feature files, and what came of every slide.
+
+Writes under the results folder:
+
+- `case_to_features.json`: `{"teachers": {teacher: {"dims": {level: width}}},
+  "cases": {case: {teacher: [file, …]}}}`, for every case with a usable slide.
+- `coverage.parquet`, `ledger.parquet`, `cases.parquet`, each with a CSV beside it.
+- `cohort_flow.json`: the counts of the report's first table.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.artifacts import read_table, write_json, write_table
+from pipeline.config import MappingConfig
+from pipeline.errors import ArtifactError, UserError
+from pipeline.ledger import Record, enforce, read_manifests
+from pipeline.mapping.cases import SLIDE_COLUMNS, case_table, missing_teachers
+from pipeline.mapping.coverage import TILING, Coverage, join
+from pipeline.mapping.flow import cohort_flow, failures, ledger_table
+
+
+def run(
+    *,
+    cfg: MappingConfig,
+    teachers: list[str],
+    root: Path,
+    tiling: list[Path],
+    features: list[Path],
+) -> None:
+    """Join the manifests of tiling and extraction to the sheet.
+
+    The tables are written before the limits are enforced, so that a run that ends here leaves the
+    list of what went wrong.
+
+    Args:
+        cfg: the stage's config.
+        teachers: names in the config's order.
+        root: the results folder.
+        tiling: tiling manifests; none when all features are imported.
+        features: extraction manifests of all teachers.
+
+    Raises:
+        ArtifactError: manifests, slides and feature files do not fit together.
+        UserError: too many slides failed, or no case is left to compare the teachers on.
+    """
+    slides = _slides(root / "slides.parquet")
+    tiled = _tiled(read_manifests(tiling), slides)
+    coverage = join(slides, teachers, read_manifests(features), root)
+    cases, slide_columns = case_table(slides, coverage)
+    lacking = missing_teachers(cases, slides, coverage)
+
+    write_table(root / "coverage.parquet", coverage.table, csv=True)
+    write_table(root / "ledger.parquet", ledger_table(slides, tiled, coverage), csv=True)
+    write_table(root / "cases.parquet", cases, csv=True)
+    flow = cohort_flow(
+        mode=cfg.cases,
+        slides=slides,
+        cases=cases,
+        tiling=tiled,
+        coverage=coverage,
+        lacking=lacking,
+        slide_columns=slide_columns,
+    )
+    write_json(root / "cohort_flow.json", flow)
+
+    enforce(failures(tiled, coverage), cfg.max_failed_fraction)
+    _check_cases(coverage, cases, cfg)
+    write_json(root / "case_to_features.json", _case_map(slides, coverage))
+
+
+def _slides(path: Path) -> pd.DataFrame:
+    slides = read_table(path)
+    absent = [c for c in SLIDE_COLUMNS if c not in slides.columns]
+    if absent:
+        raise ArtifactError(f"{path}: no column {', '.join(absent)}; delete it and run `cohort`")
+    return slides.assign(
+        slide_id=slides["slide_id"].astype(str), case_id=slides["case_id"].astype(str)
+    ).sort_values("slide_id", ignore_index=True)
+
+
+def _tiled(records: list[Record], slides: pd.DataFrame) -> dict[str, Record]:
+    tiled = {r.slide_id: r for r in records}
+    known = set(slides["slide_id"])
+    unknown = sorted(set(tiled) - known)
+    silent = sorted(known - set(tiled)) if tiled else []
+    for what, found in (("speak of unknown", unknown), ("say nothing of", silent)):
+        if found:
+            raise ArtifactError(
+                f"the tiling manifests {what} slides: {', '.join(found[:20])}; run `tiling` again"
+            )
+    if any(r.stage != TILING for r in records):
+        raise ArtifactError("a manifest that was given as tiling's comes from another stage")
+    return tiled
+
+
+def _check_cases(coverage: Coverage, cases: pd.DataFrame, cfg: MappingConfig) -> None:
+    for teacher, paths in coverage.paths.items():
+        if not paths:
+            some = sorted(
+                coverage.table.loc[coverage.table["teacher"] == teacher, "reason"].unique()
+            )
+            raise UserError(
+                f"teacher {teacher} has no features of any slide. Look at its `path` and "
+                f"`pattern` if they are imported; the ledger says: {'; '.join(some[:3])}"
+            )
+    if cfg.cases == "intersection" and not cases["complete"].any():
+        counts = {teacher: len(paths) for teacher, paths in coverage.paths.items()}
+        raise UserError(
+            f"no case has features of all teachers (slides per teacher: {counts}), so there is "
+            f"nothing to compare them on. Take out a teacher, or set mapping.cases: union"
+        )
+
+
+def _case_map(slides: pd.DataFrame, coverage: Coverage) -> dict[str, object]:
+    cases: dict[str, dict[str, list[str]]] = {}
+    for slide, case in zip(slides["slide_id"], slides["case_id"], strict=True):
+        for teacher in coverage.usable(slide):
+            files = cases.setdefault(case, {}).setdefault(teacher, [])
+            files.append(coverage.paths[teacher][slide])
+    dims = {teacher: {"dims": dict(coverage.dims[teacher])} for teacher in coverage.paths}
+    return {"teachers": dims, "cases": cases}
