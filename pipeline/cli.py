@@ -28,13 +28,14 @@ app.add_typer(cohort_app, name="cohort")
 app.add_typer(teachers_app, name="teachers", invoke_without_command=True)
 
 Cfg = Annotated[str, typer.Option(help="The stage's job as JSON, made by pipeline.jobs.")]
-Code = Annotated[str, typer.Option(help="The stage's code fingerprint; part of what is recognised.")]
+Code = Annotated[
+    str, typer.Option(help="The stage's code fingerprint; part of what is recognised.")
+]
 Root = Annotated[Path, typer.Option(help="The cohort's results folder, results/<cohort>.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes or threads that may work at once.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")]
 ChunkNumber = Annotated[int, typer.Option(min=0, help="The hash bucket of slides to work on.")]
 Out = Annotated[Path, typer.Option(help="The manifest to write.")]
-Manifests = Annotated[list[Path] | None, typer.Option(help="Chunk manifests to read; repeatable.")]
 ConfigFile = Annotated[Path, typer.Option(help="The config file.")]
 
 
@@ -66,7 +67,9 @@ def cohort_check(
 
 @app.command()
 def tiling(
-    slide: Annotated[Path | None, typer.Option(help="Tile this one slide, without a workflow.")] = None,
+    slide: Annotated[
+        Path | None, typer.Option(help="Tile this one slide, without a workflow.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Manifest to write; with --slide, the folder.")] = Path(
         "tiles"
     ),
@@ -132,16 +135,18 @@ def extraction(
 
 
 @app.command()
-def mapping(cfg: Cfg, root: Root, tiling: Manifests = None, features: Manifests = None) -> None:
+def mapping(cfg: Cfg, root: Root) -> None:
     """Join the manifests: case -> teacher -> feature files, coverage, ledger, flow of the cohort."""
+    from pipeline.artifacts import read_table
     from pipeline.mapping import stage
 
     job = jobs.read(jobs.MappingJob, cfg)
+    chunks = sorted(read_table(root / "slides.parquet")["chunk"].unique())
     stage.run(
         cfg=job.mapping,
         teachers=job.teachers,
-        tiling=tiling or [],
-        features=features or [],
+        tiling=[root / f"tiles/manifest/{c}.json" for c in chunks if job.tiled],
+        features=[root / f"features/{t}/manifest/{c}.json" for t in job.teachers for c in chunks],
         root=root,
     )
 
@@ -213,11 +218,17 @@ def plan(
     gpus: Annotated[int, typer.Option(min=1, help="GPUs working at once.")] = 1,
 ) -> None:
     """Say what a run would cost: slides, tiles, gigabytes, GPU-hours. Reads slide headers only."""
-    from pipeline import plan as planning
+    from pipeline import estimate, planning
     from pipeline.config import load
 
-    estimate = planning.estimate(load(config), Path(), device_tflops=device_tflops, gpus=gpus)
-    typer.echo(planning.text(estimate))
+    settings = load(config)
+    found = estimate.estimate(
+        settings,
+        planning.cohort_plan(settings, Path.cwd()),
+        device_tflops=device_tflops,
+        gpus=gpus,
+    )
+    typer.echo(estimate.text(found))
 
 
 @app.command()

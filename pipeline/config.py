@@ -45,6 +45,16 @@ class SyntheticConfig(Section):
     censoring: Fraction = 0.3
     slide_px: tuple[int, int] = (2000, 3200)
     broken_slides: bool = True
+    seed: int = 7
+
+    @model_validator(mode="after")
+    def _sensible(self) -> SyntheticConfig:
+        low, high = self.slide_px
+        if not 256 <= low <= high <= 20_000:
+            raise ValueError("slide_px: smallest and largest side, from 256 to 20000 pixels")
+        if self.censoring > 0.95:
+            raise ValueError("censoring: at most 0.95, or there is no event to learn from")
+        return self
 
 
 class ColumnsConfig(Section):
@@ -89,6 +99,12 @@ class TissueConfig(Section):
     remove_blur: bool = True
     remove_folds: bool = False
 
+    @model_validator(mode="after")
+    def _weights_given(self) -> TissueConfig:
+        if self.method == "learned" and not self.weights:
+            raise ValueError("method: learned needs `weights:`, a segmentation checkpoint")
+        return self
+
 
 class TilingConfig(Section):
     tile_px: int = Field(224, ge=16, le=8192)
@@ -100,6 +116,7 @@ class TilingConfig(Section):
     mpp_policy: Literal["error", "default", "reject"] = "error"
     default_mpp: float | None = Field(None, ge=0.05, le=10)
     mpp_range: tuple[float, float] = (0.05, 10.0)
+    mpp_magnification_factor: float = Field(3.0, ge=1.1)
     tissue: TissueConfig = TissueConfig()
     seed: int = 0
 
@@ -109,6 +126,8 @@ class TilingConfig(Section):
             raise ValueError("overlap_px must be smaller than tile_px, or the grid never advances")
         if self.mpp_policy == "default" and self.default_mpp is None:
             raise ValueError("mpp_policy: default needs `default_mpp:` (µm per pixel)")
+        if self.mpp_range[0] >= self.mpp_range[1]:
+            raise ValueError("mpp_range: the first value must be smaller than the second")
         return self
 
 
@@ -126,6 +145,8 @@ class TeacherConfig(Section):
     input_px: int | None = Field(None, ge=16, le=4096)
     path: str | None = None
     pattern: str = "{slide_id}.h5"
+    table: str | None = None
+    revision: str | None = None
     acknowledge_licence: bool = False
 
     @model_validator(mode="after")
@@ -256,6 +277,7 @@ class SingleModel(Section):
     level: Level = "high"
     d_model: int = Field(128, ge=8)
     dropout: Fraction = 0.25
+    faithful: bool = False
 
 
 class FusionModel(Section):
@@ -266,6 +288,7 @@ class FusionModel(Section):
     level: Level = "high"
     d_model: int = Field(128, ge=8)
     dropout: Fraction = 0.25
+    faithful: bool = False
 
 
 class ShazamV1Model(Section):
@@ -288,6 +311,7 @@ class ShazamV2Model(Section):
     dropout: Fraction = 0.25
     teacher_dropout: Fraction = 0.2
     drop_teachers: tuple[str, ...] = ()
+    fallback: Literal["stacked", "off"] = "stacked"
     faithful: bool = False
     distillation: DistillationConfig = DistillationConfig()
 
@@ -307,6 +331,7 @@ class TrainingConfig(Section):
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     max_tiles_per_case: int | None = Field(4096, ge=1)
+    tiles_per_step: int | None = Field(None, ge=1)
     standardise: bool = True
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     attention_cases_per_fold: int = Field(2, ge=0)
@@ -457,6 +482,8 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
             node = _resolve(node, schema)
         if part in node.get("properties", {}):
             node = node["properties"][part]
+        elif node.get("patternProperties"):
+            (node,) = node["patternProperties"].values()
         elif isinstance(node.get("additionalProperties"), dict):
             node = node["additionalProperties"]
     return list(_resolve(node, schema).get("properties", {}))

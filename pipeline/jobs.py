@@ -7,6 +7,7 @@ not belong here.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -24,6 +25,7 @@ from pipeline.config import (
     TilingConfig,
     TrainingConfig,
 )
+from pipeline.encoders import registry
 from pipeline.errors import ConfigError
 
 
@@ -44,11 +46,13 @@ class TilingJob(Section):
 class ExtractionJob(Section):
     extraction: ExtractionConfig
     slides: str
+    facts: dict[str, Any]
 
 
 class MappingJob(Section):
     mapping: MappingConfig
     teachers: list[str]
+    tiled: bool
 
 
 class FoldsJob(Section):
@@ -88,15 +92,27 @@ def tiling(config: Config, slides: str) -> TilingJob:
 
 
 def extraction(config: Config, teacher: str, slides: str) -> ExtractionJob:
-    """One teacher of one chunk; `slides` as in `tiling`, or the digest of the imported files."""
-    alone = {teacher: config.extraction.teachers[teacher]}
+    """One teacher of one chunk.
+
+    `slides` as in `tiling`, or the digest of the imported files. The teacher's row of the registry
+    goes along as `facts`, so that a corrected row makes its own teacher stale and no other.
+    """
+    settings = config.extraction.teachers[teacher]
+    facts: dict[str, Any] = {}
+    if settings.source == "registry":
+        facts = dataclasses.asdict(registry.resolve(settings.model or teacher))
     return ExtractionJob(
-        extraction=config.extraction.model_copy(update={"teachers": alone}), slides=slides
+        extraction=config.extraction.model_copy(update={"teachers": {teacher: settings}}),
+        slides=slides,
+        facts=facts,
     )
 
 
 def mapping(config: Config) -> MappingJob:
-    return MappingJob(mapping=config.mapping, teachers=list(config.extraction.teachers))
+    """`tiled`: some teacher runs on tiles, so there are tiling manifests to read."""
+    teachers = config.extraction.teachers
+    tiled = any(facts.source != "import" for facts in teachers.values())
+    return MappingJob(mapping=config.mapping, teachers=list(teachers), tiled=tiled)
 
 
 def folds(config: Config, task: str) -> FoldsJob:
@@ -128,5 +144,3 @@ def read(kind: type[Section], text: str) -> Any:
         return TypeAdapter(kind).validate_json(text)
     except ValueError as error:
         raise ConfigError(f"--cfg: not a {kind.__name__}: {error}") from None
-
-

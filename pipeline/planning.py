@@ -1,51 +1,49 @@
-"""What a run would touch and cost, before it starts: the slides by chunk, and an estimate.
+"""The cohort as the workflow sees it, before anything has run: slides by chunk, and their digests.
 
-Imported at every parse of the workflow, so only the standard library and the config are loaded;
-slide headers are read only for the estimate.
+Imported at every parse of the workflow, so nothing heavy is loaded here.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from functools import cache
 from pathlib import Path
 
 from pipeline.cohort.labels import check_labels
-from pipeline.cohort.sheet import SlideRow, file_identity, identity, slide_rows
+from pipeline.cohort.sheet import SlideRow, chunk_digest, file_identity, identities, slide_rows
 from pipeline.config import Config, TeacherConfig
 from pipeline.encoders import registry
-from pipeline.errors import ConfigError, SlideError
 from pipeline.ledger import chunk_of
-from pipeline.provenance import code_fingerprint, digest
-
-SAMPLED_SLIDES = 16
-ASSUMED_TISSUE_FRACTION = 0.3
-BYTES_PER_FEATURE = 2
+from pipeline.provenance import digest
 
 
 @dataclasses.dataclass(frozen=True)
 class CohortPlan:
-    """The cohort as the workflow sees it.
+    """Slides by chunk.
 
     Attributes:
-        rows: one per slide.
-        chunks: the hash buckets that hold a slide.
-        digests: for each chunk, of what decides its tiles: ids, file contents, overrides.
+        members: chunk -> its slides; only chunks that have some.
+        digests: chunk -> digest of what decides its tiles: ids, contents, overrides.
         teachers: as configured, for the digests of imported files.
     """
 
-    rows: tuple[SlideRow, ...]
-    chunks: tuple[int, ...]
     members: dict[int, tuple[SlideRow, ...]]
     digests: dict[int, str]
     teachers: dict[str, TeacherConfig]
 
+    @property
+    def chunks(self) -> list[int]:
+        return sorted(self.members)
+
+    @property
+    def rows(self) -> list[SlideRow]:
+        return sorted((r for part in self.members.values() for r in part), key=lambda r: r.slide_id)
+
     def import_digest(self, teacher: str, chunk: int) -> str:
         """Digest of a teacher's imported files for a chunk's slides."""
         facts = self.teachers[teacher]
-        folder = Path(facts.path or ".")
         names = [facts.pattern.format(slide_id=row.slide_id) for row in self.members[chunk]]
-        return digest([[name, file_identity(folder / name)] for name in names])
+        folder = Path(facts.path or ".")
+        return digest(sorted([name, file_identity(folder / name)] for name in names))
 
 
 def cohort_plan(config: Config, base: Path) -> CohortPlan:
@@ -53,23 +51,20 @@ def cohort_plan(config: Config, base: Path) -> CohortPlan:
 
     Raises:
         SheetError: the sheet or a label cannot be used; all findings in one message.
-        ConfigError: a teacher is not in the registry, or its licence is not acknowledged.
+        ConfigError: a teacher is not in the registry.
     """
-    check_teachers(config, base)
+    for name, facts in config.extraction.teachers.items():
+        if facts.source == "registry":
+            registry.resolve(facts.model or name)
     rows = slide_rows(config.cohort, base)
     check_labels(rows, config.tasks, folds=config.folds.k)
+    known = identities(config.cohort, rows)
+    chunks = config.cohort.chunks
     members: dict[int, list[SlideRow]] = {}
     for row in rows:
-        members.setdefault(chunk_of(row.slide_id, config.cohort.chunks), []).append(row)
-    tells = _synthetic_identity(config) if config.cohort.source == "synthetic" else identity
-    digests = {
-        chunk: digest([[r.slide_id, r.mpp, tells(r), file_identity(r.mask)] for r in part])
-        for chunk, part in members.items()
-    }
+        members.setdefault(chunk_of(row.slide_id, chunks), []).append(row)
     return CohortPlan(
-        rows=tuple(rows),
-        chunks=tuple(sorted(members)),
         members={chunk: tuple(part) for chunk, part in members.items()},
-        digests=digests,
+        digests={c: chunk_digest(part, known, c, chunks) for c, part in members.items()},
         teachers=config.extraction.teachers,
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -19,8 +20,10 @@ from typing import Any
 PACKAGE = "pipeline"
 ROOT = Path(__file__).resolve().parent.parent
 
-# Files in a package that are data to its code: a change of them is a change of the code.
-DATA_SUFFIXES = (".yaml", ".html", ".css")
+# Files in a package that are data to its code: a change of them is a change of the code. The teacher
+# registry is not among them: a row is part of its own teacher's `cfg`, so that a new row makes no
+# other teacher stale.
+DATA_SUFFIXES = (".html", ".css")
 
 # Libraries whose version changes a stage's numbers. An upgrade makes the stage stale.
 LIBRARIES: dict[str, tuple[str, ...]] = {
@@ -88,6 +91,14 @@ def closure(*modules: str) -> set[str]:
         if "." in name:
             todo.append(name.rpartition(".")[0])
     return seen
+
+
+def export_package() -> None:
+    """Let the processes that this one starts import this very package, wherever it lies."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        dict.fromkeys(os.pathsep.join(paths).split(os.pathsep))
+    )
 
 
 def versions(*names: str) -> dict[str, str]:

@@ -1,6 +1,5 @@
 # What the rules share: the checked config, the slides by chunk, and the two provenance params.
 import atexit
-import os
 import re
 import sys
 from pathlib import Path
@@ -11,30 +10,32 @@ from snakemake.exceptions import WorkflowError
 REPOSITORY = Path(workflow.basedir).resolve().parent
 if (REPOSITORY / "pipeline").is_dir():
     sys.path.insert(0, str(REPOSITORY))
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
 
-from pipeline import jobs, planning, provenance
-from pipeline.config import parse
+from pipeline import controller, estimate, jobs, planning, provenance
+from pipeline.config import parse as parse_config
 from pipeline.errors import UserError
 
+provenance.export_package()
 try:
-    CONFIG = parse(config)
+    CONFIG = parse_config(config)
     COHORT = planning.cohort_plan(CONFIG, Path.cwd())
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
 CHUNKS = COHORT.chunks
 TEACHERS = list(CONFIG.extraction.teachers)
-IMPORTED = [t for t, facts in CONFIG.extraction.teachers.items() if facts.source == "import"]
+IMPORTED = [
+    t for t, facts in CONFIG.extraction.teachers.items() if facts.source == "import"
+]
 ENCODERS = [t for t in TEACHERS if t not in IMPORTED]
 MODELS = list(CONFIG.model_specs())
 
 
 def job(make, *names):
     """The `cfg` param: a function, since Snakemake reads braces in a plain string as wildcards."""
-    return lambda wildcards: make(CONFIG, *(getattr(wildcards, n) for n in names)).canonical()
+    return lambda wildcards: make(
+        CONFIG, *(getattr(wildcards, n) for n in names)
+    ).canonical()
 
 
 def tiling_job(wildcards):
@@ -51,10 +52,13 @@ def extraction_job(wildcards):
 def say_plan():
     """A dry-run ends with what the run would cost."""
     try:
-        print(planning.text(planning.estimate(CONFIG, COHORT)), file=sys.stderr)
+        print(estimate.text(estimate.estimate(CONFIG, COHORT)), file=sys.stderr)
     except UserError as error:
         print(f"No estimate: {error}", file=sys.stderr)
 
 
-if workflow.is_main_process and {"-n", "--dry-run", "--dryrun"} & set(sys.argv):
+DRY = {"-n", "--dry-run", "--dryrun"} & set(sys.argv)
+if workflow.is_main_process and DRY:
     atexit.register(say_plan)
+elif workflow.is_main_process:
+    controller.take_over(Path(".snakemake"))

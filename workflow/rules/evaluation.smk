@@ -23,11 +23,13 @@ rule evaluation:
         "<logs>/evaluation/{task}.log",
     benchmark:
         "<benchmarks>/evaluation/{task}.tsv"
+    conda:
+        "../envs/shazam.yaml"
+    resources:
+        mem_mb=4000,
     params:
         cfg=job(jobs.evaluation, "task"),
         code=provenance.stage_code("evaluation"),
-    resources:
-        mem_mb=4000,
     shell:
         "python -m pipeline evaluation --cfg {params.cfg:q} --root $(dirname {input.cohort:q})"
         " --task {wildcards.task} > {log:q} 2>&1"

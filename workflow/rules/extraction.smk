@@ -12,12 +12,14 @@ if ENCODERS:
             "<benchmarks>/extraction/{teacher}/{chunk}.tsv"
         wildcard_constraints:
             teacher="|".join(map(re.escape, ENCODERS)),
-        params:
-            cfg=extraction_job,
-            code=provenance.stage_code("extraction"),
+        conda:
+            "../envs/shazam.yaml"
         threads: 2
         resources:
             mem_mb=8000,
+        params:
+            cfg=extraction_job,
+            code=provenance.stage_code("extraction"),
         shell:
             "python -m pipeline extraction --cfg {params.cfg:q} --code {params.code}"
             " --root $(dirname {input.slides:q}) --chunk {wildcards.chunk}"
@@ -37,11 +39,13 @@ if IMPORTED:
             "<benchmarks>/extraction_import/{teacher}/{chunk}.tsv"
         wildcard_constraints:
             teacher="|".join(map(re.escape, IMPORTED)),
+        conda:
+            "../envs/shazam.yaml"
+        resources:
+            mem_mb=2000,
         params:
             cfg=extraction_job,
             code=provenance.code_fingerprint("pipeline.extraction.imports"),
-        resources:
-            mem_mb=2000,
         shell:
             "python -m pipeline extraction --cfg {params.cfg:q} --code {params.code}"
             " --root $(dirname {input.slides:q}) --chunk {wildcards.chunk}"

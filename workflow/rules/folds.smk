@@ -7,10 +7,12 @@ rule folds:
         "<logs>/folds/{task}.log",
     benchmark:
         "<benchmarks>/folds/{task}.tsv"
+    localrule: True
+    conda:
+        "../envs/shazam.yaml"
     params:
         cfg=job(jobs.folds, "task"),
         code=provenance.stage_code("folds"),
-    localrule: True
     shell:
         "python -m pipeline folds --cfg {params.cfg:q} --root $(dirname {input.cases:q})"
         " --task {wildcards.task} > {log:q} 2>&1"

@@ -1,9 +1,13 @@
 rule mapping:
     input:
         slides="<results>/slides.parquet",
-        tiles=collect("<results>/tiles/manifest/{chunk}.json", chunk=CHUNKS if ENCODERS else []),
+        tiles=collect(
+            "<results>/tiles/manifest/{chunk}.json", chunk=CHUNKS if ENCODERS else []
+        ),
         features=collect(
-            "<results>/features/{teacher}/manifest/{chunk}.json", teacher=TEACHERS, chunk=CHUNKS
+            "<results>/features/{teacher}/manifest/{chunk}.json",
+            teacher=TEACHERS,
+            chunk=CHUNKS,
         ),
     output:
         cases_to_features="<results>/case_to_features.json",
@@ -15,10 +19,12 @@ rule mapping:
         "<logs>/mapping.log",
     benchmark:
         "<benchmarks>/mapping.tsv"
+    localrule: True
+    conda:
+        "../envs/shazam.yaml"
     params:
         cfg=job(jobs.mapping),
         code=provenance.stage_code("mapping"),
-    localrule: True
     shell:
         "python -m pipeline mapping --cfg {params.cfg:q} --root $(dirname {output.flow:q})"
         " > {log:q} 2>&1"

@@ -2,7 +2,9 @@ rule report:
     input:
         cohort="<results>/cohort.json",
         flow="<results>/cohort_flow.json",
-        evaluations=collect("<results>/evaluation/{task}/evaluation.json", task=CONFIG.tasks),
+        evaluations=collect(
+            "<results>/evaluation/{task}/evaluation.json", task=CONFIG.tasks
+        ),
     output:
         page=report(
             "<results>/report.html",
@@ -13,10 +15,12 @@ rule report:
         "<logs>/report.log",
     benchmark:
         "<benchmarks>/report.tsv"
+    localrule: True
+    conda:
+        "../envs/shazam.yaml"
     params:
         cfg=job(jobs.report),
         code=provenance.stage_code("report"),
-    localrule: True
     shell:
         "python -m pipeline report --cfg {params.cfg:q} --root $(dirname {output.page:q})"
         " > {log:q} 2>&1"

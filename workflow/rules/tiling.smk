@@ -9,12 +9,14 @@ rule tiling:
         "<logs>/tiling/{chunk}.log",
     benchmark:
         "<benchmarks>/tiling/{chunk}.tsv"
-    params:
-        cfg=tiling_job,
-        code=provenance.stage_code("tiling"),
+    conda:
+        "../envs/shazam.yaml"
     threads: 2
     resources:
         mem_mb=2000,
+    params:
+        cfg=tiling_job,
+        code=provenance.stage_code("tiling"),
     shell:
         "python -m pipeline tiling --cfg {params.cfg:q} --code {params.code}"
         " --root $(dirname {input.slides:q}) --chunk {wildcards.chunk} --out {output.manifest:q}"

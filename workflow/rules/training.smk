@@ -9,12 +9,14 @@ rule training:
         "<logs>/training/{task}/{model}.log",
     benchmark:
         "<benchmarks>/training/{task}/{model}.tsv"
-    params:
-        cfg=job(jobs.training, "task", "model"),
-        code=provenance.stage_code("training"),
+    conda:
+        "../envs/shazam.yaml"
     threads: 1
     resources:
         mem_mb=8000,
+    params:
+        cfg=job(jobs.training, "task", "model"),
+        code=provenance.stage_code("training"),
     shell:
         "python -m pipeline training --cfg {params.cfg:q} --code {params.code}"
         " --root $(dirname {input.cases:q}) --task {wildcards.task} --model {wildcards.model}"

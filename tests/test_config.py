@@ -1,0 +1,121 @@
+"""The config: typed, unknown keys refused, messages that name the key and the remedy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import Config, load, parse
+from pipeline.errors import ConfigError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DEFAULT = REPOSITORY / "config" / "config.yaml"
+
+
+def demo(**changes: object) -> dict:
+    data = yaml.safe_load(DEFAULT.read_text())
+    for dotted, value in changes.items():
+        node = data
+        *path, last = dotted.split("__")
+        for part in path:
+            node = node[part]
+        node[last] = value
+    return data
+
+
+def test_default_config_is_valid_and_expands_one_model_per_teacher() -> None:
+    config = load(DEFAULT)
+    names = list(config.model_specs())
+    assert [n for n in names if n.startswith("single_")] == [
+        f"single_{t}" for t in config.extraction.teachers
+    ]
+    assert config.evaluation.student in names
+
+
+@pytest.mark.parametrize("example", sorted((REPOSITORY / "config" / "examples").glob("*.yaml")))
+def test_examples_are_valid(example: Path) -> None:
+    assert load(example).cohort.source == "sheet"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"tilling": {}}, ("tilling", "did you mean `tiling`")),
+        ({"tiling__tile_pxx": 1}, ("tiling.tile_pxx", "did you mean `tile_px`")),
+        ({"training__models__shazam_v2__gat": "off"}, ("gat", "did you mean `gate`")),
+        ({"tasks__survival__tme": "x"}, ("tasks.survival", "did you mean `time`")),
+        ({"extraction__teachers__resnet10t__sead": 1}, ("sead", "did you mean `seed`")),
+    ],
+)
+def test_unknown_keys_name_the_place_and_the_nearest(changes: dict, expected: tuple) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(demo(**changes), "my.yaml")
+    assert "my.yaml" in str(error.value)
+    for text in expected:
+        assert text in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"evaluation__student": "shazam_v3"}, "did you mean `shazam_v"),
+        ({"tiling__overlap_px": 224}, "overlap_px must be smaller than tile_px"),
+        ({"tiling__mpp_policy": "default"}, "needs `default_mpp:`"),
+        ({"cohort__source": "sheet"}, "needs `sheet:`"),
+        ({"extraction__teachers__resnet10t": {"source": "import"}}, "needs `path:`"),
+        ({"extraction__teachers": ["uni2_h", "uni2_h"]}, "stands twice"),
+        ({"training__learning_rate": "fast"}, "training.learning_rate"),
+        ({"training__models__single__teacher": "resnet10"}, "did you mean `resnet10t`"),
+        ({"cohort__name": "../elsewhere"}, "cohort.name"),
+    ],
+)
+def test_impossible_values_are_refused(changes: dict, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected.replace("`", "`").replace(".", r"\.")):
+        parse(demo(**changes))
+
+
+def test_a_number_written_as_yaml_text_is_a_number() -> None:
+    # YAML 1.1 reads 1e-4 as a string; it must not reach an optimiser as one.
+    assert parse(demo(training__learning_rate="1e-4")).training.learning_rate == 1e-4
+
+
+def test_a_list_of_teachers_is_short_for_a_mapping() -> None:
+    data = demo(extraction__teachers=["uni2_h", "virchow2"])
+    config = parse(data)
+    assert list(config.extraction.teachers) == ["uni2_h", "virchow2"]
+    assert config.extraction.teachers["uni2_h"].source == "registry"
+
+
+def test_canonical_text_does_not_depend_on_the_order_of_keys() -> None:
+    data = demo()
+    turned = {key: data[key] for key in reversed(list(data))}
+    assert parse(data).canonical() == parse(turned).canonical()
+
+
+def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such config file"):
+        load(tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1")
+    with pytest.raises(ConfigError, match=r"broken\.yaml: not valid YAML"):
+        load(broken)
+
+
+def test_schema_file_is_in_step() -> None:
+    stored = (REPOSITORY / "workflow" / "schemas" / "config.schema.json").read_text()
+    assert json.loads(stored) == json.loads(json.dumps(Config.model_json_schema())), (
+        "run: python -m pipeline schema > workflow/schemas/config.schema.json"
+    )
+
+
+def test_every_key_of_the_schema_stands_in_the_default_config() -> None:
+    """A reader finds each key in config.yaml, with its comment on the same line or above."""
+    data = yaml.safe_load(DEFAULT.read_text())
+    for section in Config.model_fields:
+        assert section in data, f"config.yaml lacks the section {section}"
+        model = Config.model_fields[section].annotation
+        for key in getattr(model, "model_fields", {}):
+            assert key in data[section], f"config.yaml lacks {section}.{key}"

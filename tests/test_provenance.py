@@ -1,0 +1,133 @@
+"""The code fingerprint: what counts as a change, and which stage it touches."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import provenance
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A toy package `pipeline`: a imports leaf, b imports nothing, page has a template."""
+    root = tmp_path / "pipeline"
+    for folder in ("", "a", "b", "page"):
+        (root / folder).mkdir(exist_ok=True)
+        (root / folder / "__init__.py").write_text("")
+    (root / "leaf.py").write_text('"""Doc."""\n\nX = 1\n')
+    (root / "a" / "stage.py").write_text(
+        "def run():\n    from pipeline.leaf import X\n    return X\n"
+    )
+    (root / "b" / "stage.py").write_text("from ..b import other\n")
+    (root / "b" / "other.py").write_text("Y = 2\n")
+    (root / "page" / "stage.py").write_text("Z = 3\n")
+    (root / "page" / "page.html").write_text("<p>")
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    provenance.code_fingerprint.cache_clear()
+    yield root
+    provenance.code_fingerprint.cache_clear()
+
+
+def prints() -> dict[str, str]:
+    provenance.code_fingerprint.cache_clear()
+    return {s: provenance.code_fingerprint(f"pipeline.{s}.stage") for s in ("a", "b", "page")}
+
+
+def changed(before: dict[str, str]) -> set[str]:
+    return {stage for stage, value in prints().items() if value != before[stage]}
+
+
+def test_comments_docstrings_and_layout_do_not_count(package: Path) -> None:
+    before = prints()
+    (package / "leaf.py").write_text('"""Other words."""\n# a remark\nX   =   1\n')
+    assert changed(before) == set()
+
+
+def test_a_change_touches_the_stages_that_import_it(package: Path) -> None:
+    before = prints()
+    (package / "leaf.py").write_text("X = 2\n")
+    assert changed(before) == {"a"}  # imported inside a function
+
+
+def test_relative_imports_are_followed(package: Path) -> None:
+    before = prints()
+    (package / "b" / "other.py").write_text("Y = 3\n")
+    assert changed(before) == {"b"}
+
+
+def test_templates_count_as_code(package: Path) -> None:
+    before = prints()
+    (package / "page" / "page.html").write_text("<h1>")
+    assert changed(before) == {"page"}
+
+
+def test_unused_modules_do_not_count(package: Path) -> None:
+    before = prints()
+    (package / "unused.py").write_text("print(1)\n")
+    assert changed(before) == set()
+
+
+def test_a_missing_module_is_an_error(package: Path) -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"pipeline\.c\.stage"):
+        provenance.code_fingerprint("pipeline.c.stage")
+
+
+def test_digest_ignores_the_order_of_keys() -> None:
+    assert provenance.digest({"a": 1, "b": 2}) == provenance.digest({"b": 2, "a": 1})
+    assert provenance.digest("a", 1) != provenance.digest("a", 2)
+
+
+def test_a_clone_has_the_same_fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = provenance.code_fingerprint("pipeline.folds.stage")
+    shutil.copytree(
+        REPOSITORY / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    provenance.code_fingerprint.cache_clear()
+    assert provenance.code_fingerprint("pipeline.folds.stage") == here
+    provenance.code_fingerprint.cache_clear()
+
+
+LIGHT = (
+    "pipeline.config",
+    "pipeline.provenance",
+    "pipeline.ledger",
+    "pipeline.artifacts",
+    "pipeline.jobs",
+    "pipeline.planning",
+    "pipeline.cli",
+    "pipeline.cohort.stage",
+    "pipeline.tiling.stage",
+    "pipeline.mapping.stage",
+    "pipeline.folds.stage",
+)
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_import_no_torch(module: str) -> None:
+    """A Snakefile that imports torch pays seconds in every dry-run and every cluster job."""
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
+
+
+STAGES = (
+    "cohort", "tiling", "extraction", "mapping", "folds", "training", "evaluation", "report",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_never_import_each_other(stage: str) -> None:
+    others = {f"pipeline.{other}" for other in STAGES if other != stage}
+    found = {
+        module
+        for module in provenance.closure(f"pipeline.{stage}.stage")
+        if any(module == other or module.startswith(other + ".") for other in others)
+    }
+    assert not found, f"{stage} imports {sorted(found)}: move what they share to a lower folder"

@@ -1,0 +1,49 @@
+"""Every example config and profile can be planned."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from house import REPOSITORY, TINY, House
+
+EXAMPLES = sorted((REPOSITORY / "config" / "examples").glob("*.yaml"))
+PROFILES = sorted(p.parent.name for p in (REPOSITORY / "profiles").glob("*/profile.yaml"))
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> House:
+    house = House.build(tmp_path_factory.mktemp("bare") / "run", TINY)
+    shutil.copytree(REPOSITORY / "config" / "examples", house.path / "config" / "examples")
+    return house
+
+
+def test_a_foundation_model_cohort_is_planned_with_its_cost(bare: House) -> None:
+    done = bare.run("-n", "--configfile", "config/examples/tcga-brca.yaml")
+    assert "report" in done.stdout + done.stderr
+    for teacher in ("uni2_h", "virchow2", "gigapath"):
+        assert teacher in done.stderr
+    assert "GPU-hours" in done.stderr
+    # The embedded cohort's config is replaced, not merged.
+    assert "resnet10t" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_is_accepted(bare: House, profile: str) -> None:
+    done = bare.run("-n", "--workflow-profile", f"profiles/{profile}")
+    assert "extraction" in done.stdout + done.stderr
+
+
+def test_no_profile_is_called_default() -> None:
+    """Snakemake would merge it into every other one, key by key."""
+    assert "default" not in PROFILES
+
+
+def test_profile_is_found_by_name_once_it_is_linked(bare: House, tmp_path: Path) -> None:
+    """`make profiles` links them; `--profile slurm` then works literally."""
+    home = tmp_path / "config"
+    (home / "snakemake").mkdir(parents=True)
+    (home / "snakemake" / "slurm").symlink_to(bare.path / "profiles" / "slurm")
+    done = bare.run("-n", "--profile", "slurm", environment={"XDG_CONFIG_HOME": str(home)})
+    assert "extraction" in done.stdout + done.stderr

@@ -1,0 +1,61 @@
+"""`kill -9` at any moment, then the same command again: it completes, and nothing is done twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from house import TINY, House
+
+COMMAND = (
+    "--cores", "2", "--workflow-profile", "profiles/ci",
+)  # fmt: skip
+
+
+def start(house: House) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "snakemake", *COMMAND],
+        cwd=house.path,
+        env=house.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def finished_slides(house: House) -> dict[Path, int]:
+    results = house.path / "results" / "tiny"
+    found = [*results.glob("tiles/*.h5"), *results.glob("features/*/*.h5")]
+    return {path: path.stat().st_mtime_ns for path in found}
+
+
+@pytest.mark.slow
+def test_killed_runs_complete_and_keep_what_was_finished(
+    finished: House, tmp_path: Path
+) -> None:
+    house = House.build(tmp_path / "run", TINY)
+    kept: dict[Path, int] = {}
+    schedule = random.Random(3)
+    for _ in range(4):
+        process = start(house)
+        time.sleep(schedule.uniform(4, 15))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        now = finished_slides(house)
+        redone = [p for p, at in kept.items() if now.get(p) != at]
+        assert not redone, f"computed again: {redone}"
+        kept = now
+    done = house.run(*COMMAND)
+    assert "LockException" not in done.stderr
+    redone = [p for p, at in kept.items() if finished_slides(house)[p] != at]
+    assert not redone, f"computed again: {redone}"
+    assert house.planned() == {}
+    for file in ("tiles/manifest/0.json", "tiles/manifest/1.json", "cohort_flow.json"):
+        undisturbed = finished.path / "results" / "tiny" / file
+        assert (house.path / "results" / "tiny" / file).read_bytes() == undisturbed.read_bytes()

@@ -1,0 +1,165 @@
+"""The rerun contract: exactly what becomes stale, and why."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+
+import pytest
+from house import House
+
+TEACHERS = ("resnet10t", "vit_tiny")
+MODELS = ("single_resnet10t", "single_vit_tiny", "shazam_v2")
+TILING = {f"tiling[chunk={c}]" for c in (0, 1)}
+EXTRACTION = {t: {f"extraction[chunk={c},teacher={t}]" for c in (0, 1)} for t in TEACHERS}
+TRAINING = {f"training[model={m},task=survival]" for m in MODELS}
+EVALUATION = {"evaluation[task=survival]", "report"}
+AFTER_FEATURES = {"mapping", "folds[task=survival]"} | TRAINING | EVALUATION
+AFTER_TILES = set().union(*EXTRACTION.values()) | AFTER_FEATURES
+
+
+def changed(house: House, path: str, value: object) -> None:
+    config = copy.deepcopy(house.config())
+    node = config
+    *parents, last = path.split(".")
+    for part in parents:
+        node = node.setdefault(part, {})
+    node[last] = value
+    house.write_config(config)
+
+
+def test_nothing_reruns_after_a_full_run(finished: House) -> None:
+    assert finished.planned() == {}
+
+
+def test_comments_docs_profiles_and_the_order_of_keys_rerun_nothing(house: House) -> None:
+    for file in ("pipeline/tiling/stage.py", "pipeline/training/stage.py"):
+        path = house.path / file
+        path.write_text(path.read_text() + "\n# a remark\n")
+    (house.path / "README.md").write_text("Read me.")
+    (house.path / "profiles" / "local" / "profile.yaml").write_text("cores: 1\n")
+    config = house.config()
+    house.write_config({key: config[key] for key in reversed(list(config))})
+    assert house.planned() == {}
+
+
+def test_a_clone_reruns_nothing(house: House) -> None:
+    """A checkout gives every source file a new time; only their content counts."""
+    now = time.time()
+    for folder in ("pipeline", "workflow", "config"):
+        for path in (house.path / folder).rglob("*"):
+            os.utime(path, (now, now))
+    assert house.planned() == {}
+
+
+CASES = {
+    "tiling config": ("tiling.min_tissue_fraction", 0.5, TILING | AFTER_TILES, TILING),
+    "one teacher": (
+        "extraction.teachers.vit_tiny.seed",
+        9,
+        EXTRACTION["vit_tiny"] | AFTER_FEATURES,
+        EXTRACTION["vit_tiny"],
+    ),
+    "fold seed": (
+        "folds.seed",
+        5,
+        {"folds[task=survival]"} | TRAINING | EVALUATION,
+        {"folds[task=survival]"},
+    ),
+    "training": ("training.epochs", 4, TRAINING | EVALUATION, TRAINING),
+    "one model": (
+        "training.models.shazam_v2.layers",
+        2,
+        {"training[model=shazam_v2,task=survival]"} | EVALUATION,
+        {"training[model=shazam_v2,task=survival]"},
+    ),
+    "evaluation": ("evaluation.bootstraps", 60, EVALUATION, {"evaluation[task=survival]"}),
+    "report": ("report.title", "Other", {"report"}, {"report"}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_config_change_reruns_its_stage_and_what_follows(house: House, name: str) -> None:
+    key, value, expected, because_of_params = CASES[name]
+    changed(house, key, value)
+    planned = house.planned()
+    planned_without_report = {job for job in planned if job != "report"}
+    assert planned_without_report == expected - {"report"}
+    assert "report" in planned
+    assert {job for job, why in planned.items() if "params" in why} - {"report"} == (
+        because_of_params - {"report"}
+    )
+
+
+CODE = {
+    "slides": ("pipeline/slides/grid.py", TILING | AFTER_TILES),
+    "encoders": ("pipeline/encoders/taps.py", AFTER_TILES),
+    "aggregators": ("pipeline/aggregators/abmil.py", TRAINING | EVALUATION),
+    "evaluation": ("pipeline/evaluation/metrics.py", EVALUATION),
+}
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_a_code_change_reruns_the_stages_that_import_it(house: House, name: str) -> None:
+    file, expected = CODE[name]
+    path = house.path / file
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    assert set(house.planned()) == expected
+
+
+def test_one_new_slide_reruns_its_chunk_and_computes_only_itself(house: House) -> None:
+    config = house.config()
+    config["cohort"]["synthetic"]["cases"] += 1
+    house.write_config(config)
+    results = house.path / "results" / "tiny"
+    before = {p: p.stat().st_mtime_ns for p in results.glob("tiles/*.h5")}
+    before |= {p: p.stat().st_mtime_ns for p in results.glob("features/*/*.h5")}
+    planned = set(house.planned())
+    tiling = planned & TILING
+    assert len(tiling) == 1, "a new slide touches one chunk"
+    chunk = next(iter(tiling)).removeprefix("tiling[chunk=").removesuffix("]")
+    assert planned == (
+        {"cohort_synthesise", "cohort", f"tiling[chunk={chunk}]"}
+        | {f"extraction[chunk={chunk},teacher={t}]" for t in TEACHERS}
+        | AFTER_FEATURES
+    )
+    house.run("--cores", "2", "--until", "mapping")
+    again = {p for p, at in before.items() if p.stat().st_mtime_ns != at}
+    assert not again, f"finished slides were computed again: {sorted(again)}"
+    new = {p.stem for p in results.glob("tiles/*.h5")} - {
+        p.stem for p in before if p.parent.name == "tiles"
+    }
+    assert len(new) == 1
+    for teacher in TEACHERS:
+        assert (results / "features" / teacher / f"{next(iter(new))}.h5").is_file()
+
+
+def test_a_lost_manifest_is_rebuilt_from_the_finished_slides(house: House) -> None:
+    results = house.path / "results" / "tiny"
+    manifest = results / "tiles" / "manifest" / "0.json"
+    content = manifest.read_bytes()
+    times = {p: p.stat().st_mtime_ns for p in results.glob("tiles/*.h5")}
+    manifest.unlink()
+    house.run("--cores", "2", str(manifest.relative_to(house.path)))
+    assert manifest.read_bytes() == content
+    assert {p: p.stat().st_mtime_ns for p in results.glob("tiles/*.h5")} == times
+
+
+def test_a_damaged_feature_file_is_made_again(house: House) -> None:
+    results = house.path / "results" / "tiny"
+    victim = sorted((results / "features" / "resnet10t").glob("*.h5"))[0]
+    whole = victim.stat().st_size
+    victim.write_bytes(victim.read_bytes()[: whole // 2])
+    for manifest in (results / "features" / "resnet10t" / "manifest").glob("*.json"):
+        manifest.unlink()
+    house.run("--cores", "2", "--until", "extraction")
+    assert victim.stat().st_size == whole
+
+
+def test_manifests_hold_no_times_or_paths_of_this_machine(finished: House) -> None:
+    for manifest in (finished.path / "results" / "tiny").rglob("manifest/*.json"):
+        text = manifest.read_text()
+        json.loads(text)
+        assert str(finished.path) not in text
