@@ -1,0 +1,103 @@
+"""A task's evaluation folder, opened and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.artifacts import read_json, read_table
+from pipeline.errors import ArtifactError
+from pipeline.report import metrics
+
+_METRICS = ("model", "metric", "value", "low", "high", "n", "n_events", "fold_mean", "fold_std")
+_COMPARISONS = (
+    "student", "other", "metric", "difference", "low", "high", "p_value", "p_holm", "n",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What the evaluation stage left of a task.
+
+    Attributes:
+        task: its name.
+        summary: evaluation.json.
+        curves: curves.json.
+        metrics, comparisons: the tables.
+        primary: the metric that decides.
+        oracle: metric -> what is reachable, where the hidden state is known; else empty.
+        order: models, the student first, then by the primary metric, best first.
+    """
+
+    task: str
+    summary: Mapping[str, Any]
+    curves: Mapping[str, Any]
+    metrics: pd.DataFrame
+    comparisons: pd.DataFrame
+    primary: str
+    oracle: Mapping[str, float]
+    order: tuple[str, ...]
+
+    @property
+    def metric_names(self) -> list[str]:
+        """All metrics, in the order of the table."""
+        return [str(m) for m in self.metrics["metric"].unique()]
+
+    def row(self, model: str, metric: str | None = None) -> dict[str, Any]:
+        """A model's row for a metric (the primary one by default); empty where there is none."""
+        wanted = (self.metrics["model"] == model) & (
+            self.metrics["metric"] == (metric or self.primary)
+        )
+        rows = self.metrics[wanted].to_dict("records")
+        return {str(k): v for k, v in rows[0].items()} if rows else {}
+
+    def comparison(self, other: str) -> dict[str, Any] | None:
+        """The paired comparison of the student with `other` by the primary metric."""
+        wanted = (self.comparisons["other"] == other) & (self.comparisons["metric"] == self.primary)
+        rows = self.comparisons[wanted].to_dict("records")
+        return {str(k): v for k, v in rows[0].items()} if rows else None
+
+
+def read_evaluation(root: Path, task: str, student: str) -> Evaluation:
+    """Open a task's evaluation.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or lacks a column or the student.
+    """
+    folder = root / "evaluation" / task
+    summary = read_json(folder / "evaluation.json")
+    table = _table(folder / "metrics.parquet", _METRICS)
+    primary = str(summary["primary_metric"])
+    ranked = table[table["metric"] == primary].sort_values(
+        ["value", "model"], ascending=[not metrics.describe(primary).higher, True]
+    )
+    models = [str(m) for m in ranked["model"]]
+    if student not in models:
+        raise ArtifactError(
+            f"{folder / 'metrics.parquet'}: no {primary} of the student `{student}`; delete it and "
+            f"run `evaluation` again"
+        )
+    return Evaluation(
+        task=task,
+        summary=summary,
+        curves=read_json(folder / "curves.json"),
+        metrics=table,
+        comparisons=_table(folder / "comparisons.parquet", _COMPARISONS),
+        primary=primary,
+        oracle={str(k): float(v) for k, v in summary["oracle_metrics"].items()},
+        order=(student, *(m for m in models if m != student)),
+    )
+
+
+def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    table = read_table(path)
+    absent = [c for c in columns if c not in table.columns]
+    if absent:
+        raise ArtifactError(
+            f"{path}: no column {', '.join(absent)}; delete it and run `evaluation` again"
+        )
+    return table

@@ -1,0 +1,103 @@
+"""A task's result in a sentence, with what it allows to conclude."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from pipeline.report import metrics
+from pipeline.report.evaluated import Evaluation
+from pipeline.report.results import ModelInfo
+from pipeline.report.tables import fixed, interval, p_text, plural, signed
+
+
+@dataclasses.dataclass(frozen=True)
+class Headline:
+    """A task's result.
+
+    Attributes:
+        sentence: the student, the best single teacher, the difference, the oracle.
+        short: what the difference allows to say.
+        choice: how the teacher was chosen.
+    """
+
+    sentence: Markup
+    short: str
+    choice: str
+
+
+def cases_of(opened: Evaluation) -> str:
+    """`52 cases (33 events)`."""
+    row = opened.row(opened.order[0])
+    events = row["n_events"]
+    suffix = f" ({plural(int(events), 'event')})" if pd.notna(events) and events else ""
+    return plural(int(row["n"]), "case") + suffix
+
+
+def headline(opened: Evaluation, infos: Mapping[str, ModelInfo], validation: bool) -> Headline:
+    """The student, the best single teacher, their paired difference, and the oracle if known.
+
+    Args:
+        validation: whether the numbers are validation results, and to be called that.
+    """
+    student, metric = opened.order[0], metrics.describe(opened.primary)
+    row = opened.row(student)
+    sentence = Markup(
+        'The student <b>{}</b> reaches {} <b class="value-own">{}</b> {} on {}'
+    ).format(
+        infos[student].label,
+        f"validation {metric.label}" if validation else metric.label,
+        fixed(row["value"]),
+        interval(row["low"], row["high"]),
+        cases_of(opened),
+    )
+    short = choice = ""
+    best = (opened.summary["best_single"] or {}).get("on_test")
+    if best:
+        sentence += Markup("; the best single teacher, <b>{}</b>, {} {}").format(
+            infos[best["model"]].label, fixed(best["value"]), interval(best["low"], best["high"])
+        )
+        pair = best["comparison"]
+        if pair:
+            sentence += Markup("; difference <b>{}</b> {}, {}").format(
+                signed(pair["difference"]),
+                interval(pair["low"], pair["high"], signs=True),
+                p_text(pair["p_value"]),
+            )
+            short = _verdict(pair, metric.higher)
+        choice = _choice(opened.summary["best_single"], infos)
+    if opened.primary in opened.oracle:
+        sentence += Markup("; an oracle that knows the hidden state reaches {}").format(
+            fixed(opened.oracle[opened.primary])
+        )
+    return Headline(sentence + Markup("."), short, choice)
+
+
+def _verdict(pair: Mapping[str, Any], higher: bool) -> str:
+    """What the paired interval allows to say."""
+    if pair["low"] is None or pair["high"] is None:
+        return ""
+    if pair["low"] <= 0 <= pair["high"]:
+        return "The interval of the difference holds zero: this cohort does not tell them apart."
+    which = "better" if (pair["low"] > 0) == higher else "worse"
+    return f"The interval of the difference excludes zero: the student is {which} here."
+
+
+def _choice(best: Mapping[str, Any], infos: Mapping[str, ModelInfo]) -> str:
+    """How the best teacher was found, and whether validation would have named the same."""
+    chosen, honest = best["on_test"], best["on_validation"]
+    note = "That teacher is the best by its own test result, which flatters it; "
+    if honest["model"] == chosen["model"]:
+        return note + "validation alone would have chosen the same."
+    found = f"validation alone would have chosen {infos[honest['model']].label}"
+    pair = honest["comparison"]
+    if not pair:
+        return f"{note}{found}."
+    return (
+        f"{note}{found}, to which the difference is {signed(pair['difference'])} "
+        f"{interval(pair['low'], pair['high'], signs=True)}."
+    )

@@ -1,0 +1,143 @@
+"""What the report reads: the tables that every section shares, loaded and checked once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.artifacts import read_json, read_table
+from pipeline.config import Config, SingleModel
+from pipeline.errors import ArtifactError
+from pipeline.ledger import Record, read_manifest
+from pipeline.report import style
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """A cohort's results folder, opened.
+
+    Attributes:
+        root: the folder; all paths below are relative to it.
+        config: the config that the report was asked for with.
+        cohort, flow: cohort.json and cohort_flow.json.
+        slides, cases, coverage, ledger: the tables of that name.
+        tiling: slide -> its record; empty when every teacher is imported and nothing was tiled.
+        features: teacher -> slide -> its record.
+    """
+
+    root: Path
+    config: Config
+    cohort: Mapping[str, Any]
+    flow: Mapping[str, Any]
+    slides: pd.DataFrame
+    cases: pd.DataFrame
+    coverage: pd.DataFrame
+    ledger: pd.DataFrame
+    tiling: Mapping[str, Record]
+    features: Mapping[str, Mapping[str, Record]]
+
+    @property
+    def teachers(self) -> list[str]:
+        return list(self.config.extraction.teachers)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks by kind, survival first, then by name: the config comes here with sorted keys."""
+        kinds = {name: _KINDS.index(task.type) for name, task in self.config.tasks.items()}
+        return sorted(kinds, key=lambda name: (kinds[name], name))
+
+
+def read(config: Config, root: Path) -> Results:
+    """Open a results folder.
+
+    Raises:
+        ArtifactError: a file that the report cannot do without is missing or damaged, or lacks a
+            column.
+    """
+    runs_tiling = any(t.source != "import" for t in config.extraction.teachers.values())
+    tables = {name: read_table(root / f"{name}.parquet") for name in _COLUMNS}
+    for name, columns in _COLUMNS.items():
+        absent = [c for c in columns if c not in tables[name].columns]
+        if absent:
+            raise ArtifactError(
+                f"{root / name}.parquet: no column {', '.join(absent)}; it was made by another "
+                f"version: delete it and run again"
+            )
+    chunks = sorted({int(c) for c in tables["slides"]["chunk"]})
+    return Results(
+        root=root,
+        config=config,
+        cohort=read_json(root / "cohort.json"),
+        flow=read_json(root / "cohort_flow.json"),
+        tiling=_records(root / "tiles" / "manifest", chunks) if runs_tiling else {},
+        features={
+            teacher: _records(root / "features" / teacher / "manifest", chunks)
+            for teacher in config.extraction.teachers
+        },
+        **tables,
+    )
+
+
+_KINDS = ("survival", "classification", "regression")
+_COLUMNS = {
+    "slides": ("slide_id", "case_id", "chunk"),
+    "cases": ("case_id", "n_slides", "n_usable_slides", "complete"),
+    "coverage": ("slide_id", "case_id", "teacher", "status", "n_tiles"),
+    "ledger": ("slide_id", "case_id", "stage", "status", "kind", "reason"),
+}
+
+
+def _records(folder: Path, chunks: Iterable[int]) -> dict[str, Record]:
+    """The records of the chunks in use; manifests left by another chunking are not read."""
+    records = [r for chunk in chunks for r in read_manifest(folder / f"{chunk}.json")]
+    return {r.slide_id: r for r in sorted(records, key=lambda r: r.slide_id)}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """How a model is called, coloured and grouped on the page."""
+
+    name: str
+    label: str
+    role: str  # student | single | fusion | average | ablation
+    colour: str
+
+
+_ROLES = {"single": "single", "concat": "fusion", "mean": "fusion"}
+_LABELS = {
+    "concat": "Concatenation",
+    "mean": "Mean of heads",
+    "shazam_v1": "Shazam v1",
+    "shazam_v2": "Shazam v2",
+}
+_COLOURS = {
+    "student": style.STUDENT,
+    "single": style.SINGLE,
+    "fusion": style.FUSION,
+    "average": style.AVERAGE,
+    "ablation": style.ABLATION,
+}
+
+
+def describe(config: Config, name: str) -> ModelInfo:
+    """The part that a model plays, from the config (`average` is the evaluation's own)."""
+    spec = config.model_specs().get(name)
+    if name == config.evaluation.student:
+        role = "student"
+    elif spec is None:
+        role = "average"
+    elif name not in config.model_specs(ablations=False):
+        role = "ablation"
+    else:
+        role = _ROLES.get(spec.kind, "fusion")
+    if isinstance(spec, SingleModel):
+        label = f"{spec.teacher} ({spec.aggregator})"
+    elif spec is None:
+        label = "Average of scores" if name == "average" else name
+    else:
+        label = _LABELS.get(name, name)
+    return ModelInfo(name, label, role, _COLOURS[role])

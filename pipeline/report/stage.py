@@ -1,0 +1,171 @@
+"""The stage: gather the sections, draw the page, write it and its figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.artifacts import write_text
+from pipeline.config import Config
+from pipeline.report import (
+    attention,
+    flow,
+    provenance,
+    results,
+    slides,
+    style,
+    tables,
+    tasks,
+    teachers,
+    timings,
+)
+from pipeline.report.figures import Drawing
+
+HERE = Path(__file__).resolve().parent
+
+
+def run(*, config: Config, root: Path) -> None:
+    """Write `report.html`, its figures as `report/*.svg` and the config as `report/config.yaml`.
+
+    The page holds everything it shows and opens without a network. Parts whose input a run does
+    not have (attention, benchmarks, slides) say why they are absent.
+
+    Args:
+        config: the whole config.
+        root: the cohort's results folder.
+
+    Raises:
+        ArtifactError: an input that the report cannot do without is missing or damaged.
+    """
+    opened = results.read(config, root)
+    folds = {task: tasks.read_folds(opened, task) for task in opened.tasks}
+    sections = {
+        "flow": flow.section(opened, folds),
+        "slides": slides.section(opened),
+        "teachers": teachers.section(opened),
+        "tasks": [tasks.section(opened, task, folds[task]) for task in opened.tasks],
+        "attention": attention.section(opened),
+        "timings": timings.section(opened),
+        "provenance": provenance.section(opened),
+    }
+    drawings = _drawings(sections)
+    _write_figures(root / "report", drawings)
+    write_text(root / "report" / "config.yaml", provenance.config_yaml(config))
+    write_text(root / "report.html", render(config, opened, folds, sections))
+
+
+@dataclasses.dataclass(frozen=True)
+class Notice:
+    """A plain label at the head of the page; `level` is caution or alarm."""
+
+    level: str
+    title: str
+    text: str
+
+
+def notices(opened: results.Results, folds: Mapping[str, Mapping[str, Any]]) -> list[Notice]:
+    """What a reader must know before any number: validation results, embedded cohort, weights."""
+    found = []
+    labelled = [task for task, content in folds.items() if content["labelled"] != "test"]
+    if labelled:
+        found.append(
+            Notice(
+                "alarm",
+                "Validation, not test.",
+                f"The folds of {', '.join(labelled)} use the same cases to choose a model and to "
+                f"measure it; every number there is too good by an unknown amount.",
+            )
+        )
+    if opened.config.cohort.source == "synthetic":
+        found.append(
+            Notice(
+                "caution",
+                "Embedded cohort.",
+                "The slides are drawn by a program from a hidden state, not scanned from tissue.",
+            )
+        )
+    untrained = teachers.random_weights(opened)
+    if untrained:
+        found.append(Notice("caution", "Teachers without training.", untrained))
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyEntry:
+    label: str
+    colour: str
+
+
+def key(config: Config) -> list[KeyEntry]:
+    """The colours of the models, for those roles that occur."""
+    roles = {results.describe(config, name).role for name in config.model_specs()}
+    entries = [
+        ("student", KeyEntry("student", style.STUDENT)),
+        ("single", KeyEntry("single teacher", style.SINGLE)),
+        ("fusion", KeyEntry("fusion, other students", style.FUSION)),
+        ("single", KeyEntry("average of the teachers' scores", style.AVERAGE)),
+        ("ablation", KeyEntry("ablation of the student", style.ABLATION)),
+    ]
+    return [entry for role, entry in entries if role in roles]
+
+
+def render(
+    config: Config,
+    opened: results.Results,
+    folds: Mapping[str, Mapping[str, Any]],
+    sections: dict[str, object],
+) -> str:
+    """The page as HTML. All texts are escaped; only what this package draws is taken as markup."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(plural=tables.plural, whole=tables.whole)
+    css = (HERE / "style.css").read_text()
+    return environment.get_template("page.html").render(
+        title=config.report.title,
+        cohort=opened.cohort,
+        name=config.cohort.name,
+        synthetic=config.cohort.source == "synthetic",
+        css=Markup(css),
+        notices=notices(opened, folds),
+        key=key(config),
+        confidence=f"{100 * config.evaluation.confidence:g}",
+        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        **sections,
+    )
+
+
+def _drawings(sections: dict[str, object]) -> list[Drawing]:
+    """Every figure in the sections, wherever it stands in them."""
+    found: list[Drawing] = []
+    todo: list[object] = list(sections.values())
+    while todo:
+        item = todo.pop(0)
+        if isinstance(item, Drawing):
+            found.append(item)
+        elif isinstance(item, list | tuple):
+            todo += item
+        elif hasattr(item, "__dataclass_fields__"):
+            todo += [getattr(item, field) for field in item.__dataclass_fields__]
+    return found
+
+
+def _write_figures(folder: Path, drawings: list[Drawing]) -> None:
+    """Write each figure as SVG, and remove those of an earlier run that are no longer made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {f"{drawing.name}.svg" for drawing in drawings}
+    for old in folder.glob("*.svg"):
+        if old.name not in kept:
+            old.unlink()
+    for drawing in drawings:
+        write_text(folder / f"{drawing.name}.svg", drawing.document)

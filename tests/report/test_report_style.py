@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import re
+
+from pipeline.report import figures, style
+from pipeline.report.figures import Difference
+
+
+def forest(name: str) -> figures.Drawing:
+    return figures.forest(
+        name=name,
+        student="S<1>",
+        metric="C-index",
+        higher=True,
+        rows=[Difference("other", "#000000", 0.03612, -0.02449, 0.08651, 0.0421, 37)],
+        confidence=0.9,
+        source="evaluation/x/comparisons.csv",
+    )
+
+
+def test_numbers_in_a_figure_keep_their_digits() -> None:
+    document = forest("a").document
+    assert "+0.036 [−0.024, +0.087]" in document
+    assert ">0.042<" in document
+    assert ">37<" in document
+    assert "difference [90 % interval]" in document
+
+
+def test_two_figures_share_no_id() -> None:
+    first, second = (
+        set(re.findall(r'\bid="([^"]+)"', forest(name).document)) for name in ("a", "b")
+    )
+    assert first
+    assert not first & second
+
+
+def test_references_inside_a_figure_follow_its_ids() -> None:
+    document = forest("a").document
+    ids = set(re.findall(r'\bid="([^"]+)"', document))
+    used = set(re.findall(r"url\(#([^)]+)\)", document)) | set(
+        re.findall(r'href="#([^"]+)"', document)
+    )
+    assert used
+    assert used <= ids
+
+
+def test_a_figure_is_the_same_on_every_run_and_escapes_its_description() -> None:
+    assert forest("a").document == forest("a").document
+    assert "between S&lt;1&gt; and each" in forest("a").document
+
+
+def test_an_inline_figure_shrinks_with_the_window() -> None:
+    inline = style.inline(forest("a").document)
+    head = inline[: inline.index(">")]
+    assert "width:" in head
+    assert 'width="' not in head.replace("stroke-width", "")
+    assert 'height="' not in head
+    assert "viewBox" in head
+
+
+def test_where_lower_is_better_the_sides_of_the_forest_change() -> None:
+    rows = [Difference("other", "#000000", -0.1, -0.2, -0.05, 0.01, 10)]
+    drawn = figures.forest("a", "S", "Brier score", False, rows, 0.95, "x")
+    assert "← student is better" in drawn.document
+    assert "other is better →" in drawn.document
+    assert "A square left of zero" in drawn.read
