@@ -105,12 +105,11 @@ def new_hdf5(target: str | Path, attributes: Mapping[str, Any]) -> Iterator[Any]
 
     if FINGERPRINT not in attributes:
         raise ValueError("an artefact needs the fingerprint of what made it")
-    with atomic_path(target) as temporary:
-        with h5py.File(temporary, "w", libver="v110") as file:
-            for key, value in attributes.items():
-                file.attrs[key] = value
-            yield file
-            file.attrs[COMPLETE] = True
+    with atomic_path(target) as temporary, h5py.File(temporary, "w", libver="v110") as file:
+        for key, value in attributes.items():
+            file.attrs[key] = value
+        yield file
+        file.attrs[COMPLETE] = True
 
 
 def is_complete(path: str | Path, fingerprint: str) -> bool:

@@ -136,7 +136,7 @@ def extraction(
 
 @app.command()
 def mapping(cfg: Cfg, root: Root) -> None:
-    """Join the manifests: case -> teacher -> feature files, coverage, ledger, flow of the cohort."""
+    """Join the manifests: case -> teacher -> feature files, coverage, ledger, flow."""
     from pipeline.artifacts import read_table
     from pipeline.mapping import stage
 

@@ -165,6 +165,23 @@ class ExtractionConfig(Section):
     batch_size: int | Literal["auto"] = "auto"
     weights_dir: str | None = None
     on_bad_tile: Literal["fail", "drop"] = "fail"
+    together: tuple[tuple[Name, ...], ...] = ()
+
+    @model_validator(mode="after")
+    def _high_level(self) -> ExtractionConfig:
+        if "high" not in self.levels:
+            raise ValueError("levels: `high` is what other tools and the teachers' models read")
+        return self
+
+    def groups(self) -> list[tuple[str, ...]]:
+        """Teachers that share one decoding of the slides; each of the others stands alone."""
+        grouped = {teacher for group in self.together for teacher in group}
+        alone = [
+            (name,)
+            for name, facts in self.teachers.items()
+            if facts.source != "import" and name not in grouped
+        ]
+        return [*self.together, *alone]
 
     @model_validator(mode="before")
     @classmethod
@@ -384,6 +401,18 @@ class Config(Section):
                         f"training: model `{name}` names the teacher `{teacher}`, which is not in "
                         f"extraction.teachers{nearest(teacher, teachers)}"
                     )
+        grouped = [teacher for group in self.extraction.together for teacher in group]
+        for teacher in grouped:
+            facts = self.extraction.teachers.get(teacher)
+            if facts is None:
+                raise ValueError(
+                    f"extraction.together: `{teacher}` is not in extraction.teachers"
+                    f"{nearest(teacher, teachers)}"
+                )
+            if facts.source == "import":
+                raise ValueError(f"extraction.together: `{teacher}` is imported, not run on tiles")
+            if grouped.count(teacher) > 1:
+                raise ValueError(f"extraction.together: `{teacher}` stands in it twice")
         both = set(self.training.models) & set(self.training.ablations)
         if both:
             raise ValueError(f"training: {sorted(both)} stand in both models and ablations")

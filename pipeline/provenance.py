@@ -9,6 +9,7 @@ libraries that decide its numbers). Standard library only: this is imported at e
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,9 +21,9 @@ from typing import Any
 PACKAGE = "pipeline"
 ROOT = Path(__file__).resolve().parent.parent
 
-# Files in a package that are data to its code: a change of them is a change of the code. The teacher
-# registry is not among them: a row is part of its own teacher's `cfg`, so that a new row makes no
-# other teacher stale.
+# Files in a package that are data to its code: a change of them is a change of the code. The
+# registry of teachers is not among them: a row is part of its own teacher's `cfg`, so that a new
+# row makes no other teacher stale.
 DATA_SUFFIXES = (".html", ".css")
 
 # Libraries whose version changes a stage's numbers. An upgrade makes the stage stale.
@@ -46,7 +47,6 @@ def stage_code(stage: str, *modules: str) -> str:
     return digest(code_fingerprint(f"{PACKAGE}.{stage}.stage", *modules), versions)
 
 
-@lru_cache(maxsize=256)
 def code_fingerprint(*modules: str) -> str:
     """Digest of the code that the modules import inside this package, found without running it.
 
@@ -55,41 +55,21 @@ def code_fingerprint(*modules: str) -> str:
     Raises:
         ModuleNotFoundError: a module is not in the package.
     """
-    seen: dict[str, str] = {}
-    todo = list(modules)
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        path = _module_path(name)
-        if path is None:
+    for name in modules:
+        if _module_path(name) is None:
             raise ModuleNotFoundError(f"{name} is not a module of {PACKAGE}")
-        tree = ast.parse(path.read_bytes())
-        seen[name] = _tree_digest(tree)
-        todo += [m for m in _imports(tree, name, path) if m not in seen]
-        parent = name.rpartition(".")[0]
-        if parent:
-            todo.append(parent)
-        if path.name == "__init__.py":
-            for data in sorted(path.parent.iterdir()):
-                if data.suffix in DATA_SUFFIXES:
-                    seen[f"{name}/{data.name}"] = hashlib.sha256(data.read_bytes()).hexdigest()
-    return digest(sorted(seen.items()))
+    return digest(sorted((name, _facts(name).content) for name in closure(*modules)))
 
 
 def closure(*modules: str) -> set[str]:
     """The names of all package modules that the given ones import, themselves included."""
     seen: set[str] = set()
-    todo = list(modules)
+    todo = [name for name in modules if _module_path(name)]
     while todo:
         name = todo.pop()
-        path = _module_path(name)
-        if name in seen or path is None:
-            continue
-        seen.add(name)
-        todo += _imports(ast.parse(path.read_bytes()), name, path)
-        if "." in name:
-            todo.append(name.rpartition(".")[0])
+        if name not in seen:
+            seen.add(name)
+            todo += _facts(name).imports
     return seen
 
 
@@ -119,6 +99,27 @@ def _module_path(name: str) -> Path | None:
         return base / "__init__.py"
     file = base.with_suffix(".py")
     return file if file.is_file() else None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+    """What a module contributes: the digest of its code and data, and what it imports."""
+
+    content: str
+    imports: tuple[str, ...]
+
+
+@lru_cache(maxsize=1024)
+def _facts(name: str) -> _Facts:
+    path = _module_path(name)
+    assert path is not None
+    tree = ast.parse(path.read_bytes())
+    imports = {*_imports(tree, name, path), name.rpartition(".")[0]} - {""}
+    content = [_tree_digest(tree)]
+    if path.name == "__init__.py":
+        data = sorted(p for p in path.parent.iterdir() if p.suffix in DATA_SUFFIXES)
+        content += [p.name + hashlib.sha256(p.read_bytes()).hexdigest() for p in data]
+    return _Facts(digest(content), tuple(sorted(imports)))
 
 
 def _imports(tree: ast.AST, name: str, path: Path) -> list[str]:

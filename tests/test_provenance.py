@@ -30,13 +30,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "page" / "stage.py").write_text("Z = 3\n")
     (root / "page" / "page.html").write_text("<p>")
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    provenance.code_fingerprint.cache_clear()
+    provenance._facts.cache_clear()
     yield root
-    provenance.code_fingerprint.cache_clear()
+    provenance._facts.cache_clear()
 
 
 def prints() -> dict[str, str]:
-    provenance.code_fingerprint.cache_clear()
+    provenance._facts.cache_clear()
     return {s: provenance.code_fingerprint(f"pipeline.{s}.stage") for s in ("a", "b", "page")}
 
 
@@ -90,9 +90,9 @@ def test_a_clone_has_the_same_fingerprints(tmp_path: Path, monkeypatch: pytest.M
         REPOSITORY / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__")
     )
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    provenance.code_fingerprint.cache_clear()
+    provenance._facts.cache_clear()
     assert provenance.code_fingerprint("pipeline.folds.stage") == here
-    provenance.code_fingerprint.cache_clear()
+    provenance._facts.cache_clear()
 
 
 LIGHT = (

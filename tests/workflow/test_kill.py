@@ -36,9 +36,7 @@ def finished_slides(house: House) -> dict[Path, int]:
 
 
 @pytest.mark.slow
-def test_killed_runs_complete_and_keep_what_was_finished(
-    finished: House, tmp_path: Path
-) -> None:
+def test_killed_runs_complete_and_keep_what_was_finished(finished: House, tmp_path: Path) -> None:
     house = House.build(tmp_path / "run", TINY)
     kept: dict[Path, int] = {}
     schedule = random.Random(3)

@@ -15,6 +15,18 @@ rule mapping:
         cases="<results>/cases.parquet",
         ledger="<results>/ledger.parquet",
         flow="<results>/cohort_flow.json",
+        coverage_csv=report(
+            "<results>/coverage.csv",
+            caption="../report/coverage.rst",
+            category="Cohort",
+            labels={"table": "features per slide and teacher"},
+        ),
+        ledger_csv=report(
+            "<results>/ledger.csv",
+            caption="../report/ledger.rst",
+            category="Cohort",
+            labels={"table": "what could not be used, and why"},
+        ),
     log:
         "<logs>/mapping.log",
     benchmark:
