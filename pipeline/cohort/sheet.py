@@ -1,0 +1,208 @@
+"""The slide sheet: one row a slide, read and checked as a whole before any work starts.
+
+Imported at every parse of the workflow, hence standard library only. A sheet is CSV with commas,
+semicolons or tabs. Which column holds what is configured (`cohort.columns`), so that the sheets of
+other tools serve as they are; `examples` in `config/` shows some.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.cohort.checks import report, row_problems, table_problems
+from pipeline.cohort.values import filled, number
+from pipeline.errors import SheetError
+from pipeline.ledger import chunk_of
+from pipeline.provenance import digest
+from pipeline.slides.identity import content_digest, file_identity
+
+if TYPE_CHECKING:
+    from pipeline.config import CohortConfig, ColumnsConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class SlideRow:
+    """One slide of the cohort.
+
+    Attributes:
+        slide_id: unique; names every file that is made of the slide.
+        case_id: the patient.
+        path: absolute path of the slide file; '' where there is none (imported features).
+        mpp: the user's microns per pixel at level 0, which overrides the file; None: the file's.
+        site: hospital, '' where unknown.
+        mask: absolute path of a GeoJSON or mask image that replaces the segmentation, or ''.
+        labels: the other columns as text; '' where the sheet has no value.
+        row: row in the sheet as a spreadsheet counts (the header is 1), for messages.
+    """
+
+    slide_id: str
+    case_id: str
+    path: str
+    mpp: float | None
+    site: str
+    mask: str
+    labels: dict[str, str]
+    row: int = dataclasses.field(default=0, compare=False)
+
+
+def slide_rows(cfg: CohortConfig, base: Path) -> list[SlideRow]:
+    """The slides of the cohort: of the sheet, or planned for the embedded cohort (no file needed).
+
+    Args:
+        cfg: the cohort section.
+        base: folder that relative paths of the config start from.
+
+    Raises:
+        SheetError: the sheet cannot be used; all findings in one message.
+    """
+    if cfg.source == "sheet":
+        return read_sheet(cfg, base)
+    from pipeline.cohort import synthetic
+
+    return synthetic.plan(cfg, base)
+
+
+def read_sheet(cfg: CohortConfig, base: Path) -> list[SlideRow]:
+    """Read and check the sheet of a cohort with `source: sheet`.
+
+    Raises:
+        SheetError: the file is missing, unreadable or empty, or rows or columns are wrong; every
+            problem found is listed with its row and column.
+    """
+    sheet = base / Path(cfg.sheet or "").expanduser()
+    header, records = _parse(sheet, cfg.columns)
+    root = base / Path(cfg.slide_root).expanduser() if cfg.slide_root else sheet.parent
+    rows = [_row(line, fields, header, cfg.columns, root) for line, fields in records]
+    problems = table_problems(header, records, cfg.columns)
+    if not problems:
+        must_exist = cfg.missing_files == "error"
+        problems = row_problems(rows, header, records, cfg.columns, must_exist)
+    report(str(sheet), problems)
+    return rows
+
+
+def chunk_digest(
+    rows: Iterable[SlideRow], identities: Mapping[str, str], chunk: int, chunks: int
+) -> str:
+    """What decides the tiles of one chunk: its slides, their contents and the user's overrides.
+
+    Neither the place of the files nor the labels count: moving the slides, or another label, makes
+    no tile stale.
+
+    Args:
+        rows: the whole cohort.
+        identities: slide id -> `identity` of the slide.
+        chunk: the hash bucket.
+        chunks: how many buckets there are.
+    """
+    members = [r for r in rows if chunk_of(r.slide_id, chunks) == chunk]
+    return digest(sorted([r.slide_id, identities[r.slide_id], r.mpp] for r in members))
+
+
+def identities(cfg: CohortConfig, rows: Sequence[SlideRow]) -> dict[str, str]:
+    """Slide id -> what its content is, without reading whole files.
+
+    Slides of the embedded cohort are known by what they are drawn from, so that the answer is the
+    same before and after they are drawn.
+    """
+    if cfg.source == "synthetic":
+        from pipeline.cohort import synthetic
+
+        return synthetic.identities(cfg)
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return dict(zip((r.slide_id for r in rows), pool.map(identity, rows), strict=True))
+
+
+def identity(row: SlideRow) -> str:
+    """Cheap identity of a slide's content, and of its mask where the sheet names one.
+
+    `none` where the row has no path, `missing` where the file is not there.
+    """
+    slide = file_identity(row.path) if row.path else "none"
+    return f"{slide}+{content_digest(row.mask)}" if row.mask else slide
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def _parse(sheet: Path, columns: ColumnsConfig) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Header names, and (row number, fields) of each row that is not blank."""
+    if sheet.is_dir():
+        raise SheetError(f"{sheet}: a folder; cohort.sheet must name the table file itself")
+    if sheet.suffix.lower() in (".xlsx", ".xls", ".ods", ".numbers"):
+        raise SheetError(
+            f"{sheet}: a spreadsheet file; save the table as CSV (UTF-8) and name that"
+        )
+    try:
+        text = sheet.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise SheetError(
+            f"{sheet}: no such file; cohort.sheet must name your slide table"
+        ) from None
+    except OSError as error:
+        raise SheetError(f"{sheet}: cannot be read ({error.strerror}); check its rights") from None
+    except UnicodeDecodeError as error:
+        raise SheetError(
+            f"{sheet}: not UTF-8 text (byte {error.start}); save it as `CSV UTF-8`"
+        ) from None
+    if "\0" in text:
+        raise SheetError(f"{sheet}: not a text table; save it as CSV (UTF-8)")
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, columns)))
+    except csv.Error as error:
+        raise SheetError(f"{sheet}: not a CSV table ({error}); look for an open quote") from None
+    stripped = [(i, [v.strip() for v in line]) for i, line in enumerate(lines, 1)]
+    filled = [(i, line) for i, line in stripped if any(line)]
+    if not filled:
+        raise SheetError(f"{sheet}: empty; it needs a header and one row per slide")
+    if len(filled) == 1:
+        raise SheetError(f"{sheet}: has a header but no row; add one row per slide")
+    return filled[0][1], filled[1:]
+
+
+def _delimiter(text: str, columns: ColumnsConfig) -> str:
+    """The separator that finds the most known columns in the header, then the most columns."""
+    first = text.lstrip("\r\n").split("\n", 1)[0].rstrip("\r")
+    wanted = set(columns.model_dump().values())
+
+    def found(delimiter: str) -> tuple[int, int]:
+        names = [n.strip() for n in next(csv.reader([first], delimiter=delimiter), [])]
+        return len(wanted & set(names)), len(names)
+
+    return max((",", ";", "\t"), key=found)
+
+
+def _row(
+    line: int, fields: list[str], header: list[str], columns: ColumnsConfig, root: Path
+) -> SlideRow:
+    value = dict(zip(header, fields, strict=False))
+    used = set(columns.model_dump().values())
+
+    def field(column: str) -> str:
+        return filled(value.get(column, ""))
+
+    def absolute(column: str) -> str:
+        given = field(column)
+        return str((root / Path(given).expanduser()).absolute()) if given else ""
+
+    def named(column: str) -> str:
+        given = value.get(column, "")
+        # One column for both (TRIDENT's `wsi`): the id is the file name without its ending.
+        return Path(given).stem if column == columns.path else given
+
+    return SlideRow(
+        slide_id=named(columns.slide_id),
+        case_id=named(columns.case_id),
+        path=absolute(columns.path),
+        mpp=number(field(columns.mpp)),
+        site=field(columns.site),
+        mask=absolute(columns.mask),
+        labels={name: field(name) for name in header if name and name not in used},
+        row=line,
+    )

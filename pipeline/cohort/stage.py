@@ -1,0 +1,135 @@
+"""The stage: check the cohort, and write it down once for all that follows."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.artifacts import write_json, write_table
+from pipeline.cohort import synthetic
+from pipeline.cohort.checks import MAX_SHOWN
+from pipeline.cohort.labels import check_labels, summary
+from pipeline.cohort.oracle import oracle
+from pipeline.cohort.sheet import SlideRow, identities, slide_rows
+from pipeline.cohort.values import number
+from pipeline.errors import ArtifactError
+from pipeline.ledger import chunk_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.config import CohortConfig, TaskConfig
+
+_INTEGER = re.compile(r"-?\d{1,18}")
+_PADDED = re.compile(r"[+-]?0\d")
+
+
+def run(*, cfg: CohortConfig, tasks: Mapping[str, TaskConfig], root: Path, base: Path) -> None:
+    """Write `slides.parquet` (with a CSV beside it) and last `cohort.json`.
+
+    Args:
+        cfg: the cohort section.
+        tasks: name -> task config, whose labels are checked.
+        root: results folder of the cohort.
+        base: folder that relative paths of the config start from.
+
+    Raises:
+        SheetError: the sheet or a label cannot be used.
+        ArtifactError: the embedded cohort's slides have not been drawn.
+    """
+    rows = slide_rows(cfg, base)
+    check_labels(rows, tasks)
+    if cfg.source == "synthetic":
+        _require_drawn(rows)
+    known = identities(cfg, rows)
+    write_table(root / "slides.parquet", slide_table(rows, known, cfg.chunks, tasks), csv=True)
+    write_json(root / "cohort.json", _facts(cfg, rows, known, tasks))
+
+
+def slide_table(
+    rows: Sequence[SlideRow], known: Mapping[str, str], chunks: int, tasks: Mapping[str, Any]
+) -> pd.DataFrame:
+    """One row a slide.
+
+    Columns: slide_id, case_id, path, site, mask, identity (text, '' where there is none), mpp
+    (float, NaN: the file's), chunk (int), then the sheet's other columns: numbers where every value
+    is one, else text, missing where empty. Class labels of the tasks stay text as they are.
+
+    Args:
+        rows: the cohort.
+        known: slide id -> identity.
+        chunks: how many hash buckets there are.
+        tasks: name -> task config.
+    """
+    import pandas as pd
+
+    classes = {task.label for task in tasks.values() if task.type == "classification"}
+    fixed = {
+        "slide_id": [r.slide_id for r in rows],
+        "case_id": [r.case_id for r in rows],
+        "path": [r.path for r in rows],
+        "mpp": [math.nan if r.mpp is None else r.mpp for r in rows],
+        "site": [r.site for r in rows],
+        "mask": [r.mask for r in rows],
+        "chunk": [chunk_of(r.slide_id, chunks) for r in rows],
+        "identity": [known[r.slide_id] for r in rows],
+    }
+    labels = {
+        name: _typed([r.labels[name] for r in rows], as_text=name in classes)
+        for name in rows[0].labels
+    }
+    return pd.DataFrame({**fixed, **labels})
+
+
+def _typed(values: list[str], as_text: bool) -> list[Any]:
+    """Numbers where every value that is there is one; 007 is a name, not the number 7."""
+    there = [v for v in values if v]
+    numeric = there and all(number(v) is not None and not _PADDED.match(v) for v in there)
+    if as_text or not numeric:
+        return [v or None for v in values]
+    if len(there) == len(values) and all(_INTEGER.fullmatch(v) for v in there):
+        return [int(v) for v in values]
+    return [float(v) if v else math.nan for v in values]
+
+
+def _require_drawn(rows: Sequence[SlideRow]) -> None:
+    absent = [r.path for r in rows if not Path(r.path).is_file()]
+    if absent:
+        raise ArtifactError(
+            f"{len(absent)} slides of the embedded cohort are not drawn, e.g. {absent[0]}; run "
+            f"`python -m pipeline cohort synthesise`, or the whole workflow, from the same folder"
+        )
+
+
+def _facts(
+    cfg: CohortConfig, rows: Sequence[SlideRow], known: Mapping[str, str], tasks: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the report says of the cohort before any slide is read."""
+    per_case = Counter(r.case_id for r in rows)
+    missing = [r.slide_id for r in rows if known[r.slide_id].startswith("missing")]
+    made = cfg.source == "synthetic"
+    return {
+        "name": cfg.name,
+        "source": cfg.source,
+        "counts": {
+            "slides": len(rows),
+            "cases": len(per_case),
+            "sites": len({r.site for r in rows if r.site}),
+            "cases_with_several_slides": sum(n > 1 for n in per_case.values()),
+            "slides_without_path": sum(not r.path for r in rows),
+            "slides_missing": len(missing),
+        },
+        "slides_missing": missing[:MAX_SHOWN],
+        "label_columns": list(rows[0].labels),
+        "tasks": {name: summary(rows, task) for name, task in tasks.items()},
+        "oracle": oracle(synthetic.cases(cfg.synthetic), tasks) if made else {},
+        "planted_faults": {
+            s.slide_id: s.role
+            for s in (synthetic.slides(cfg.synthetic) if made else ())
+            if s.role != "good"
+        },
+    }

@@ -1,0 +1,126 @@
+"""Labels: what could not be learned or split later is said before any work starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.cohort.labels import case_labels, check_labels, summary
+from pipeline.cohort.sheet import SlideRow
+from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.errors import SheetError
+
+SURVIVAL = SurvivalTask(type="survival", time="time", event="event")
+SUBTYPE = ClassificationTask(type="classification", label="subtype")
+SCORE = RegressionTask(type="regression", targets=["score"])
+
+
+def cohort(*labels: dict[str, str], cases: list[str] | None = None) -> list[SlideRow]:
+    names = cases or [f"c{i}" for i in range(len(labels))]
+    return [
+        SlideRow(f"s{i}", case, "", None, "", "", values, row=i + 2)
+        for i, (case, values) in enumerate(zip(names, labels, strict=True))
+    ]
+
+
+def survival(*pairs: tuple[str, str]) -> list[SlideRow]:
+    return cohort(*({"time": t, "event": e} for t, e in pairs))
+
+
+def refused(rows: list[SlideRow], task: object, folds: int | None = None) -> str:
+    with pytest.raises(SheetError) as caught:
+        check_labels(rows, {"mine": task}, folds)
+    return str(caught.value)
+
+
+def test_sound_labels_pass_and_are_counted() -> None:
+    rows = survival(("1.5", "1"), ("2", "0.0"), ("3", "1"), ("", ""))
+    check_labels(rows, {"mine": SURVIVAL}, folds=2)
+    facts = summary(rows, SURVIVAL)
+    assert (facts["cases"], facts["cases_without_label"], facts["events"]) == (3, 1, 2)
+    rows = cohort(*({"subtype": s} for s in ("b", "a", "b", "")))
+    check_labels(rows, {"mine": SUBTYPE})
+    assert summary(rows, SUBTYPE)["classes"] == {"a": 1, "b": 2}
+    check_labels(cohort({"score": "1"}, {"score": "2e1"}), {"mine": SCORE})
+
+
+def test_a_missing_column_names_the_nearest() -> None:
+    rows = cohort({"survival_tyme": "1", "event": "1"})
+    task = SurvivalTask(type="survival", time="survival_time", event="event")
+    message = refused(rows, task)
+    assert "task `mine`: no column `survival_time`; did you mean `survival_tyme`?" in message
+
+
+def test_slides_of_a_case_agree() -> None:
+    rows = cohort(
+        {"subtype": "a"},
+        {"subtype": "b"},
+        {"subtype": ""},
+        {"subtype": "c"},
+        cases=["x"] * 3 + ["y"],
+    )
+    message = refused(rows, SUBTYPE)
+    assert "case `x` has different values in column `subtype`: 'a' (row 2), 'b' (row 3)" in message
+    same = cohort(
+        {"score": "12"}, {"score": "12.0"}, {"score": ""}, {"score": "3"}, cases=list("xxxy")
+    )
+    check_labels(same, {"mine": SCORE})
+    assert [c.values["score"] for c in case_labels(same, ["score"])] == ["12", "3"]
+
+
+@pytest.mark.parametrize("time", ["0", "-4", "soon", "inf", "1_0"])
+def test_times_are_above_zero(time: str) -> None:
+    message = refused(survival(("3", "1"), (time, "0"), ("5", "1")), SURVIVAL)
+    assert f"case `c1` (row 3), column `time`: {time!r}" in message
+    assert "c0" not in message
+
+
+@pytest.mark.parametrize("event", ["2", "-1", "dead", "True", "0.5"])
+def test_events_are_zero_or_one(event: str) -> None:
+    message = refused(survival(("3", "1"), ("4", event)), SURVIVAL)
+    assert f"case `c1` (row 3), column `event`: {event!r}" in message
+
+
+def test_a_label_is_whole_or_absent() -> None:
+    message = refused(survival(("3", "1"), ("4", ""), ("5", "1")), SURVIVAL)
+    assert "case `c1` (row 3), column `event`: empty" in message
+
+
+def test_all_findings_of_all_tasks_in_one_message() -> None:
+    rows = cohort(
+        {"time": "-1", "event": "7", "score": "high"}, {"time": "2", "event": "1", "score": "1"}
+    )
+    with pytest.raises(SheetError) as caught:
+        check_labels(rows, {"a": SURVIVAL, "b": SCORE, "c": SUBTYPE})
+    message = str(caught.value)
+    assert "4 problem(s)" in message
+    assert all(part in message for part in ("'-1'", "'7'", "'high'", "no column `subtype`"))
+
+
+def test_there_must_be_something_to_learn() -> None:
+    assert "all are censored" in refused(survival(("1", "0"), ("2", "0")), SURVIVAL)
+    assert "two classes" in refused(cohort({"subtype": "a"}, {"subtype": "a"}), SUBTYPE)
+    assert "same value" in refused(cohort({"score": "1"}, {"score": "1.0"}), SCORE)
+    assert "0 case(s) with a label" in refused(cohort({"score": ""}, {"score": ""}), SCORE)
+
+
+def test_folds_need_cases_events_and_classes() -> None:
+    rows = survival(("1", "1"), ("2", "0"), ("3", "1"), ("4", "1"))
+    check_labels(rows, {"mine": SURVIVAL}, folds=3)
+    assert "3 events for 4 folds" in refused(rows, SURVIVAL, folds=4)
+    assert "5 folds need at least 5" in refused(rows, SURVIVAL, folds=5)
+    rows = cohort(*({"subtype": s} for s in "aaabb"))
+    check_labels(rows, {"mine": SUBTYPE}, folds=2)
+    assert "2 cases of class 'b' for 3 folds" in refused(rows, SUBTYPE, folds=3)
+
+
+def test_classes_that_are_given_are_the_only_ones() -> None:
+    task = ClassificationTask(type="classification", label="subtype", classes=["ductal", "lobular"])
+    rows = cohort({"subtype": "ductal"}, {"subtype": "lobulr"}, {"subtype": "lobular"})
+    message = refused(rows, task)
+    assert "'lobulr' is not one of `classes` (ductal, lobular); did you mean `lobular`?" in message
+
+
+def test_long_lists_are_cut() -> None:
+    message = refused(survival(*[("0", "1")] * 60), SURVIVAL)
+    assert "and 40 more" in message
+    assert len(message.splitlines()) == 22

@@ -1,0 +1,260 @@
+"""The slide sheet: other tools' tables are read as they are, and mistakes are all said at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.cohort import sheet
+from pipeline.cohort.checks import report
+from pipeline.cohort.sheet import SlideRow
+from pipeline.cohort.values import filled, number
+from pipeline.config import CohortConfig
+from pipeline.errors import SheetError
+
+
+def read(folder: Path, text: str | bytes, **config: object) -> list[SlideRow]:
+    path = folder / "sheet.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    cfg = CohortConfig(name="t", source="sheet", sheet="sheet.csv", **config)  # type: ignore[arg-type]
+    return sheet.read_sheet(cfg, folder)
+
+
+def refused(folder: Path, text: str | bytes, **config: object) -> str:
+    with pytest.raises(SheetError) as caught:
+        read(folder, text, **config)
+    return str(caught.value)
+
+
+@pytest.fixture
+def slides(tmp_path: Path) -> Path:
+    for name in ("a.svs", "b.svs"):
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+# --- what is read ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("start", ["", "\ufeff", "\r\n"])
+def test_separators_byte_order_marks_and_blank_lines(
+    slides: Path, separator: str, start: str
+) -> None:
+    lines = ["slide_id,case_id,path,mpp,grade", "a,c1,a.svs,0.25,G1", "", ",,,,", "b,c1,b.svs,,NA"]
+    rows = read(slides, start + "\r\n".join(lines).replace(",", separator))
+    assert [(r.slide_id, r.case_id, r.mpp, r.labels) for r in rows] == [
+        ("a", "c1", 0.25, {"grade": "G1"}),
+        ("b", "c1", None, {"grade": ""}),
+    ]
+    assert rows[0].path == str(slides / "a.svs")
+
+
+def test_paths_start_from_the_sheet_or_from_slide_root(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    for folder in (tmp_path, tmp_path / "far"):
+        (folder / "a.svs").write_text("x")
+    text = "slide_id,case_id,path\na,c,a.svs\n"
+    assert read(tmp_path, text)[0].path == str(tmp_path / "a.svs")
+    assert read(tmp_path, text, slide_root="far")[0].path == str(tmp_path / "far" / "a.svs")
+    absolute = f"slide_id,case_id,path\na,c,{tmp_path / 'far' / 'a.svs'}\n"
+    assert read(tmp_path, absolute)[0].path == str(tmp_path / "far" / "a.svs")
+
+
+def test_one_column_for_name_and_file_as_trident_has_it(slides: Path) -> None:
+    columns = {"slide_id": "wsi", "case_id": "wsi", "path": "wsi"}
+    rows = read(slides, "wsi,mpp\na.svs,0.5\nb.svs,0.25\n", columns=columns)
+    assert [(r.slide_id, r.case_id, r.mpp) for r in rows] == [("a", "a", 0.5), ("b", "b", 0.25)]
+    assert rows[1].path == str(slides / "b.svs")
+    assert rows[0].labels == {}
+
+
+def test_stamp_columns(slides: Path) -> None:
+    columns = {"slide_id": "FILENAME", "case_id": "PATIENT", "path": "FILENAME"}
+    rows = read(slides, "PATIENT,FILENAME,isMSIH\np1,a.svs,no\np2,b.svs,yes\n", columns=columns)
+    assert [(r.slide_id, r.case_id, r.labels) for r in rows] == [
+        ("a", "p1", {"isMSIH": "no"}),
+        ("b", "p2", {"isMSIH": "yes"}),
+    ]
+
+
+def test_a_sheet_without_paths_serves_imported_features(tmp_path: Path) -> None:
+    rows = read(tmp_path, "slide_id,case_id,time\ns1,c1,3\ns2,c2,4\n")
+    assert [r.path for r in rows] == ["", ""]
+    assert sheet.identity(rows[0]) == "none"
+
+
+def test_an_index_column_without_name_is_not_a_label(tmp_path: Path) -> None:
+    rows = read(tmp_path, ",slide_id,case_id,age\n0,s1,c1,50\n1,s2,c2,60\n")
+    assert rows[1].labels == {"age": "60"}
+
+
+@pytest.mark.parametrize(
+    "slide_id",
+    ["TCGA-3Z-A93Z-01Z-00-DX1.79F4D1A6", "H&E".replace("&", "+"), "a b (2)", "Präparat_7", "a=1@x"],
+)
+def test_ids_of_real_life_pass(tmp_path: Path, slide_id: str) -> None:
+    assert read(tmp_path, f"slide_id,case_id\n{slide_id},c\n")[0].slide_id == slide_id
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def test_the_sheet_itself(tmp_path: Path) -> None:
+    cfg = CohortConfig(name="t", source="sheet", sheet="none.csv")
+    with pytest.raises(SheetError, match=r"none\.csv: no such file"):
+        sheet.read_sheet(cfg, tmp_path)
+    (tmp_path / "none.csv").mkdir()
+    with pytest.raises(SheetError, match="a folder"):
+        sheet.read_sheet(cfg, tmp_path)
+    assert "empty" in refused(tmp_path, "")
+    assert "no row" in refused(tmp_path, "slide_id,case_id\n")
+    assert "not UTF-8" in refused(tmp_path, "slide_id,case_id\nä,c\n".encode("latin-1"))
+    assert "not a text table" in refused(tmp_path, b"PK\x03\x04\0\0")
+    (tmp_path / "t.xlsx").write_bytes(b"PK")
+    with pytest.raises(SheetError, match="save the table as CSV"):
+        sheet.read_sheet(CohortConfig(name="t", source="sheet", sheet="t.xlsx"), tmp_path)
+
+
+def test_columns(tmp_path: Path) -> None:
+    message = refused(tmp_path, "slideid,case_id\ns,c\n")
+    assert "no column `slide_id` (cohort.columns.slide_id); did you mean `slideid`?" in message
+    message = refused(tmp_path, "slide_id,case_id\ns,c\n", columns={"site": "hospital"})
+    assert "no column `hospital` (cohort.columns.site)" in message
+    assert "twice" in refused(tmp_path, "slide_id,case_id,age,age\ns,c,1,2\n")
+    for name in ("chunk", "identity", "n_slides"):
+        assert f"column `{name}`" in refused(tmp_path, f"slide_id,case_id,{name}\ns,c,1\n")
+    message = refused(tmp_path, "slide_id,case_id,note\ns,c,a, b\nt,d,x\n")
+    assert "row 2: 4 fields where the header has 3" in message
+    assert "row 3" not in message
+
+
+def test_every_problem_of_the_rows_in_one_message(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").write_text("x")
+    text = (
+        "slide_id,case_id,path,mpp,site\n"
+        "a,c1,a.svs,0.25,N\n"
+        "a,c2,gone.svs,0.5,N\n"
+        ",c3,gone2.svs,25,N\n"
+        "d/../e,c1,,0\u002c5,S\n"
+    ).replace("0,5", '"0,5"')
+    message = refused(tmp_path, text)
+    for part in (
+        "sheet.csv: 9 problem(s)",
+        "row 3, column `slide_id`: `a` stands in row 2 already",
+        "row 4, column `slide_id`: empty",
+        "row 5, column `slide_id`: 'd/../e' cannot be a file name",
+        "row 4, column `mpp`: '25' is not a number of microns",
+        "row 5, column `mpp`: '0,5'",
+        "case `c1` has different values in column `site`: 'N' (row 2), 'S' (row 5)",
+        f"row 3: no file {tmp_path / 'gone.svs'}",
+        "row 5, column `path`: empty",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["../x", "a/b", "a\\b", "$(id)", "a\nb", "a'b", '""""', ".hid", "-rf", "a\x07", "x" * 201],
+)
+@pytest.mark.parametrize("column", ["slide_id", "case_id", "site"])
+def test_ids_are_never_paths_or_commands(tmp_path: Path, column: str, bad: str) -> None:
+    values = {"slide_id": "s", "case_id": "c", "site": "h", column: bad}
+    fields = ",".join(v if v == '""""' else f'"{v}"' for v in values.values())
+    assert f"row 2, column `{column}`" in refused(tmp_path, f"slide_id,case_id,site\n{fields}\n")
+
+
+def test_missing_files_can_go_to_the_ledger_instead(tmp_path: Path) -> None:
+    text = "slide_id,case_id,path\n" + "".join(f"s{i},c{i},s{i}.svs\n" for i in range(30))
+    message = refused(tmp_path, text)
+    assert "row 21" in message and "row 22" not in message
+    assert "and 10 more" in message
+    rows = read(tmp_path, text, missing_files="ledger")
+    assert len(rows) == 30
+    assert sheet.identity(rows[0]) == "missing"
+
+
+def test_a_file_stands_for_one_slide(slides: Path) -> None:
+    message = refused(slides, "slide_id,case_id,path\na,c1,a.svs\nb,c2,a.svs\n")
+    assert "row 3: the same file as row 2" in message
+
+
+def test_folders_are_slides_only_as_dicom(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    text = "slide_id,case_id,path\ns,c,d\n"
+    assert "folder without DICOM files" in refused(tmp_path, text)
+    (tmp_path / "d.mrxs").write_text("x")
+    assert "name `d.mrxs` beside it" in refused(tmp_path, text)
+    (tmp_path / "d" / "1.dcm").write_text("x")
+    assert len(read(tmp_path, text)) == 1
+    (tmp_path / "e.mrxs").write_text("x")
+    assert "lacks its folder `e/`" in refused(tmp_path, "slide_id,case_id,path\ns,c,e.mrxs\n")
+
+
+def test_a_mask_must_exist(slides: Path) -> None:
+    text = "slide_id,case_id,path,mask\na,c,a.svs,a.geojson\n"
+    assert "row 2: no mask file" in refused(slides, text)
+    (slides / "a.geojson").write_text("{}")
+    assert read(slides, text)[0].mask == str(slides / "a.geojson")
+
+
+def test_no_problems_no_error() -> None:
+    report("sheet", [])
+
+
+# --- identity and chunks --------------------------------------------------------------------------
+
+
+def test_identity_follows_slide_and_mask(slides: Path) -> None:
+    (slides / "a.geojson").write_text("{}")
+    text = "slide_id,case_id,path,mask\na,c,a.svs,a.geojson\n"
+    first = sheet.identity(read(slides, text)[0])
+    assert first == sheet.identity(read(slides, text)[0])
+    (slides / "a.geojson").write_text("{ }")
+    second = sheet.identity(read(slides, text)[0])
+    (slides / "a.svs").write_bytes(b"other")
+    assert len({first, second, sheet.identity(read(slides, text)[0])}) == 3
+
+
+def row(slide_id: str, **changes: object) -> SlideRow:
+    facts = {"case_id": "c", "path": "/p", "mpp": None, "site": "", "mask": "", "labels": {}}
+    return SlideRow(slide_id, **{**facts, **changes})  # type: ignore[arg-type]
+
+
+def test_a_chunk_changes_with_its_slides_alone() -> None:
+    rows = [row(f"s{i}") for i in range(20)]
+    known = {r.slide_id: "x" for r in rows}
+
+    def digests(rows: list[SlideRow], known: dict[str, str]) -> list[str]:
+        return [sheet.chunk_digest(rows, known, chunk, 4) for chunk in range(4)]
+
+    before = digests(rows, known)
+    assert before == digests(rows[::-1], known)
+    assert before == digests([row(f"s{i}", path="/q", labels={"t": "1"}) for i in range(20)], known)
+    more = digests([*rows, row("new")], {**known, "new": "x"})
+    assert sum(a != b for a, b in zip(before, more, strict=True)) == 1
+    touched = digests(rows, {**known, "s3": "y"})
+    assert sum(a != b for a, b in zip(before, touched, strict=True)) == 1
+    scaled = digests([row("s3", mpp=0.5) if r.slide_id == "s3" else r for r in rows], known)
+    assert [a != b for a, b in zip(before, scaled, strict=True)] == [
+        a != b for a, b in zip(before, touched, strict=True)
+    ]
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def test_numbers_and_empty_values() -> None:
+    assert [number(t) for t in ("1", " 2.5 ", "1e3", "-4")] == [1.0, 2.5, 1000.0, -4.0]
+    assert [number(t) for t in ("", "nan", "inf", "1_5", "0,5", "x")] == [None] * 6
+    assert [filled(t) for t in ("NA", "n/a", "NaN", "'--", "[Not Available]")] == [""] * 5
+    assert filled("None") == "None", "a class may be called so"
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_value_without_error(text: str) -> None:
+    value = number(text)
+    assert value is None or value == float(text)
