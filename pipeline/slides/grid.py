@@ -1,0 +1,164 @@
+"""Tiles of a physical size on a fixed grid, without a loop over tiles.
+
+The grid starts at (0, 0) of level 0 and steps by whole tiles in microns, so that a slide has the
+same tiles whatever else is in the run, whatever its tissue looks like.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import TilingConfig
+from pipeline.errors import SlideError
+from pipeline.slides.tissue import Mask
+
+Coords = npt.NDArray[np.int32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """How a slide's tiles are read.
+
+    Attributes:
+        size0: side of a tile in level-0 pixels: round(tile_px * target_mpp / mpp).
+        step0: distance of neighbouring tiles in level-0 pixels, a real number: rounded per tile,
+            so that the grid does not drift.
+        level: the pyramid level to read.
+        downsample: level-0 pixels per pixel of that level.
+        read_px: side of a tile in pixels of that level; `tile_px` where the level is within the
+            tolerance and no resize is needed.
+        level_dimensions: (width, height) of that level.
+    """
+
+    size0: int
+    step0: float
+    level: int
+    downsample: float
+    read_px: int
+    level_dimensions: tuple[int, int]
+
+
+def plan(
+    mpp: float,
+    level_downsamples: Sequence[float],
+    level_dimensions: Sequence[tuple[int, int]],
+    cfg: TilingConfig,
+) -> Geometry:
+    """Choose the level and the level-0 size of a slide's tiles.
+
+    The level is the coarsest whose mpp is at most target_mpp * (1 + mpp_tolerance).
+
+    Raises:
+        SlideError: `too_coarse`, even level 0 is coarser than that: enlarging invents detail.
+    """
+    limit = cfg.target_mpp * (1 + cfg.mpp_tolerance)
+    fit = [i for i, d in enumerate(level_downsamples) if mpp * d <= limit * (1 + 1e-9)]
+    if not fit:
+        raise SlideError(
+            f"scanned at {mpp:g} µm/px, coarser than target_mpp {cfg.target_mpp:g}: enlarging "
+            "would invent detail; use a coarser target_mpp, or exclude the slide",
+            "too_coarse",
+        )
+    level = max(fit, key=lambda i: level_downsamples[i])
+    downsample = level_downsamples[level]
+    size0 = round(cfg.tile_px * cfg.target_mpp / mpp)
+    near = abs(mpp * downsample / cfg.target_mpp - 1) <= cfg.mpp_tolerance
+    return Geometry(
+        size0=size0,
+        step0=(cfg.tile_px - cfg.overlap_px) * cfg.target_mpp / mpp,
+        level=level,
+        downsample=downsample,
+        read_px=cfg.tile_px if near else max(1, round(size0 / downsample)),
+        level_dimensions=level_dimensions[level],
+    )
+
+
+def positions(length: int, geometry: Geometry) -> npt.NDArray[np.int64]:
+    """Starts of the tiles that lie wholly inside 0..length, in level-0 pixels."""
+    room = length - geometry.size0
+    if room < 0:
+        return np.empty(0, np.int64)
+    count = int(room / geometry.step0) + 2
+    starts = np.rint(np.arange(count) * geometry.step0).astype(np.int64)
+    return starts[starts <= room]
+
+
+def cover(
+    mask: Mask,
+    downsample: float,
+    xs: npt.NDArray[np.int64],
+    ys: npt.NDArray[np.int64],
+    size0: int,
+) -> npt.NDArray[np.float32]:
+    """The share of each tile of a grid that a mask covers, exact for a mask of square pixels.
+
+    Args:
+        mask: uint8 (H, W), 0 or 1.
+        downsample: level-0 pixels per mask pixel.
+        xs, ys: the columns and rows of the grid in level-0 pixels.
+        size0: side of a tile in level-0 pixels.
+
+    Returns:
+        float32 (len(ys), len(xs)), 0 to 1. Beyond the mask's edge nothing is covered.
+    """
+    total = cv2.integral(mask)
+    low = _rows(total, np.asarray(ys) / downsample)
+    high = _rows(total, (np.asarray(ys) + size0) / downsample)
+    strips = np.ascontiguousarray((high - low).T)
+    left = _rows(strips, np.asarray(xs) / downsample)
+    right = _rows(strips, (np.asarray(xs) + size0) / downsample)
+    area = (size0 / downsample) ** 2
+    return np.clip((right - left).T / area, 0, 1).astype(np.float32)
+
+
+def _rows(table: npt.NDArray[Any], at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Rows of a table of at least two at real positions, linear in between: float64."""
+    at = np.clip(at, 0, len(table) - 1)
+    low = np.minimum(at.astype(np.int64), len(table) - 2)
+    share = (at - low)[:, None]
+    return table[low] * (1 - share) + table[low + 1] * share
+
+
+def spread(coords: Coords, most: int, seed: int, name: str) -> npt.NDArray[np.int64]:
+    """Choose at most `most` tiles, evenly over the tissue, the same ones each time.
+
+    A systematic sample along a Hilbert curve: neighbours on the curve are neighbours on the slide,
+    so that equal steps along it are even in space (the idea of generalised random tessellation
+    sampling, Stevens and Olsen 2004). The start of the steps comes from the seed and the slide's
+    name.
+
+    Returns:
+        Row numbers in ascending order.
+    """
+    count = len(coords)
+    if count <= most:
+        return np.arange(count)
+    order = np.argsort(_hilbert(coords), kind="stable")
+    start = int(hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()[:8], 16) / 2**32
+    return np.sort(order[((np.arange(most) + start) * (count / most)).astype(np.int64)])
+
+
+def _hilbert(coords: Coords, order: int = 16) -> npt.NDArray[np.int64]:
+    """The distance along a Hilbert curve of each point, after scaling to 2^order cells."""
+    points = coords.astype(np.int64)
+    points -= points.min(axis=0)
+    longest = max(int(points.max()), 1)
+    x, y = (points * (2**order - 1) // longest).T.copy()
+    distance = np.zeros(len(points), np.int64)
+    side = 2 ** (order - 1)
+    while side > 0:
+        right, upper = (x & side) > 0, (y & side) > 0
+        distance += side * side * ((3 * right) ^ upper)
+        flip = ~upper & right
+        x[flip], y[flip] = 2**order - 1 - x[flip], 2**order - 1 - y[flip]
+        swap = ~upper
+        x[swap], y[swap] = y[swap], x[swap].copy()
+        side //= 2
+    return distance

@@ -1,0 +1,211 @@
+"""What tiling finds out about one open slide. Reads pixels, writes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import TilingConfig
+from pipeline.errors import SlideError
+from pipeline.slides import artefacts, grid, masks
+from pipeline.slides.mpp import Scale
+from pipeline.slides.polygons import TISSUE, Polygon, from_mask
+from pipeline.slides.slide import Slide
+from pipeline.slides.survey import Survey, survey
+from pipeline.slides.tissue import Mask, drop_small, segment, white_balance
+
+OUTLINE_TOLERANCE = 0.75  # pixels of the segmentation
+DARK, LIT_FRACTION = 100, 0.02
+STAIN_SAMPLE = 200_000  # pixels of the segmentation image
+# Optical density of pure haematoxylin and eosin in R, G, B (Ruifrok and Johnston 2001).
+STAINS = np.array([(0.650, 0.704, 0.286), (0.072, 0.990, 0.105)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """One slide, tiled.
+
+    Attributes:
+        survey: the slide from afar.
+        tissue: uint8 (H, W) like `survey.image`.
+        masked: pen, blur, folds: uint8 (H, W) each, where switched on.
+        polygons: the tissue's outlines, with the user's classes where there are some.
+        geometry: how tiles are read.
+        coords: int32 (N, 2) level-0 (x, y), sorted by (y, x).
+        fractions: float32 (N,) tissue in each tile.
+        labels: the class of each tile where the user's mask has classes, else None.
+        facts: for the ledger's record and the tables.
+    """
+
+    survey: Survey
+    tissue: Mask
+    masked: dict[str, Mask]
+    polygons: list[Polygon]
+    geometry: grid.Geometry
+    coords: grid.Coords
+    fractions: npt.NDArray[np.float32]
+    labels: list[str] | None
+    facts: dict[str, Any]
+
+
+def examine(
+    slide: Slide, scale: Scale, cfg: TilingConfig, mask: Path | None, name: str
+) -> Findings:
+    """Segment and tile an open slide.
+
+    Args:
+        slide: the slide.
+        scale: its µm per pixel.
+        cfg: the tiling section.
+        mask: the user's own tissue, which is taken at its word: no pen, blur or fold is cut out.
+        name: the slide's id, for the seed of `max_tiles`.
+
+    Raises:
+        SlideError: unreadable, too coarse, not brightfield, a bad mask.
+    """
+    geometry = grid.plan(scale.mpp, slide.level_downsamples, slide.level_dimensions, cfg)
+    view = survey(slide, scale.mpp, cfg.tissue.segmentation_mpp, cfg.tissue.remove_blur)
+    _check_lit(slide, view)
+    pens = artefacts.find_pen(view.image, view.mpp) if cfg.tissue.remove_pen else {}
+    shape = (view.image.shape[0], view.image.shape[1])
+    pen = np.zeros(shape, np.uint8)
+    for part in pens.values():
+        pen |= part
+    regions = masks.read_regions(mask, shape, view.downsample) if mask else None
+    found = (
+        (regions.classes > 0).astype(np.uint8)
+        if regions
+        else segment(view.image, view.mpp, scale.mpp, cfg.tissue, pen)
+    )
+    masked = {"pen": pen} if cfg.tissue.remove_pen else {}
+    if cfg.tissue.remove_blur:
+        masked["blur"] = artefacts.find_blur(view, found & (1 - pen))
+    if cfg.tissue.remove_folds:
+        masked["folds"] = artefacts.find_folds(view.image, view.mpp, found & (1 - pen))
+    tissue = found
+    if regions is None and any(part.any() for part in masked.values()):
+        for part in masked.values():
+            tissue = tissue & (1 - part)
+        tissue = drop_small(tissue, cfg.tissue.min_area_um2 / view.mpp**2)
+
+    coords, fractions, labels = _tiles(slide, view, tissue, regions, geometry, cfg)
+    candidates = len(coords)
+    if cfg.max_tiles is not None:
+        chosen = grid.spread(coords, cfg.max_tiles, cfg.seed, name)
+        coords, fractions = coords[chosen], fractions[chosen]
+        labels = [labels[i] for i in chosen] if labels is not None else None
+    area = {key: float(np.count_nonzero(part)) for key, part in masked.items()}
+    total = max(1.0, float(np.count_nonzero(found)))
+    facts = {
+        "n_tiles": len(coords),
+        "n_candidates": candidates,
+        "width": slide.dimensions[0],
+        "height": slide.dimensions[1],
+        "mpp": round(scale.mpp, 6),
+        "mpp_source": scale.source,
+        "magnification": scale.magnification,
+        "backend": slide.backend,
+        "levels": len(slide.level_dimensions),
+        "read_level": geometry.level,
+        "tissue_mm2": round(float(np.count_nonzero(tissue)) * view.mpp**2 / 1e6, 4),
+        "tissue_source": "mask" if regions else cfg.tissue.method,
+        "pen_fraction": round(area.get("pen", 0.0) / pen.size, 5),
+        "pen_colours": sorted(pens),
+        "blur_fraction": round(area.get("blur", 0.0) / total, 5),
+        "fold_fraction": round(area.get("folds", 0.0) / total, 5),
+        "stain": _stain(view, tissue),
+        "warnings": [*scale.warnings, *_warnings(view, cfg, area, total)],
+    }
+    return Findings(
+        view,
+        tissue,
+        masked,
+        _outlines(tissue, regions, view.downsample),
+        geometry,
+        coords,
+        fractions,
+        labels,
+        facts,
+    )
+
+
+def _tiles(
+    slide: Slide,
+    view: Survey,
+    tissue: Mask,
+    regions: masks.Regions | None,
+    geometry: grid.Geometry,
+    cfg: TilingConfig,
+) -> tuple[grid.Coords, npt.NDArray[np.float32], list[str] | None]:
+    xs = grid.positions(slide.dimensions[0], geometry)
+    ys = grid.positions(slide.dimensions[1], geometry)
+    share = grid.cover(tissue, view.downsample, xs, ys, geometry.size0)
+    rows, columns = np.nonzero((share >= cfg.min_tissue_fraction) & (share > 0))
+    coords = np.stack([xs[columns], ys[rows]], axis=1).astype(np.int32)
+    if regions is None or not regions.labelled:
+        return coords, share[rows, columns], None
+    each = [
+        grid.cover(
+            (regions.classes == k + 1).astype(np.uint8), view.downsample, xs, ys, geometry.size0
+        )[rows, columns]
+        for k in range(len(regions.names))
+    ]
+    best = np.argmax(np.stack(each), axis=0)
+    return coords, share[rows, columns], [regions.names[k] for k in best]
+
+
+def _outlines(tissue: Mask, regions: masks.Regions | None, downsample: float) -> list[Polygon]:
+    if regions is None or not regions.labelled:
+        return from_mask(tissue, downsample, TISSUE, OUTLINE_TOLERANCE)
+    return [
+        polygon
+        for k, name in enumerate(regions.names)
+        for polygon in from_mask(
+            (regions.classes == k + 1).astype(np.uint8), downsample, name, OUTLINE_TOLERANCE
+        )
+    ]
+
+
+def _check_lit(slide: Slide, view: Survey) -> None:
+    """Refuse a slide that is dark all over: fluorescence that was saved as RGB."""
+    whole = view.image[: max(1, view.image.shape[0] - 1), : max(1, view.image.shape[1] - 1)]
+    grey = cv2.cvtColor(np.ascontiguousarray(whole), cv2.COLOR_RGB2GRAY)  # without filled-up edges
+    if np.count_nonzero(grey > DARK) < LIT_FRACTION * grey.size:
+        raise SlideError(
+            f"{slide.path.name}: dark all over, like fluorescence; encoders trained on brightfield "
+            "stains cannot use it",
+            "not_brightfield",
+        )
+
+
+def _stain(view: Survey, tissue: Mask) -> dict[str, Any]:
+    """Mean colour of the tissue, and how much haematoxylin and eosin explain it."""
+    step = max(1, round(np.sqrt(tissue.size / STAIN_SAMPLE)))
+    pixels = white_balance(np.ascontiguousarray(view.image[::step, ::step]))[
+        tissue[::step, ::step] > 0
+    ]
+    if len(pixels) == 0:
+        return {}
+    density = -np.log10((pixels.astype(np.float32).clip(1, 255)) / 255).mean(axis=0)
+    h_and_e = np.linalg.lstsq(STAINS.T, density, rcond=None)[0]
+    return {
+        "rgb": [round(float(v), 1) for v in pixels.mean(axis=0)],
+        "haematoxylin": round(float(h_and_e[0]), 4),
+        "eosin": round(float(h_and_e[1]), 4),
+    }
+
+
+def _warnings(view: Survey, cfg: TilingConfig, area: dict[str, float], total: float) -> list[str]:
+    found = []
+    if cfg.tissue.remove_blur and view.sharpness is None:
+        found.append("scanned too coarsely to judge the focus")
+    if area.get("blur", 0.0) > 0.3 * total:
+        found.append(f"{area['blur'] / total:.0%} of the tissue is out of focus")
+    if area.get("pen", 0.0) > 0.2 * view.image.shape[0] * view.image.shape[1]:
+        found.append("pen on more than a fifth of the slide")
+    return found

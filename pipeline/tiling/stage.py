@@ -1,0 +1,271 @@
+"""Tiling: slides in, coordinates of physical tiles, tissue outlines and pictures out.
+
+What only a whole chunk needs is imported where it is used: one slide is often one process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from pipeline.artifacts import COMPLETE, FINGERPRINT
+from pipeline.config import TilingConfig
+from pipeline.errors import ArtifactError, SlideError, UserError
+from pipeline.ledger import Record, failed, write_manifest
+from pipeline.provenance import digest
+from pipeline.slides import tiff
+from pipeline.slides.identity import content_digest, file_identity
+from pipeline.slides.mpp import find_scale
+from pipeline.slides.slide import open_slide
+from pipeline.tiling.examine import Findings, examine
+from pipeline.tiling.write import RECORD, Files, write
+
+STAGE = "tiling"
+# Not the slide's fault: the job fails and is run again.
+INFRASTRUCTURE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ESTALE,
+}
+UNSCALED = ("no_mpp", "implausible_mpp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One slide to be tiled."""
+
+    slide_id: str
+    path: str
+    mpp: float | None
+    mask: str
+
+
+def run(*, cfg: TilingConfig, code: str, root: Path, chunk: int, out: Path, workers: int) -> None:
+    """Tile the slides of one chunk and write its manifest.
+
+    Slides that were finished with the same config, code and inputs are recognised and skipped.
+
+    Args:
+        cfg: the tiling section.
+        code: fingerprint of the stage's code.
+        root: results folder with `slides.parquet`.
+        chunk: which hash bucket.
+        out: the manifest.
+        workers: processes.
+
+    Raises:
+        ArtifactError: `slides.parquet` is missing or damaged.
+        OSError: the results cannot be written.
+    """
+    from tqdm import tqdm
+
+    folder = root / "tiles"
+    jobs = _jobs(root / "slides.parquet", chunk)
+    records: list[Record] = []
+    todo: list[Job] = []
+    for job in jobs:
+        known = _finished(job, cfg, code, folder)
+        if known is None:
+            todo.append(job)
+        else:
+            records.append(known)
+    with tqdm(
+        total=len(jobs), initial=len(records), desc=f"tiling {chunk}", unit="slide", disable=None
+    ) as bar:
+        for record in _tile_all(todo, cfg, code, folder, workers):
+            records.append(record)
+            bar.update()
+    write_manifest(out, STAGE, digest(cfg.canonical(), code), records)
+
+
+def run_slide(
+    *,
+    cfg: TilingConfig,
+    code: str,
+    slide: Path,
+    out_dir: Path,
+    mpp: float | None = None,
+    mask: Path | None = None,
+    slide_id: str | None = None,
+) -> Record:
+    """Tile one slide, or recognise that it is done.
+
+    Args:
+        cfg: the tiling section.
+        code: fingerprint of the stage's code.
+        slide: the slide.
+        out_dir: gets `<slide_id>.h5`, `<slide_id>.geojson`, `qc/` and `thumbnails/`.
+        mpp: µm per pixel of level 0, in place of the file's own.
+        mask: GeoJSON or mask image, in place of the segmentation.
+        slide_id: the name of the files; the slide's own without its ending by default.
+
+    Returns:
+        What became of it: ok, empty, failed or excluded. Its `path` is relative to the folder
+        above `out_dir`.
+    """
+    job = Job(slide_id or slide.stem, str(slide), mpp, str(mask or ""))
+    return _finished(job, cfg, code, out_dir) or _tile(job, cfg, code, out_dir)
+
+
+def _jobs(table: Path, chunk: int) -> list[Job]:
+    """The chunk's slides. Read without pandas, which would double the start-up time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = ["slide_id", "path", "mpp", "mask", "chunk"]
+    try:
+        rows = pq.read_table(table, columns=wanted).to_pylist()
+    except FileNotFoundError:
+        raise ArtifactError(f"{table}: missing; run the cohort stage") from None
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(f"{table}: damaged ({error}); delete it and run again") from None
+    return [
+        Job(
+            str(row["slide_id"]),
+            row["path"] or "",
+            None if row["mpp"] is None or math.isnan(row["mpp"]) else float(row["mpp"]),
+            row["mask"] or "",
+        )
+        for row in rows
+        if row["chunk"] == chunk
+    ]
+
+
+def _tile_all(
+    jobs: list[Job], cfg: TilingConfig, code: str, folder: Path, workers: int
+) -> Iterator[Record]:
+    """Tile in separate processes: a decoder that crashes takes one slide with it, not the run."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    if not jobs:
+        return
+    done: set[str] = set()
+    try:
+        for record in _pooled(jobs, cfg, code, folder, min(workers, len(jobs))):
+            done.add(record.slide_id)
+            yield record
+    except BrokenProcessPool:
+        for job in jobs:
+            if job.slide_id in done:
+                continue
+            try:
+                yield from _pooled([job], cfg, code, folder, 1)
+            except BrokenProcessPool:
+                Files.of(folder, job.slide_id).remove()
+                reason = f"{Path(job.path).name}: reading it kills the process; the file is damaged"
+                yield Record(job.slide_id, STAGE, "failed", kind="crashed", reason=reason)
+
+
+def _pooled(
+    jobs: Iterable[Job], cfg: TilingConfig, code: str, folder: Path, workers: int
+) -> Iterator[Record]:
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+
+    # A forked child would inherit the parent's threads in a state nobody knows; a fork server has
+    # none, and pays for the imports once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(
+        max_workers=max(1, workers),
+        mp_context=context,
+        initializer=cv2.setNumThreads,
+        initargs=(1,),
+    ) as pool:
+        futures = [pool.submit(_tile, job, cfg, code, folder) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _fingerprint(job: Job, cfg: TilingConfig, code: str) -> str:
+    mask = content_digest(job.mask) if job.mask else ""
+    learned = cfg.tissue.method == "learned"
+    weights = file_identity(str(cfg.tissue.weights)) if learned else ""
+    return digest(cfg.canonical(), code, file_identity(job.path), job.mpp, mask, weights)
+
+
+def _finished(job: Job, cfg: TilingConfig, code: str, folder: Path) -> Record | None:
+    """The record of a slide whose files were made from the same inputs."""
+    import h5py
+
+    path = Files.of(folder, job.slide_id).tiles
+    if not job.path or not path.is_file():
+        return None
+    try:
+        with h5py.File(path, "r") as file:
+            attributes: Any = file.attrs
+            if not attributes.get(COMPLETE) or attributes.get(FINGERPRINT) != _fingerprint(
+                job, cfg, code
+            ):
+                return None
+            return Record(**json.loads(attributes[RECORD]))
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
+
+
+def _tile(job: Job, cfg: TilingConfig, code: str, folder: Path) -> Record:
+    """Tile one slide; whatever is wrong with it becomes its record."""
+    files = Files.of(folder, job.slide_id)
+    if not job.path:
+        files.remove()
+        reason = "the sheet gives no slide file"
+        return Record(job.slide_id, STAGE, "excluded", kind="no_file", reason=reason)
+    fingerprint = _fingerprint(job, cfg, code)
+    try:
+        found = _examine(job, cfg)
+    except (MemoryError, UserError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in INFRASTRUCTURE:
+            raise
+        files.remove()
+        record = failed(job.slide_id, STAGE, error)
+        if record.kind in UNSCALED and cfg.mpp_policy == "reject":
+            record = dataclasses.replace(record, status="excluded")
+        return record
+    name = f"{folder.name}/{files.tiles.name}"
+    if len(found.coords):
+        record = Record(job.slide_id, STAGE, "ok", path=name, facts=found.facts)
+    else:
+        kind, reason = _empty(found, cfg)
+        record = Record(job.slide_id, STAGE, "empty", kind, reason, name, found.facts)
+    write(files, found, record, cfg, Path(job.path), fingerprint)
+    return record
+
+
+def _examine(job: Job, cfg: TilingConfig) -> Findings:
+    path = Path(job.path)
+    if path.is_file() and tiff.is_tiff(path):
+        pages = tiff.read_pages(path)
+        tiff.check_size(path, pages)
+        tiff.check_whole(path, pages)
+    if job.mask and not Path(job.mask).is_file():
+        raise SlideError(f"{job.mask}: the sheet's mask does not exist", "bad_mask")
+    with open_slide(path) as slide:
+        scale = find_scale(slide.properties, slide.dimensions, job.mpp, cfg)
+        return examine(slide, scale, cfg, Path(job.mask) if job.mask else None, job.slide_id)
+
+
+def _empty(found: Findings, cfg: TilingConfig) -> tuple[str, str]:
+    if not found.tissue.any():
+        return "no_tissue", "no tissue was found; look at the picture in tiles/qc"
+    return (
+        "no_tiles",
+        f"tissue of {found.facts['tissue_mm2']:g} mm2, but no tile with "
+        f"{cfg.min_tissue_fraction:.0%} of it; lower tiling.min_tissue_fraction",
+    )
