@@ -1,0 +1,379 @@
+"""How fast tiles are read and encoded, against bare decoder, bare network and a plain loop.
+
+    python benchmarks/extraction.py [--slide FILE] [--size 8192] [--teachers vit_small_patch16_224]
+                                    [--input-px 224] [--device auto] [--workers 0] [--tiles 2000]
+
+Draws a tiled JPEG slide full of tissue-like texture at 0.25 µm/px (or takes FILE), lays tiles of
+224 px at 0.5 µm/px over it, and measures in the same run: reading and preparing per core, the price
+of three levels instead of one, one teacher end to end, and all teachers together. The plain loop is
+what peers do: one `read_region` a tile, Pillow's transform, and a second forward pass for the inner
+levels. Networks have random weights, which costs the same. On a GPU rates are by the clock; on a
+CPU they are by processor time shared among the threads, so that a busy machine distorts them less.
+Prints tables; nothing is asserted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import imagecodecs
+import numpy as np
+import tifffile
+import torch
+from PIL import Image
+
+from pipeline.config import TeacherConfig
+from pipeline.encoders.build import Encoder, build, encode
+from pipeline.encoders.transforms import prepare
+from pipeline.extraction import engine
+from pipeline.extraction.channel import Channel
+from pipeline.extraction.devices import choose_batch_size, choose_devices, cpu_budget
+from pipeline.extraction.engine import Job, Settings, extract
+from pipeline.extraction.grid import Grid
+from pipeline.extraction.reader import open_source
+from pipeline.slides.slide import open_slide
+
+MPP, TARGET_MPP, TILE_PX = 0.25, 0.5, 224
+CELL = 256  # side of the slide's own JPEG tiles
+QUALITY = 85
+LEVELS = ("low", "mid", "high")
+ROUNDS = 5  # every way is measured in turn, so often; the best counts
+JPEG_SPACE = {tifffile.PHOTOMETRIC.RGB: 2, tifffile.PHOTOMETRIC.YCBCR: 3}  # libjpeg's numbers
+
+
+def main() -> None:
+    """Run all measurements and print them."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--slide", type=Path, help="a slide; one is drawn without it")
+    parser.add_argument("--size", type=int, default=8192, help="side of the drawn slide, pixels")
+    parser.add_argument("--teachers", nargs="+", default=["vit_small_patch16_224", "resnet18"])
+    parser.add_argument("--input-px", type=int, default=TILE_PX)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
+    parser.add_argument("--workers", type=int, default=0, help="threads; 0: all that are allowed")
+    parser.add_argument("--tiles", type=int, default=2000, help="at most so many tiles")
+    options = parser.parse_args()
+    workers = options.workers or cpu_budget()
+    (device, *_) = choose_devices(options.device)
+    with tempfile.TemporaryDirectory() as folder:
+        path = options.slide or draw(Path(folder) / "slide.svs", options.size)
+        grid = lay(path, options.tiles)
+        print(machine(device, workers))
+        print(f"{path.name}: {len(grid.coords)} tiles of {grid.side} px at level {grid.level}\n")
+        reading(path, grid, options.input_px)
+        encoders = [
+            build(
+                name,
+                TeacherConfig(
+                    source="timm", model=name, weights="random", input_px=options.input_px
+                ),
+                precision=options.precision,
+                device=device,
+            )
+            for name in options.teachers
+        ]
+        levels(encoders[0], grid.side)
+        end_to_end(path, grid, encoders, workers, Path(folder))
+
+
+def draw(path: Path, size: int) -> Path:
+    """A tiled JPEG TIFF with Aperio's description, full of two-coloured texture."""
+    rng = np.random.default_rng(0)
+    period = min(size, 4096)
+    coarse = rng.random((period // 64, period // 64)).astype(np.float32)
+    fine = rng.random((period // 6, period // 6)).astype(np.float32)
+    mixed = sum(cv2.resize(field, (period, period)) for field in (coarse, fine)) / 2
+    pink, violet = np.float32([236, 190, 214]), np.float32([104, 66, 142])
+    weight = np.clip((mixed - 0.3) * 2.5, 0, 1)[..., None]
+    patch = (pink * (1 - weight) + violet * weight).astype(np.uint8)
+    repeats = -(-size // period)
+    image = np.tile(patch, (repeats, repeats, 1))[:size, :size]
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        file.write(
+            image,
+            tile=(CELL, CELL),
+            photometric="ycbcr",
+            subsampling=(2, 2),
+            compression="jpeg",
+            compressionargs={"level": QUALITY},
+            description=f"Aperio Image Library v1\n{size}x{size} |AppMag = 40|MPP = {MPP}",
+            metadata=None,
+        )
+    return path
+
+
+def lay(path: Path, limit: int) -> Grid:
+    """Tiles side by side over the whole slide, read from level 0."""
+    with open_slide(path) as slide:
+        width, height = slide.dimensions
+    side = round(TILE_PX * TARGET_MPP / MPP)
+    xs, ys = np.meshgrid(np.arange(0, width - side, side), np.arange(0, height - side, side))
+    coords = np.stack([xs.ravel(), ys.ravel()], axis=1).astype(np.int32)[:limit]
+    return Grid(coords, 0, 1.0, side, "benchmark", {})
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def reading(path: Path, grid: Grid, input_px: int) -> None:
+    """Tiles per second of one core's time, by each way of reading and preparing."""
+    torch.set_num_threads(1)
+    transform = build(
+        "resnet10t",
+        TeacherConfig(source="timm", model="resnet10t", weights="random", input_px=input_px),
+    ).transform
+
+    def ours(direct: bool, prepared: bool) -> int:
+        source = open_source(path, grid, 1, direct)
+        buffer = np.empty((32, grid.side, grid.side, 3), np.uint8)
+        for start in range(0, len(grid.coords), 32):
+            stop = min(start + 32, len(grid.coords))
+            source.read(start, stop, buffer[: stop - start])
+            if prepared:
+                prepare(torch.from_numpy(buffer[: stop - start]), transform)
+        source.close()
+        return len(grid.coords)
+
+    def plain() -> int:
+        return sum(1 for _ in plain_tiles(path, grid, input_px, transform.mean, transform.std))
+
+    def bare() -> int:
+        """Decode the same compressed tiles and drop the pixels."""
+        with tifffile.TiffFile(path) as file, path.open("rb") as data:
+            page = file.pages[0]
+            columns = -(-page.imagewidth // page.tilewidth)
+            for cell in touched(grid, page.tilewidth, page.tilelength, columns):
+                data.seek(page.dataoffsets[cell])
+                imagecodecs.jpeg8_decode(
+                    data.read(page.databytecounts[cell]),
+                    tables=page.jpegtables,
+                    colorspace=JPEG_SPACE[page.photometric],
+                    outcolorspace=JPEG_SPACE[tifffile.PHOTOMETRIC.RGB],
+                )
+        return len(grid.coords)
+
+    ways = {
+        "bare decoder, pixels dropped": bare,
+        "direct, bytes for a GPU": lambda: ours(True, False),
+        "direct, prepared": lambda: ours(True, True),
+        "regions, bytes for a GPU": lambda: ours(False, False),
+        "regions, prepared": lambda: ours(False, True),
+        "plain loop, prepared": plain,
+    }
+    rates = dict.fromkeys(ways, 0.0)
+    for _ in range(ROUNDS):
+        for name, work in ways.items():
+            rates[name] = max(rates[name], per_core(work))
+    print("Reading on one core (tiles per second of its time):")
+    for name, rate in rates.items():
+        print(
+            f"  {name:<30}{rate:9.0f}   {rate / rates['plain loop, prepared']:6.2f} x plain loop"
+            f"   {rate / rates['bare decoder, pixels dropped']:5.0%} of the decoder"
+        )
+    print()
+
+
+def touched(grid: Grid, width: int, height: int, columns: int) -> list[int]:
+    """The compressed tiles below a grid, each once."""
+    found: set[int] = set()
+    for x, y in grid.coords.tolist():
+        for row in range(y // height, -(-(y + grid.side) // height)):
+            for column in range(x // width, -(-(x + grid.side) // width)):
+                found.add(row * columns + column)
+    return sorted(found)
+
+
+def plain_tiles(
+    path: Path, grid: Grid, px: int, mean: Sequence[float], std: Sequence[float]
+) -> Iterator[torch.Tensor]:
+    """One `read_region` and one Pillow transform a tile."""
+    with open_slide(path) as slide:
+        for x, y in grid.coords.tolist():
+            image = Image.fromarray(slide.read_region(x, y, grid.level, grid.side, grid.side))
+            values = np.asarray(image.resize((px, px), Image.Resampling.BICUBIC), np.float32) / 255
+            yield torch.from_numpy((values - np.float32(mean)) / np.float32(std)).permute(2, 0, 1)
+
+
+# --- encoding -------------------------------------------------------------------------------------
+
+
+def levels(encoder: Encoder, side: int) -> None:
+    """The price of three levels instead of one."""
+    batch = 16 if encoder.device.type == "cpu" else 128
+    tiles = torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8, device=encoder.device)
+    kinds = {"three levels": LEVELS, "one level": ("high",)}
+    seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(2 * ROUNDS):
+        for name, wanted in kinds.items():
+            some = Encoder(**{**vars(encoder), "levels": wanted})
+            seconds[name].append(timed(lambda e=some: encode(e, tiles), encoder.device))
+    best = {name: min(times) for name, times in seconds.items()}
+    ratio = best["three levels"] / best["one level"]
+    print(
+        f"Three levels of {encoder.name} cost {ratio - 1:+.1%} against one (best of {2 * ROUNDS})\n"
+    )
+
+
+def end_to_end(
+    path: Path, grid: Grid, encoders: Sequence[Encoder], workers: int, folder: Path
+) -> None:
+    """Each teacher alone and all together, against the ceiling and the plain loop."""
+    device = encoders[0].device
+    if device.type == "cpu":
+        torch.set_num_threads(workers)
+    print(
+        f"{'end to end':<28}{'tiles/s':>9}{'ceiling':>9}{'of it':>7}{'busy':>7}{'waiting':>9}"
+        f"{'plain':>8}{'x plain':>9}{'kB/tile':>9}{'slides/h of 10k':>17}"
+    )
+    ceilings = {}
+    for encoder in encoders:
+        size = choose_batch_size("auto", [encoder], grid.side, device)
+        ceilings[encoder.name] = ceiling(encoder, size, workers)
+        loop = plain_loop(path, grid, encoder, workers)
+        row(
+            encoder.name, path, grid, [encoder], ceilings[encoder.name], loop, workers, size, folder
+        )
+    if len(encoders) > 1:
+        size = choose_batch_size("auto", encoders, grid.side, device)
+        together = 1 / sum(1 / rate for rate in ceilings.values())
+        row("all together", path, grid, encoders, together, None, workers, size, folder)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    text = f"\nPeak memory of the process: {peak:.1f} GB"
+    if device.type == "cuda":
+        text += f", of the GPU: {torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB"
+    print(text)
+
+
+def row(
+    name: str,
+    path: Path,
+    grid: Grid,
+    encoders: Sequence[Encoder],
+    limit: float,
+    loop: float | None,
+    workers: int,
+    size: int,
+    folder: Path,
+) -> None:
+    """One line of the table."""
+    device = encoders[0].device
+    outputs = {e.name: folder / f"{e.name}.h5" for e in encoders}
+    job = Job("slide", path, grid, outputs, dict.fromkeys(outputs, "benchmark"))
+    waits: list[WaitingChannel] = []
+    engine.Channel = lambda n, stop: waits.append(WaitingChannel(n, stop)) or waits[-1]  # type: ignore[assignment,misc,return-value,func-returns-value]
+    clock, begin = stopwatch(device, workers), time.perf_counter()
+    records = extract([job], {device: list(encoders)}, Settings(size, workers), name)
+    rate = len(grid.coords) / clock()
+    assert all(r.status == "ok" for r in records.values()), records
+    # The device's loop reads the first channel.
+    waiting = waits[0].waited / (time.perf_counter() - begin)
+    size_kb = sum(p.stat().st_size for p in outputs.values()) / len(grid.coords) / 1e3
+    plain = f"{loop:8.1f}{rate / loop:9.2f}" if loop else f"{'-':>8}{'-':>9}"
+    print(
+        f"{name:<28}{rate:9.1f}{limit:9.1f}{rate / limit:7.0%}{1 - waiting:7.0%}{waiting:9.0%}"
+        f"{plain}{size_kb:9.1f}{rate * 3600 / 10_000:17.1f}"
+    )
+
+
+class WaitingChannel(Channel):
+    """A channel that knows how long its reader waited."""
+
+    def __init__(self, size: int, stop: object) -> None:
+        super().__init__(size, stop)  # type: ignore[arg-type]
+        self.waited = 0.0
+
+    def _get(self) -> object:
+        start = time.perf_counter()
+        try:
+            return super()._get()
+        finally:
+            self.waited += time.perf_counter() - start
+
+
+def ceiling(encoder: Encoder, size: int, workers: int) -> float:
+    """Tiles per second of the network on ready tensors (one level, nothing else)."""
+    crop = encoder.transform.crop
+    images = torch.randn(size, 3, crop, crop, device=encoder.device)
+    if encoder.taps.prefix is None:
+        images = images.to(memory_format=torch.channels_last)
+    half = encoder.precision != "fp32"
+    kind = torch.bfloat16 if encoder.precision == "bf16" else torch.float16
+
+    @torch.inference_mode()
+    def forward() -> None:
+        with torch.autocast(encoder.device.type, kind, enabled=half):
+            encoder.module(images)
+
+    forward()
+    return size / min(timed(forward, encoder.device, workers) for _ in range(5))
+
+
+def plain_loop(path: Path, grid: Grid, encoder: Encoder, workers: int, limit: int = 256) -> float:
+    """Tiles per second of the loop that peers use, with two forward passes."""
+    few = Grid(grid.coords[:limit], grid.level, grid.downsample, grid.side, "", {})
+    transform = encoder.transform
+    clock = stopwatch(encoder.device, workers)
+    batch: list[torch.Tensor] = []
+    tiles = plain_tiles(path, few, transform.crop, transform.mean, transform.std)
+    for count, tile in enumerate(tiles, 1):
+        batch.append(tile)
+        if len(batch) == 32 or count == len(few.coords):
+            images = torch.stack(batch).to(encoder.device)
+            with torch.inference_mode():
+                encoder.module.forward_intermediates(images, intermediates_only=True)
+                encoder.module(images).cpu()
+            batch = []
+    return len(few.coords) / clock()
+
+
+def per_core(work: Callable[[], int]) -> float:
+    """Things per second of processor time, threads added up."""
+    start = time.process_time()
+    count = work()
+    return count / (time.process_time() - start)
+
+
+def timed(work: Callable[[], object], device: torch.device, workers: int = 1) -> float:
+    """Seconds of one call, with the device's work finished."""
+    clock = stopwatch(device, workers)
+    work()
+    return clock()
+
+
+def stopwatch(device: torch.device, workers: int) -> Callable[[], float]:
+    """A function that gives the seconds since now: see the module's text for which."""
+    if device.type != "cuda":
+        start = time.process_time()
+        return lambda: (time.process_time() - start) / workers
+    torch.cuda.synchronize(device)
+    start = time.perf_counter()
+
+    def seconds() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    return seconds
+
+
+def machine(device: torch.device, workers: int) -> str:
+    """What this runs on."""
+    name = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            name = line.partition(":")[2].strip()
+            break
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
+    load = os.getloadavg()[0]
+    return f"{name}, {workers} threads of {os.cpu_count()} cores, {gpu}, load {load:.1f}"
+
+
+if __name__ == "__main__":
+    main()

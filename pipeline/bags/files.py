@@ -1,0 +1,375 @@
+"""Feature files of this pipeline and of other tools, read in one way.
+
+| format | file | coordinates |
+|---|---|---|
+| `pipeline` | `.h5` with `features`, `low`, `mid`, `coords` | level-0 px |
+| `h5` | TRIDENT's and CLAM's `.h5` (`features`, `coords`), or with one matrix | level-0 px |
+| `stamp` | STAMP's `.h5` with `feats`, `coords` | µm |
+| `pt` | CLAM's `.pt` (one tensor), a dict of tensors, or a (low, mid, high) tuple | in a dict |
+| `deepzoom` | `.npy` (N, 3 + D): DeepZoom level, column, row, then the features | addresses |
+| `npy` | any other `.npy` (N, D) | none |
+
+torch is imported only for `.pt` files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline.errors import ArtifactError
+
+Format = Literal["pipeline", "h5", "stamp", "pt", "deepzoom", "npy"]
+Unit = Literal["", "px", "um", "deepzoom"]
+
+SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npy")
+LEVELS = ("low", "mid", "high")
+BLOCK_ROWS = 8192  # rows in memory at a time, beside what the caller asked for
+
+# A DeepZoom level is ceil(log2(longest side)) at full size: no slide is smaller than 2^8 or
+# larger than 2^24 pixels a side.
+DEEPZOOM_LEVELS = (6, 24)
+DEEPZOOM_TILE_PX = 224
+
+
+class EmptyFeatures(ArtifactError):
+    """A feature file that is in order but has no rows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureFile:
+    """What a feature file holds, without its numbers.
+
+    Attributes:
+        path: the file.
+        format: which of the layouts above it has.
+        dims: features per row, by level; files without depth levels have `high` only.
+        n_tiles: rows.
+        has_coords: whether it has coordinates in some unit (see `coord_unit`).
+        coord_unit: `px` (level 0), `um`, `deepzoom` addresses, or empty.
+    """
+
+    path: Path
+    format: Format
+    dims: dict[str, int]
+    n_tiles: int
+    has_coords: bool
+    coord_unit: Unit = ""
+
+
+def open_features(path: str | Path, dims: Mapping[str, int] | None = None) -> FeatureFile:
+    """Recognise a feature file and check its shapes; the numbers are not read.
+
+    Args:
+        path: an `.h5`, `.pt` or `.npy` file.
+        dims: what the file must have, by level; None accepts anything.
+
+    Raises:
+        EmptyFeatures: it has no rows.
+        ArtifactError: the file is missing, damaged, of no known layout, or not of `dims`.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ArtifactError(f"{path}: not a feature file; known suffixes: {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such feature file")
+    try:
+        if path.suffix.lower() in (".h5", ".hdf5"):
+            file = _describe_hdf5(path)
+        elif path.suffix.lower() == ".npy":
+            file = _describe_npy(path)
+        else:
+            file = _describe_pt(path)
+    except ArtifactError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
+        raise ArtifactError(f"{path}: cannot be read as features ({error})") from None
+    if file.n_tiles == 0 or min(file.dims.values()) == 0:
+        raise EmptyFeatures(f"{path}: holds no features (0 rows)")
+    wrong = {k: v for k, v in (dims or {}).items() if file.dims.get(k) != v}
+    if wrong:
+        raise ArtifactError(f"{path}: has dimensions {file.dims}, expected {dict(dims or {})}")
+    return file
+
+
+def read_level(
+    file: FeatureFile, level: str = "high", rows: np.ndarray | None = None
+) -> np.ndarray:
+    """The features of one level.
+
+    Args:
+        file: from `open_features`.
+        level: `low`, `mid` or `high`.
+        rows: which rows, in any order; None for all.
+
+    Returns:
+        float16 or float32 (len(rows) or N, D), in the order of `rows`.
+
+    Raises:
+        ArtifactError: the file lacks the level, is damaged, or has NaN or infinite values.
+    """
+    if level not in file.dims:
+        raise ArtifactError(f"{file.path}: has no level `{level}`, only {sorted(file.dims)}")
+    try:
+        if file.format in ("pipeline", "h5", "stamp"):
+            values = _read_hdf5(file, level, rows)
+        else:
+            values = _matrix(_load(file)[level])
+            values = np.array(values if rows is None else values[rows])
+    except ArtifactError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, IndexError) as error:
+        raise ArtifactError(f"{file.path}: cannot be read ({error})") from None
+    if values.dtype not in (np.float16, np.float32):
+        values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).any(axis=1).sum())
+        raise ArtifactError(
+            f"{file.path}: level `{level}` has NaN or infinite values in {bad} of {len(values)} "
+            "rows; extract this slide again"
+        )
+    return values
+
+
+def check_finite(file: FeatureFile) -> None:
+    """Read every value once, in bounded memory.
+
+    Raises:
+        ArtifactError: a value is NaN or infinite.
+    """
+    for level in file.dims:
+        for start in range(0, file.n_tiles, BLOCK_ROWS):
+            stop = min(start + BLOCK_ROWS, file.n_tiles)
+            read_level(file, level, np.arange(start, stop))
+
+
+def read_coords(
+    file: FeatureFile,
+    mpp: float | None = None,
+    slide_size: tuple[int, int] | None = None,
+    tile_px: int = DEEPZOOM_TILE_PX,
+) -> np.ndarray | None:
+    """Level-0 coordinates of the tiles' upper left corners, in the order of the features.
+
+    Args:
+        file: from `open_features`.
+        mpp: µm per pixel at level 0: needed for coordinates in µm.
+        slide_size: level-0 (width, height): needed for DeepZoom addresses, whose level numbers
+            count from the one-pixel image.
+        tile_px: side of a DeepZoom tile.
+
+    Returns:
+        int32 (N, 2) as (x, y), or None where the file has none or they cannot be converted with
+        what is given.
+    """
+    raw = _raw_coords(file)
+    if raw is None:
+        return None
+    if file.coord_unit == "um":
+        return None if mpp is None else np.rint(raw / mpp).astype(np.int32)
+    if file.coord_unit == "deepzoom":
+        if slide_size is None:
+            return None
+        return deepzoom_to_pixels(raw, slide_size, tile_px)
+    return np.rint(raw).astype(np.int32)
+
+
+def deepzoom_to_pixels(
+    addresses: np.ndarray, slide_size: tuple[int, int], tile_px: int
+) -> np.ndarray:
+    """Level-0 corners of DeepZoom tiles without overlap.
+
+    Level `ceil(log2(max(width, height)))` is the full image and each level below halves it, so a
+    tile at (level, column, row) starts at column · tile_px · 2^(top - level).
+
+    Args:
+        addresses: (N, 3): level, column, row.
+        slide_size: level-0 (width, height).
+        tile_px: tile side in pixels of its level.
+
+    Returns:
+        int32 (N, 2) as (x, y).
+    """
+    top = math.ceil(math.log2(max(slide_size)))
+    scale = 2.0 ** (top - addresses[:, :1])
+    return np.rint(addresses[:, 1:3] * tile_px * scale).astype(np.int32)
+
+
+# --- HDF5 -----------------------------------------------------------------------------------------
+
+
+def _describe_hdf5(path: Path) -> FeatureFile:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        names = _level_datasets(path, file)
+        shapes = {level: _matrix_shape(path, file[name].shape) for level, name in names.items()}
+        rows = {n for n, _ in shapes.values()}
+        if len(rows) > 1:
+            raise ArtifactError(f"{path}: its levels have different numbers of rows: {shapes}")
+        n_tiles = rows.pop()
+        has_coords = "coords" in file
+        if has_coords and _matrix_shape(path, file["coords"].shape)[0] != n_tiles:
+            raise ArtifactError(f"{path}: {n_tiles} rows of features, but other coordinates")
+        form: Format = "h5"
+        unit: Unit = "px"
+        if "feats" in file:
+            form, unit = "stamp", "um" if file.attrs.get("unit", "um") == "um" else "px"
+        elif "fingerprint" in file.attrs:
+            form = "pipeline"
+    dims = {level: dim for level, (_, dim) in shapes.items()}
+    return FeatureFile(path, form, dims, n_tiles, has_coords, unit if has_coords else "")
+
+
+def _level_datasets(path: Path, file: Any) -> dict[str, str]:
+    """Which dataset holds which level."""
+    import h5py
+
+    for name in ("features", "feats"):
+        if name in file:
+            return {**{k: k for k in ("low", "mid") if k in file}, "high": name}
+    matrices = [k for k, v in file.items() if isinstance(v, h5py.Dataset) and v.ndim == 2]
+    matrices = [k for k in matrices if k != "coords"]
+    if len(matrices) != 1:
+        raise ArtifactError(
+            f"{path}: has no dataset `features` or `feats`, and {len(matrices)} other matrices "
+            f"({', '.join(sorted(file)) or 'it is empty'})"
+        )
+    return {"high": matrices[0]}
+
+
+def _read_hdf5(file: FeatureFile, level: str, rows: np.ndarray | None) -> np.ndarray:
+    import h5py
+
+    with h5py.File(file.path, "r") as handle:
+        data = handle[_level_datasets(file.path, handle)[level]]
+        if data.ndim != 2:
+            values = _matrix(data[()])
+            return values if rows is None else values[rows]
+        if rows is None:
+            return np.asarray(data[()])
+        # HDF5's own row selection is slow; reading blocks and choosing in memory is not.
+        rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) and (rows.min() < 0 or rows.max() >= file.n_tiles):
+            raise IndexError(f"rows outside 0…{file.n_tiles - 1}")
+        values = np.empty((len(rows), data.shape[1]), data.dtype)
+        for block in np.unique(rows // BLOCK_ROWS):
+            here = rows // BLOCK_ROWS == block
+            start = rows[here].min()
+            values[here] = data[start : rows[here].max() + 1][rows[here] - start]
+        return values
+
+
+# --- .pt and .npy ---------------------------------------------------------------------------------
+
+
+def _describe_pt(path: Path) -> FeatureFile:
+    tensors, coords = _load_pt(path)
+    shapes = {level: _matrix_shape(path, tuple(t.shape)) for level, t in tensors.items()}
+    if len({n for n, _ in shapes.values()}) > 1:
+        raise ArtifactError(f"{path}: its levels have different numbers of rows: {shapes}")
+    n_tiles = next(iter(shapes.values()))[0]
+    if coords is not None and len(coords) != n_tiles:
+        raise ArtifactError(f"{path}: {n_tiles} rows of features, but {len(coords)} coordinates")
+    dims = {level: dim for level, (_, dim) in shapes.items()}
+    has = coords is not None
+    return FeatureFile(path, "pt", dims, n_tiles, has, "px" if has else "")
+
+
+def _load_pt(path: Path) -> tuple[dict[str, Any], Any]:
+    """The tensors of a `.pt` file by level, and its coordinates or None."""
+    import pickle
+
+    import torch
+
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except pickle.UnpicklingError:
+        raise ArtifactError(
+            f"{path}: holds Python objects, which are not loaded because they can run code; "
+            "save plain tensors instead"
+        ) from None
+    coords = None
+    if isinstance(data, Mapping):
+        coords = data.get("coords")
+        found = [data[k] for k in ("features", "feats", "embeddings") if k in data]
+        if len(found) != 1:
+            raise ArtifactError(f"{path}: a dict without `features` or `feats`: {sorted(data)}")
+        data = found[0]
+    if isinstance(data, torch.Tensor):
+        return {"high": data}, coords
+    if isinstance(data, list | tuple) and len(data) == 3:
+        return dict(zip(LEVELS, data, strict=True)), coords
+    raise ArtifactError(f"{path}: holds a {type(data).__name__}, not a tensor of features")
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether torch can map the file instead of reading it (its format since 1.6)."""
+    with path.open("rb") as handle:
+        return handle.read(2) == b"PK"
+
+
+def _describe_npy(path: Path) -> FeatureFile:
+    data = np.load(path, mmap_mode="r", allow_pickle=False)
+    n_tiles, dim = _matrix_shape(path, data.shape)
+    if _is_deepzoom(data):
+        return FeatureFile(path, "deepzoom", {"high": dim - 3}, n_tiles, True, "deepzoom")
+    return FeatureFile(path, "npy", {"high": dim}, n_tiles, False)
+
+
+def _is_deepzoom(data: np.ndarray) -> bool:
+    """Whether the first three columns are DeepZoom addresses: one level, whole, not negative."""
+    if data.ndim != 2 or data.shape[1] <= 3 or not len(data):
+        return False
+    head = np.asarray(data[:, :3], dtype=np.float64)
+    if not (np.isfinite(head).all() and (head == np.rint(head)).all() and (head >= 0).all()):
+        return False
+    low, high = DEEPZOOM_LEVELS
+    return bool((head[:, 0] == head[0, 0]).all() and low <= head[0, 0] <= high)
+
+
+def _load(file: FeatureFile) -> dict[str, np.ndarray]:
+    if file.format == "pt":
+        tensors, _ = _load_pt(file.path)
+        return {k: (t.float() if not _numpy_float(t) else t).numpy() for k, t in tensors.items()}
+    data = np.load(file.path, mmap_mode="r", allow_pickle=False)
+    return {"high": data[:, 3:] if file.format == "deepzoom" else data}
+
+
+def _numpy_float(tensor: Any) -> bool:
+    import torch
+
+    return tensor.dtype in (torch.float16, torch.float32)
+
+
+def _raw_coords(file: FeatureFile) -> np.ndarray | None:
+    if not file.has_coords:
+        return None
+    if file.format == "deepzoom":
+        return np.array(np.load(file.path, mmap_mode="r", allow_pickle=False)[:, :3], np.float64)
+    if file.format == "pt":
+        return _matrix(np.asarray(_load_pt(file.path)[1], dtype=np.float64))[:, :2]
+    import h5py
+
+    with h5py.File(file.path, "r") as handle:
+        return _matrix(np.asarray(handle["coords"][()], dtype=np.float64))[:, :2]
+
+
+def _matrix_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(rows, columns) of a matrix, of one vector, or of a batch of one."""
+    if len(shape) == 3 and shape[0] == 1:
+        shape = shape[1:]
+    if len(shape) == 1:
+        shape = (1, *shape)
+    if len(shape) != 2:
+        raise ArtifactError(f"{path}: features of shape {shape}; expected (tiles, dimensions)")
+    return int(shape[0]), int(shape[1])
+
+
+def _matrix(values: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, values.shape[-1])

@@ -1,0 +1,228 @@
+"""A teacher that is ready to run: its network, its transform, where it is read, its precision."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from pipeline.config import TeacherConfig, nearest
+from pipeline.encoders import registry, weights
+from pipeline.encoders.registry import Model
+from pipeline.encoders.taps import Taps, find_taps, forward_levels
+from pipeline.encoders.towers import TOWERS
+from pipeline.encoders.transforms import Transform, prepare
+from pipeline.errors import ConfigError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """A network on its device, with all that is needed to turn tiles into features.
+
+    Attributes:
+        name: the teacher's name in the config.
+        module: the network, in evaluation mode.
+        transform: from uint8 tiles to its input.
+        taps: where it is read.
+        levels: which levels it gives.
+        device: where it is.
+        precision: fp32, bf16 or fp16 (autocast).
+        dims: level to dimension.
+        facts: what goes into the feature files' attributes: model_id, revision, weights, pooling …
+    """
+
+    name: str
+    module: nn.Module
+    transform: Transform
+    taps: Taps
+    levels: tuple[str, ...]
+    device: torch.device
+    precision: str
+    dims: dict[str, int]
+    facts: dict[str, str]
+
+
+def build(
+    name: str,
+    cfg: TeacherConfig,
+    *,
+    levels: Sequence[str] = ("low", "mid", "high"),
+    precision: str = "auto",
+    weights_dir: str | None = None,
+    device: torch.device | str = "cpu",
+) -> Encoder:
+    """Build a teacher, load its weights and put it on a device.
+
+    Args:
+        name: the teacher's name; with `source: registry` and no `model:` also its registry row.
+        cfg: its config.
+        levels: which of low, mid, high to give.
+        precision: auto, fp32, bf16 or fp16.
+        weights_dir: folder of local weights, one subfolder per teacher.
+        device: where to run.
+
+    Raises:
+        ConfigError: the model is unknown, cannot be fed tiles of `input_px`, cannot be pooled so,
+            needs a package, or its licence is not acknowledged.
+        ArtifactError: its weights are missing, damaged or of another model.
+    """
+    device = torch.device(device)
+    row: Model | None
+    if cfg.source == "registry":
+        row = registry.check(name, cfg)
+        module, transform = from_registry(row, cfg)
+        taps = find_taps(module, cfg.pooling or row.pooling, row.taps)
+    else:
+        row = None
+        module, transform = from_timm(name, cfg)
+        taps = find_taps(module, cfg.pooling)
+    source = weights.load(module, name, cfg, row, weights_dir)
+    module = module.eval().requires_grad_(False).to(device)
+    if taps.prefix is None:
+        module = module.to(memory_format=torch.channels_last)
+    chosen = choose_precision(precision, device, row.dtype if row else "")
+    facts = {
+        "model_id": cfg.model or name,
+        "pooling": taps.pooling,
+        "transform": describe(transform),
+        **source,
+    }
+    encoder = Encoder(name, module, transform, taps, tuple(levels), device, chosen, {}, facts)
+    blank = torch.zeros(1, transform.crop, transform.crop, 3, dtype=torch.uint8, device=device)
+    dims = {level: int(values.shape[1]) for level, values in encode(encoder, blank).items()}
+    return dataclasses.replace(encoder, dims=dims)
+
+
+@torch.inference_mode()
+def encode(encoder: Encoder, tiles: Tensor) -> dict[str, Tensor]:
+    """Features of a batch of tiles at every level, from one forward pass.
+
+    Args:
+        encoder: from `build`.
+        tiles: uint8 (B, S, S, 3) on the encoder's device.
+
+    Returns:
+        level to float16 (B, dimension) on the same device.
+    """
+    images = prepare(tiles, encoder.transform)
+    half = encoder.precision != "fp32"
+    with torch.autocast(encoder.device.type, DTYPES[encoder.precision], enabled=half):
+        features = forward_levels(encoder.module, images, encoder.taps, encoder.levels)
+    return {level: values.to(torch.float16) for level, values in features.items()}
+
+
+def from_registry(row: Model, cfg: TeacherConfig) -> tuple[nn.Module, Transform]:
+    """The architecture of a registry row, without weights, and its transform.
+
+    Raises:
+        ConfigError: `input_px` does not fit it.
+    """
+    module = architecture(row, cfg.seed)
+    transform = Transform(row.resize, row.crop, row.interp, row.mean, row.std)
+    if cfg.input_px and cfg.input_px != row.crop:
+        if row.tokens and not row.kwargs.get("dynamic_img_size"):
+            raise ConfigError(
+                f"teacher `{row.name}`: {row.title} takes tiles of {row.crop} px only; "
+                "remove input_px"
+            )
+        transform = dataclasses.replace(transform, resize=cfg.input_px, crop=cfg.input_px)
+    check_patch(row.name, module, transform.crop)
+    return module, transform
+
+
+def architecture(row: Model, seed: int = 0) -> nn.Module:
+    """The network of a registry row with seeded random parameters, on the current device."""
+    kwargs = {k: _layer(v) for k, v in row.kwargs.items()}
+    return seeded(row.arch, seed, **kwargs)
+
+
+def from_timm(name: str, cfg: TeacherConfig) -> tuple[nn.Module, Transform]:
+    """Any timm model by name, without weights, and its transform.
+
+    A tile is a tissue section without a margin to cut off, so that it is resized to the input and
+    not cropped.
+
+    Raises:
+        ConfigError: timm knows no such model, or `input_px` does not fit it.
+    """
+    arch = str(cfg.model)
+    if not timm.is_model(arch):
+        raise ConfigError(
+            f"extraction.teachers.{name}.model: timm has no model `{arch}`"
+            f"{nearest(arch, timm.list_models())}"
+        )
+    given = timm.get_pretrained_cfg(arch)
+    native = int(given.input_size[-1]) if given else 224
+    px = cfg.input_px or native
+    size: dict[str, Any] = {}
+    if px != native and given and given.fixed_input_size:
+        # Without weights a network is made for its input. With weights it stays as it was trained
+        # and its positions are interpolated in each pass, never resampled at load.
+        size = {"img_size": px} if cfg.weights == "random" else {"dynamic_img_size": True}
+    try:
+        module = seeded(arch, cfg.seed, num_classes=0, **size)
+    except TypeError:
+        raise ConfigError(
+            f"extraction.teachers.{name}.input_px: {arch} takes tiles of {native} px only"
+        ) from None
+    check_patch(name, module, px)
+    data = resolve_model_data_config(module)
+    interp = "bilinear" if data["interpolation"] == "bilinear" else "bicubic"
+    return module, Transform(px, px, interp, tuple(data["mean"]), tuple(data["std"]))  # type: ignore[arg-type]
+
+
+def seeded(arch: str, seed: int, **kwargs: Any) -> nn.Module:
+    """An architecture of timm or `towers`; equal seeds give equal random parameters."""
+    make = TOWERS.get(arch) or partial(timm.create_model, arch, pretrained=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make(**kwargs)
+
+
+def check_patch(name: str, module: nn.Module, px: int) -> None:
+    """Refuse an input that is not a whole number of patches.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    size = getattr(getattr(module, "patch_embed", None), "patch_size", None)
+    patch = size[0] if isinstance(size, tuple) else size
+    if patch and px % patch:
+        raise ConfigError(
+            f"extraction.teachers.{name}.input_px: {px} is not a multiple of the patch, {patch} px"
+        )
+
+
+def choose_precision(requested: str, device: torch.device, default: str = "") -> str:
+    """What `auto` means: fp32 on a CPU; on a GPU the row's choice, else bf16 if it has it."""
+    if requested != "auto":
+        return requested
+    if device.type != "cuda":
+        return "fp32"
+    bf16 = torch.cuda.is_bf16_supported()
+    if default == "bf16" and not bf16:
+        return "fp16"
+    return default or ("bf16" if bf16 else "fp16")
+
+
+def describe(transform: Transform) -> str:
+    """A transform as one line for file attributes."""
+    steps = f"resize {transform.resize} {transform.interp}"
+    if transform.crop != transform.resize:
+        steps += f", centre crop {transform.crop}"
+    numbers = "/".join(f"{v:g}" for v in (*transform.mean, *transform.std))
+    return f"{steps}, normalise {numbers}"
+
+
+def _layer(value: Any) -> Any:
+    """Layers that a row names, e.g. `SwiGLUPacked`; anything else as it is."""
+    layers = {"SwiGLUPacked": timm.layers.SwiGLUPacked, "SiLU": nn.SiLU}
+    return layers.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,188 @@
+"""The models that the pipeline knows, as rows of facts in `registry.yaml`; no torch, no timm.
+
+The Snakefile checks teacher names here at parse time, so that this imports nothing slow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.config import TeacherConfig
+
+PATH = Path(__file__).with_name("registry.yaml")
+
+Loader = Literal["timm", "package"]
+Pooling = Literal["cls", "cls_mean", "mean", "proj", "model"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One row: everything needed to build a model, feed it and read it, without its weights.
+
+    Attributes:
+        name: the teacher's name in the config.
+        title: its name as its authors write it.
+        loader: `timm` (built here), or `package` (needs `package` installed beside the pipeline).
+        arch: timm architecture, or a builder's name of `pipeline.encoders.towers`.
+        kwargs: arguments for the architecture.
+        hf_id: repository on the Hugging Face hub; empty if its weights are elsewhere.
+        revision: commit of that repository; `main` where no commit could be verified.
+        file: the weights' file name; empty for the usual ones.
+        layout: how the checkpoint names its parameters (`pipeline.encoders.layouts`).
+        url: where the weights are if not on the hub.
+        package: what to install, for `loader: package`.
+        resize, crop: tile side in pixels after resizing, and after the centre crop.
+        interp: bilinear or bicubic.
+        mean, std: per channel, for values in 0…1.
+        mpp: µm per pixel that the authors use, e.g. (0.5,).
+        poolings: pooling to output dimension; the first is the authors'.
+        tokens: prefix tokens (class and registers) before the patch tokens; 0 for CNNs and Swin.
+        patch: side of a patch in pixels; 0 for CNNs.
+        depth: blocks, or stages.
+        taps: 0-based blocks (stages) after which `low` and `mid` are taken.
+        params: parameters of what is built.
+        dtype: precision that peers run it in, used for `precision: auto` on a GPU.
+        licence: in short.
+        gated: whether the hub asks for approval; None where sources disagree.
+        derivative_restricted: the licence restricts models that are trained on outputs.
+        sha256: of the weights file; empty where unknown.
+        note: what a user should know.
+    """
+
+    name: str
+    title: str
+    loader: Loader
+    arch: str
+    poolings: dict[str, int]
+    resize: int
+    crop: int
+    interp: Literal["bilinear", "bicubic"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    mpp: tuple[float, ...]
+    depth: int
+    taps: tuple[int, int]
+    params: int
+    licence: str
+    gated: bool | None
+    tokens: int = 0
+    patch: int = 0
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    hf_id: str = ""
+    revision: str = "main"
+    file: str = ""
+    layout: str = "timm"
+    url: str = ""
+    package: str = ""
+    dtype: Literal["fp32", "fp16", "bf16"] = "fp16"
+    derivative_restricted: bool = False
+    sha256: str = ""
+    note: str = ""
+
+    @property
+    def pooling(self) -> str:
+        """The authors' pooling."""
+        return next(iter(self.poolings))
+
+    @property
+    def dim(self) -> int:
+        """Output dimension with the authors' pooling."""
+        return self.poolings[self.pooling]
+
+
+@lru_cache(maxsize=1)
+def models() -> dict[str, Model]:
+    """All rows of `registry.yaml` by name.
+
+    Raises:
+        ConfigError: a row lacks a fact or has an unknown one; names the row.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    data = yaml.load(PATH.read_text(), Loader=loader)
+    return {name: _row(name, row, data["statistics"]) for name, row in data["models"].items()}
+
+
+def resolve(name: str) -> Model:
+    """The row of a model.
+
+    Raises:
+        ConfigError: there is none; suggests the nearest names.
+    """
+    known = models()
+    if name in known:
+        return known[name]
+    wanted = _plain(name)
+    same = [k for k in known if _plain(k) == wanted]
+    close = same or [
+        k
+        for k in known
+        if _plain(k) in difflib.get_close_matches(wanted, map(_plain, known), n=3, cutoff=0.55)
+    ]
+    hint = f"did you mean {' or '.join(f'`{k}`' for k in close)}?" if close else "it is not known."
+    raise ConfigError(
+        f"teacher `{name}`: no such model in the registry; {hint} `python -m pipeline teachers` "
+        "lists all; any timm model goes by `source: timm` with `model:`"
+    )
+
+
+def check(name: str, cfg: TeacherConfig) -> Model:
+    """The row of a configured teacher, if it can be run as it is configured.
+
+    Called when the workflow is parsed, so that nothing starts that must fail later.
+
+    Raises:
+        ConfigError: there is no such model, its licence restricts what is trained on its outputs
+            and that is not acknowledged, it runs only with its authors' package, or it has no
+            such pooling.
+    """
+    row = resolve(cfg.model or name)
+    where = f"extraction.teachers.{name}"
+    if row.derivative_restricted and not cfg.acknowledge_licence:
+        raise ConfigError(
+            f"teacher `{name}`: the licence of {row.title} ({row.licence}) restricts models that "
+            "are trained on its outputs, which a distilled student is. Read it, and if your use is "
+            f"covered set {where}.acknowledge_licence: true"
+        )
+    if row.loader == "package":
+        raise ConfigError(
+            f"teacher `{name}`: {row.title} runs only with its authors' code, in an environment of "
+            f"its own. Install {row.package} there, extract with it, and use the files with "
+            "source: import"
+        )
+    if cfg.pooling and cfg.pooling not in row.poolings:
+        raise ConfigError(
+            f"{where}.pooling: `{cfg.pooling}` is not a pooling of {row.title}; it has "
+            f"{', '.join(row.poolings)}"
+        )
+    return row
+
+
+def _plain(name: str) -> str:
+    """Lower case, letters and digits only, the hub's owner left out: `owner/UNI2-h` -> `uni2h`."""
+    return "".join(c for c in name.rpartition("/")[2].lower() if c.isalnum())
+
+
+def _row(name: str, row: Mapping[str, Any], statistics: Mapping[str, Any]) -> Model:
+    facts = {**row}
+    where = f"{PATH.name}: {name}"
+    try:
+        facts["mean"], facts["std"] = map(tuple, statistics[facts.pop("stats")])
+        facts["poolings"] = dict(facts.pop("pooling"))
+        facts["taps"] = tuple(facts["taps"])
+        facts["mpp"] = tuple(facts["mpp"])
+        facts.setdefault("resize", facts["crop"])
+        return Model(name=name, **facts)
+    except KeyError as error:
+        raise ConfigError(f"{where}: lacks {error}") from None
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from None

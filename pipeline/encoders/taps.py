@@ -1,0 +1,146 @@
+"""Low, mid and high features from one forward pass.
+
+`high` is the network's own output. `low` and `mid` are what leaves an earlier block or stage, as
+it is (not normalised), pooled like `high`. Nothing is registered on the network and nothing is kept
+between calls: timm's `forward_intermediates` hands out the values as it passes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.encoders.pooling import TOKEN_POOLINGS, pool_map, pool_tokens
+from pipeline.errors import ConfigError
+
+STAGED = 6  # a network with at most so many feature maps has stages rather than blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class Taps:
+    """Where a network is read.
+
+    Attributes:
+        low, mid: 0-based index of the block or stage after which each is taken.
+        pooling: `cls`, `mean`, `cls_mean`; `proj` (the network's head); or `model` (its own).
+        prefix: tokens before the patch tokens; None for networks that have feature maps.
+    """
+
+    low: int
+    mid: int
+    pooling: str
+    prefix: int | None
+
+
+def tap_blocks(depth: int) -> tuple[int, int]:
+    """The low and mid taps of a network of so many blocks, or of feature maps per stage.
+
+    Blocks: floor(0.33 L) and floor(0.66 L), 0-based (Shazam's rule: 7 and 15 of 24, 13 and 26 of
+    40). Stages: the third and second from the end, so that a stem does not count as a stage.
+    """
+    if depth <= STAGED:
+        return max(depth - 3, 0), max(depth - 2, 0)
+    return int(0.33 * depth), int(0.66 * depth)
+
+
+def find_taps(
+    module: nn.Module, pooling: str | None = None, taps: tuple[int, int] | None = None
+) -> Taps:
+    """Where to read a timm network.
+
+    Args:
+        module: the network.
+        pooling: as in `Taps`; None is the network's own.
+        taps: low and mid; None takes `tap_blocks`.
+
+    Raises:
+        ConfigError: the network cannot be tapped, or has no tokens for this pooling.
+    """
+    name = type(module).__name__
+    forward = getattr(module, "forward_intermediates", None)
+    if forward is None:
+        raise ConfigError(
+            f"{name} has no forward_intermediates in timm, so its levels cannot be read; "
+            "choose another model, or levels: [high]"
+        )
+    has_tokens = "return_prefix_tokens" in inspect.signature(forward).parameters
+    prefix = int(getattr(module, "num_prefix_tokens", 0)) if has_tokens else 0
+    if pooling not in (None, "proj", "model", *TOKEN_POOLINGS):
+        raise ConfigError(
+            f"pooling `{pooling}` is not one of {', '.join(TOKEN_POOLINGS)}, proj, model"
+        )
+    if pooling in ("cls", "cls_mean") and not prefix:
+        raise ConfigError(f"{name} has no class token: pooling `{pooling}` is not possible")
+    low, mid = taps or tap_blocks(len(_entries(module)))
+    return Taps(low, mid, pooling or "model", prefix or None)
+
+
+def forward_levels(
+    module: nn.Module, images: Tensor, taps: Taps, levels: Sequence[str]
+) -> dict[str, Tensor]:
+    """One forward pass, read at several depths.
+
+    Args:
+        module: a timm network, or one that offers the same methods.
+        images: float (B, 3, H, W).
+        taps: from `find_taps`.
+        levels: which of `low`, `mid`, `high`.
+
+    Returns:
+        level to (B, dimension).
+    """
+    network: Any = module
+    wanted = [(level, getattr(taps, level)) for level in ("low", "mid") if level in levels]
+    if not wanted:
+        return {"high": _pool_output(network, network.forward_features(images), taps)}
+    indices = sorted({index for _, index in wanted})
+    result: dict[str, Tensor] = {}
+    if taps.prefix:
+        final, inner = network.forward_intermediates(
+            images,
+            indices=indices,
+            return_prefix_tokens=True,
+            output_fmt="NLC",
+            stop_early=False,
+        )
+        pooled = {
+            index: _pool_inner(torch.cat([prefix, patches], dim=1), network, taps)
+            for index, (patches, prefix) in zip(indices, inner, strict=True)
+        }
+    else:
+        final, inner = network.forward_intermediates(images, indices=indices, stop_early=False)
+        pooled = {index: pool_map(maps) for index, maps in zip(indices, inner, strict=True)}
+    for level, index in wanted:
+        result[level] = pooled[index]
+    if "high" in levels:
+        result["high"] = _pool_output(network, final, taps)
+    return result
+
+
+def _pool_output(network: Any, features: Tensor, taps: Taps) -> Tensor:
+    if taps.pooling == "model":
+        return network.forward_head(features, pre_logits=True)
+    if taps.pooling == "proj":
+        return network.forward_head(features)
+    if taps.prefix is None and features.ndim == 4:
+        return pool_map(features)
+    return pool_tokens(features, taps.pooling, taps.prefix or 0)
+
+
+def _pool_inner(tokens: Tensor, network: Any, taps: Taps) -> Tensor:
+    """Pool inner tokens like the output; a head that is no simple pooling has its own kind."""
+    pooling = taps.pooling
+    if pooling not in TOKEN_POOLINGS:
+        pooling = "cls" if getattr(network, "global_pool", "") == "token" else "mean"
+    return pool_tokens(tokens, pooling, taps.prefix or 0)
+
+
+def _entries(module: Any) -> Sequence[Any]:
+    """The network's blocks or stages, as timm counts them."""
+    info = module.feature_info
+    return info if isinstance(info, list) else info.info

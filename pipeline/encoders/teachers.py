@@ -1,0 +1,243 @@
+"""What teachers there are, which are ready here, and the preflight of one before a run.
+
+The list needs no torch. The preflight does all that extraction would do short of slides, so that a
+missing token, a gate, a licence or a wrong file is found before the first GPU job.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import TeacherConfig
+from pipeline.encoders import registry
+from pipeline.encoders.registry import Model
+from pipeline.errors import UserError
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A known model, for the list.
+
+    Attributes:
+        name, title: as in the registry.
+        dims: output dimension by pooling, the authors' first.
+        params: parameters.
+        licence: in short.
+        gated: whether access must be asked for; None where sources disagree.
+        restricted: the licence restricts what is trained on its outputs.
+        input: tile size and scale, e.g. `224 px at 0.5 µm/px`.
+        ready: where its weights are here, or what it lacks.
+        note: what a user should know.
+    """
+
+    name: str
+    title: str
+    dims: dict[str, int]
+    params: int
+    licence: str
+    gated: bool | None
+    restricted: bool
+    input: str
+    ready: str
+    note: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One step of the preflight: `ok` is None where it does not apply."""
+
+    name: str
+    ok: bool | None
+    detail: str
+
+
+def list_teachers(weights_dir: str | None = None) -> list[Teacher]:
+    """All rows of the registry, with what is ready on this machine."""
+    return [
+        Teacher(
+            name=row.name,
+            title=row.title,
+            dims=row.poolings,
+            params=row.params,
+            licence=row.licence,
+            gated=row.gated,
+            restricted=row.derivative_restricted,
+            input=f"{row.crop} px at {'/'.join(f'{m:g}' for m in row.mpp)} µm/px",
+            ready=readiness(row, weights_dir),
+            note=row.note,
+        )
+        for row in registry.models().values()
+    ]
+
+
+def table(teachers: list[Teacher]) -> str:
+    """The list as text with aligned columns."""
+    heads = ("name", "dim", "params", "input", "access", "licence", "here")
+    rows = [
+        (
+            t.name,
+            " or ".join(map(str, t.dims.values())),
+            f"{t.params / 1e6:,.1f} M",
+            t.input,
+            {True: "gated", False: "open", None: "gated?"}[t.gated],
+            t.licence + (" (restricts students)" if t.restricted else ""),
+            t.ready,
+        )
+        for t in teachers
+    ]
+    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in [heads, *rows]
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def readiness(row: Model, weights_dir: str | None) -> str:
+    """Where a model's weights are on this machine, or what it lacks. Asks nobody outside."""
+    if weights_dir:
+        folder = Path(weights_dir).expanduser() / row.name
+        if folder.is_dir() and any(p.suffix in SUFFIXES for p in folder.iterdir()):
+            return "weights_dir"
+    if row.loader == "package":
+        return "needs its authors' package"
+    if _cached(row):
+        return "hub cache"
+    if not row.hf_id:
+        return "download by hand"
+    if row.gated is not False and not _token():
+        return "needs a token"
+    return "on the hub"
+
+
+def check_teacher(name: str, cfg: TeacherConfig, weights_dir: str | None = None) -> Iterator[Check]:
+    """The preflight of a teacher, step by step; it ends at the first step that fails.
+
+    Args:
+        name: the teacher's name in the config, or of a registry row.
+        cfg: its config.
+        weights_dir: folder of local weights.
+
+    Yields:
+        each step as it is done, so that a long download does not look like a halt.
+    """
+    if cfg.source == "import":
+        yield Check("source", None, "imported features: checked when they are imported")
+        return
+    step = "registry"
+    try:
+        row = registry.check(name, cfg) if cfg.source == "registry" else None
+        if row is not None:
+            acknowledged = ", acknowledged" if row.derivative_restricted else ""
+            yield Check(step, True, f"{row.title}, {row.hf_id or row.url}")
+            yield Check("licence", True, row.licence + acknowledged)
+        step = "architecture"
+        from pipeline.encoders import build
+
+        module, transform = build.from_registry(row, cfg) if row else build.from_timm(name, cfg)
+        yield from _architecture(module, row, build.describe(transform))
+        access = _access(cfg, row)
+        yield access
+        if access.ok is False:
+            return
+        step = "weights"
+        yield from _weights(module, name, cfg, row, weights_dir)
+        step = "output"
+        encoder = build.build(name, cfg, weights_dir=weights_dir)
+        yield _output(encoder, row, cfg)
+    except UserError as error:
+        yield Check(step, False, str(error))
+
+
+def _architecture(module: Any, row: Model | None, transform: str) -> Iterator[Check]:
+    from pipeline.encoders.weights import count_parameters
+
+    found = count_parameters(module)
+    wanted = row.params if row else found
+    yield Check("parameters", found == wanted, f"{found:,} of {wanted:,}")
+    if row and row.tokens:
+        tokens = int(getattr(module, "num_prefix_tokens", 0))
+        yield Check("prefix tokens", tokens == row.tokens, f"{tokens} of {row.tokens}")
+        patch = int(module.patch_embed.patch_size[0])
+        yield Check("patch", patch == row.patch, f"{patch} px of {row.patch}")
+    yield Check("transform", True, transform)
+
+
+def _access(cfg: TeacherConfig, row: Model | None) -> Check:
+    if cfg.weights != "hub" or row is None or not row.hf_id:
+        return Check("access", None, f"weights: {cfg.weights}")
+    if _cached(row, cfg.revision):
+        return Check("access", True, "in the hub's cache")
+    if row.gated is False:
+        return Check("access", True, f"{row.hf_id} is open")
+    if not _token():
+        return Check(
+            "access",
+            False,
+            f"{row.hf_id} is gated and there is no token: ask for access at "
+            f"https://huggingface.co/{row.hf_id}, then set HF_TOKEN or run `hf auth login`",
+        )
+    return Check("access", True, "there is a token")
+
+
+def _weights(
+    module: Any, name: str, cfg: TeacherConfig, row: Model | None, weights_dir: str | None
+) -> Iterator[Check]:
+    from pipeline.encoders import weights
+
+    if cfg.weights == "random":
+        yield Check("weights", None, f"random, seed {cfg.seed}")
+        return
+    if cfg.weights == "local":
+        path, commit = weights.local_file(name, row, weights_dir), ""
+    else:
+        path, commit = weights.hub_file(name, cfg, row, module)
+    found = weights.check_hash(path, row)
+    yield Check("hash", True if row and row.sha256 else None, f"SHA-256 {found}")
+    if commit:
+        pinned = (cfg.revision or (row.revision if row else "")) == commit
+        advice = "" if pinned else f"; to pin it set extraction.teachers.{name}.revision: {commit}"
+        yield Check("revision", True if pinned else None, commit + advice)
+    weights.fill(module, path, row.layout if row else "timm")
+    yield Check("keys", True, f"every parameter of {path.name} has its place")
+
+
+def _output(encoder: Any, row: Model | None, cfg: TeacherConfig) -> Check:
+    import torch
+
+    from pipeline.encoders.build import encode
+
+    side = encoder.transform.resize
+    ramp = torch.arange(side * side * 3, dtype=torch.int64) * 7 % 256
+    tile = ramp.to(torch.uint8).reshape(1, side, side, 3)
+    features = encode(encoder, tile)
+    finite = all(bool(torch.isfinite(v).all()) for v in features.values())
+    wanted = row.poolings[cfg.pooling or row.pooling] if row else encoder.dims["high"]
+    right = encoder.dims["high"] == wanted
+    dims = ", ".join(f"{k} {v}" for k, v in encoder.dims.items())
+    return Check("output", finite and right, f"{dims}; finite: {finite}")
+
+
+def _cached(row: Model, revision: str | None = None) -> bool:
+    """Whether the hub's cache on this machine has the weights."""
+    from huggingface_hub import try_to_load_from_cache
+
+    files = (row.file,) if row.file else HUB_FILES
+    found = (
+        try_to_load_from_cache(row.hf_id, file, revision=revision or row.revision)
+        for file in files
+        if row.hf_id
+    )
+    return any(isinstance(path, str) for path in found)
+
+
+def _token() -> bool:
+    from huggingface_hub import get_token
+
+    return bool(os.environ.get("HF_TOKEN") or get_token())

@@ -1,0 +1,62 @@
+"""From uint8 tiles to what a network expects, on the device and in batches.
+
+The authors' transforms resize with Pillow on 8-bit values, then crop and normalise. Here the same
+steps run on the device: an antialiased resize rounded to 8-bit values, a centre crop, and one
+multiply-add that is division by 255, mean and standard deviation together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """What is done to a tile: resize its side to `resize`, cut out the middle `crop`, normalise.
+
+    Attributes:
+        resize, crop: pixels.
+        interp: how to resize; always antialiased.
+        mean, std: per channel, for values in 0…1.
+    """
+
+    resize: int
+    crop: int
+    interp: Literal["bilinear", "bicubic"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def prepare(tiles: Tensor, transform: Transform) -> Tensor:
+    """Resize, crop and normalise a batch of tiles.
+
+    Args:
+        tiles: uint8 (B, S, S, 3) on any device.
+        transform: the steps.
+
+    Returns:
+        float32 (B, 3, crop, crop) on the same device, channels last in memory.
+    """
+    images = tiles.permute(0, 3, 1, 2)
+    if images.shape[-1] != transform.resize or images.shape[-2] != transform.resize:
+        images = _resize(images, transform)
+    if transform.crop != transform.resize:
+        start = (transform.resize - transform.crop) // 2
+        images = images[..., start : start + transform.crop, start : start + transform.crop]
+    mean = torch.tensor(transform.mean, device=tiles.device).view(1, 3, 1, 1)
+    std = torch.tensor(transform.std, device=tiles.device).view(1, 3, 1, 1)
+    return torch.addcmul(-mean / std, images.float(), 1 / (255 * std))
+
+
+def _resize(images: Tensor, transform: Transform) -> Tensor:
+    size = (transform.resize, transform.resize)
+    if images.device.type == "cpu":
+        # On the CPU, torch resizes 8-bit values themselves, with Pillow's fixed-point weights.
+        return F.interpolate(images, size=size, mode=transform.interp, antialias=True)
+    resized = F.interpolate(images.float(), size=size, mode=transform.interp, antialias=True)
+    return resized.round_().clamp_(0, 255)

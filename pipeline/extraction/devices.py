@@ -1,0 +1,125 @@
+"""What there is to work with: devices, cores, and the batch that suits them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from pipeline.encoders.build import Encoder, encode
+from pipeline.errors import ConfigError
+
+CPU_BATCH = 32
+GPU_BATCHES = (32, 64, 128, 256, 512)
+WORTH = 1.03  # a larger batch must be this much faster per tile
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def choose_devices(requested: str) -> list[torch.device]:
+    """The devices to run on.
+
+    Args:
+        requested: `auto`: all GPUs that this process may see, else the CPU; or names with commas,
+            e.g. `cpu`, `cuda`, `cuda:1`, `cuda:0,cuda:1`.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if requested == "auto":
+        gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+        return gpus or [torch.device("cpu")]
+    devices = []
+    for name in requested.split(","):
+        try:
+            device = torch.device(name.strip())
+        except RuntimeError:
+            raise ConfigError(f"device `{name}`: not auto, cpu, cuda or cuda:<number>") from None
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device `{name}`: torch sees {torch.cuda.device_count()} GPUs; use --device cpu, "
+                "or check the driver and CUDA_VISIBLE_DEVICES"
+            )
+        devices.append(device)
+    return devices
+
+
+def cpu_budget() -> int:
+    """How many cores this process may use: the least of affinity, Slurm's and the cgroup's."""
+    limits = [len(os.sched_getaffinity(0))]
+    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if slurm.isdigit():
+        limits.append(int(slurm))
+    limits += _cgroup_limits()
+    return max(1, min(limits))
+
+
+def _cgroup_limits() -> list[int]:
+    """Cores of the cgroup's quota, version 2 or 1; none where there is no quota."""
+    try:
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (CGROUP / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (CGROUP / "cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return []
+    if not quota.isdigit() or not period.isdigit():
+        return []
+    return [max(1, int(quota) // int(period))]
+
+
+def choose_batch_size(
+    requested: int | str, encoders: Sequence[Encoder], side: int, device: torch.device
+) -> int:
+    """Tiles per forward pass.
+
+    On a GPU, `auto` tries growing batches and stops where a larger one does not fit or is not
+    faster. On a CPU it is fixed, so that a rerun gives the same numbers.
+
+    Args:
+        requested: a number, or `auto`.
+        encoders: the networks that every batch goes through.
+        side: a tile's side in pixels, as read.
+        device: where.
+    """
+    if isinstance(requested, int):
+        return requested
+    if device.type != "cuda":
+        return CPU_BATCH
+
+    def seconds(size: int) -> float:
+        tiles = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8, device=device)
+        for round_ in range(3):
+            if round_ == 1:  # the first pass also tunes kernels and allocates
+                torch.cuda.synchronize(device)
+                start = time.perf_counter()
+            for encoder in encoders:
+                encode(encoder, tiles)
+        torch.cuda.synchronize(device)
+        return (time.perf_counter() - start) / 2
+
+    best = grow(GPU_BATCHES, seconds)
+    torch.cuda.empty_cache()
+    return best
+
+
+def grow(sizes: Sequence[int], seconds: Callable[[int], float]) -> int:
+    """The first of growing batch sizes after which none is faster per tile, or fits.
+
+    Args:
+        sizes: to try, in order.
+        seconds: how long a batch takes; raises `torch.OutOfMemoryError` if it does not fit.
+    """
+    best, rate = 1, 0.0
+    for size in sizes:
+        try:
+            here = size / seconds(size)
+        except torch.OutOfMemoryError:
+            break
+        if here < rate * WORTH:
+            break
+        best, rate = size, here
+    return best

@@ -1,0 +1,79 @@
+"""A slide's tiles as the tiling stage wrote them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.artifacts import COMPLETE, FINGERPRINT
+from pipeline.errors import ArtifactError
+
+# Attributes of the coordinates that other tools look for, copied to the feature file.
+KEPT = (
+    "patch_size",
+    "patch_size_level0",
+    "level0_magnification",
+    "target_magnification",
+    "overlap",
+    "name",
+    "level0_width",
+    "level0_height",
+    "mpp_level0",
+    "mpp_source",
+    "target_mpp",
+    "tile_px",
+    "tile_um",
+    "read_level",
+    "read_downsample",
+    "read_px",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Where a slide's tiles are and how they are read.
+
+    Attributes:
+        coords: int32 (N, 2), level-0 pixels (x, y) of the upper left corners, sorted by (y, x).
+        level: the pyramid level to read.
+        downsample: level-0 pixels per pixel of that level.
+        side: a tile's side in pixels of that level.
+        fingerprint: of the tiles file.
+        attributes: of the coordinates, for the feature file.
+    """
+
+    coords: np.ndarray
+    level: int
+    downsample: float
+    side: int
+    fingerprint: str
+    attributes: dict[str, Any]
+
+
+def read_grid(path: Path) -> Grid:
+    """Read a tiles file.
+
+    Raises:
+        ArtifactError: it is missing, damaged or incomplete.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            coords = np.asarray(file["coords"][()], dtype=np.int32).reshape(-1, 2)
+            found = {**file["coords"].attrs, **file.attrs}
+    except (OSError, KeyError) as error:
+        raise ArtifactError(f"{path}: not a tiles file ({error}); run tiling again") from None
+    if not found.get(COMPLETE) or FINGERPRINT not in found:
+        raise ArtifactError(f"{path}: not complete; delete it and run tiling again")
+    downsample = float(found["read_downsample"])
+    return Grid(
+        coords=coords,
+        level=int(found["read_level"]),
+        downsample=downsample,
+        side=int(found["read_px"]),
+        fingerprint=str(found[FINGERPRINT]),
+        attributes={key: found[key] for key in KEPT if key in found},
+    )

@@ -1,0 +1,90 @@
+"""Teachers whose features other tools made: found, checked and listed, never copied.
+
+A folder of feature files (any layout of `pipeline.bags.files`) is a teacher with `source: import`.
+Each slide's file is found by the pattern, e.g. `{slide_id}.h5`, or in a table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline import ledger
+from pipeline.artifacts import read_table
+from pipeline.bags.files import EmptyFeatures, FeatureFile, check_finite, open_features
+from pipeline.config import ExtractionConfig
+from pipeline.errors import ArtifactError
+from pipeline.extraction.locate import check_some_exist, expected_files
+from pipeline.ledger import Record
+from pipeline.provenance import digest
+
+
+def run(*, cfg: ExtractionConfig, teacher: str, root: Path, chunk: int, out: Path) -> None:
+    """List and check a chunk's imported feature files in a manifest.
+
+    A slide without a file becomes `failed`, kind `missing_features`; a file without rows `empty`;
+    one that is damaged or has NaN `failed`, kind `bad_features`.
+
+    Args:
+        cfg: the extraction section.
+        teacher: a key of `cfg.teachers` with `source: import`.
+        root: the cohort's results folder, with `slides.parquet`.
+        chunk: which slides.
+        out: the manifest to write.
+
+    Raises:
+        ConfigError: the folder or table is missing, or no slide of the cohort has a file.
+        ArtifactError: the files do not all have the same dimensions; lists them.
+    """
+    spec = cfg.teachers[teacher]
+    stage = f"extraction/{teacher}"
+    slides = read_table(root / "slides.parquet")
+    everything = {str(r.slide_id): str(r.case_id) for r in slides.itertuples()}
+    paths = expected_files(teacher, spec, everything)
+    check_some_exist(teacher, spec, paths)
+    wanted = sorted(str(s) for s in slides.loc[slides["chunk"] == chunk, "slide_id"])
+
+    records: list[Record] = []
+    files: dict[str, FeatureFile] = {}
+    for slide_id in tqdm(wanted, desc=f"import {teacher}", unit="slide", disable=None):
+        record, file = _look(slide_id, stage, paths[slide_id])
+        records.append(record)
+        if file is not None:
+            files[slide_id] = file
+    same_dims(teacher, files)
+    ledger.write_manifest(out, stage, digest(teacher, spec.canonical()), records)
+
+
+def same_dims(teacher: str, files: dict[str, FeatureFile]) -> None:
+    """Check that all files have the same levels and dimensions.
+
+    Raises:
+        ArtifactError: they differ; lists the files of the smaller group.
+    """
+    kinds = Counter(tuple(sorted(f.dims.items())) for f in files.values())
+    if len(kinds) > 1:
+        usual = kinds.most_common(1)[0][0]
+        odd = [f for f in files.values() if tuple(sorted(f.dims.items())) != usual]
+        shown = "\n".join(f"  - {f.path}: {f.dims}" for f in odd[:50])
+        raise ArtifactError(
+            f"teacher `{teacher}`: {len(odd)} of {len(files)} files have other dimensions than "
+            f"{dict(usual)}. Extract them again, or make two teachers of them:\n{shown}"
+        )
+
+
+def _look(slide_id: str, stage: str, path: Path | None) -> tuple[Record, FeatureFile | None]:
+    if path is None or not path.is_file():
+        reason = f"no feature file {path.name}" if path else "not in the teacher's table"
+        return Record(slide_id, stage, "failed", kind="missing_features", reason=reason), None
+    try:
+        file = open_features(path)
+        check_finite(file)
+    except EmptyFeatures as error:
+        return Record(slide_id, stage, "empty", kind="no_tiles", reason=str(error)), None
+    except ArtifactError as error:
+        return Record(slide_id, stage, "failed", kind="bad_features", reason=str(error)), None
+    facts: dict[str, Any] = {"n_tiles": file.n_tiles, "dims": file.dims, "format": file.format}
+    return Record(slide_id, stage, "ok", path=str(path), facts=facts), file

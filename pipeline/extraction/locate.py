@@ -1,0 +1,85 @@
+"""Where the feature files of an imported teacher are expected. Standard library only.
+
+Used when the workflow is parsed, so that a wrong folder, pattern or table is said before any work.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.config import TeacherConfig
+from pipeline.errors import ConfigError
+
+
+def expected_files(
+    teacher: str, facts: TeacherConfig, slides: Mapping[str, str]
+) -> dict[str, Path | None]:
+    """The file of each slide, whether or not it exists.
+
+    Args:
+        teacher: its name, for messages.
+        facts: its config: `path` with `pattern`, or with `table`.
+        slides: slide_id to case_id.
+
+    Returns:
+        slide_id to an absolute path; None where the table lacks the slide.
+
+    Raises:
+        ConfigError: the folder or table is missing, or the pattern or table is wrong.
+    """
+    where = f"extraction.teachers.{teacher}"
+    folder = Path(str(facts.path)).expanduser().absolute()
+    if not folder.is_dir():
+        raise ConfigError(f"{where}.path: {folder} is not a folder")
+    if facts.table:
+        known = _read_table(where, Path(facts.table).expanduser())
+        return {s: folder / known[s] if s in known else None for s in slides}
+    try:
+        return {
+            slide_id: folder / facts.pattern.format(slide_id=slide_id, case_id=case_id)
+            for slide_id, case_id in slides.items()
+        }
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(
+            f"{where}.pattern: `{facts.pattern}` has {error}; it may use {{slide_id}}, {{case_id}}"
+        ) from None
+
+
+def check_some_exist(teacher: str, facts: TeacherConfig, files: Mapping[str, Path | None]) -> None:
+    """Refuse a teacher of whom not one slide of the cohort has a file.
+
+    Raises:
+        ConfigError: none has; says what was looked for and what is there.
+    """
+    if not files or any(path and path.is_file() for path in files.values()):
+        return
+    folder = Path(str(facts.path)).expanduser().absolute()
+    there = sorted(p.name for p in folder.iterdir())[:5]
+    asked = [path.name for path in files.values() if path][:5]
+    raise ConfigError(
+        f"extraction.teachers.{teacher}: not one of {len(files)} slides has a file in {folder}. "
+        f"Looked for {', '.join(asked) or 'nothing'}, …; the folder holds "
+        f"{', '.join(there) or 'nothing'}, …. Mend `pattern:` (now `{facts.pattern}`) or give a "
+        "`table:` with slide_id and path"
+    )
+
+
+def _read_table(where: str, path: Path) -> dict[str, str]:
+    """slide_id -> path, from a CSV or TSV."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError:
+        raise ConfigError(f"{where}.table: {path}: no such file") from None
+    delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
+    rows = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    missing = {"slide_id", "path"} - set(rows.fieldnames or ())
+    if missing:
+        raise ConfigError(f"{where}.table: {path} lacks the columns {sorted(missing)}")
+    pairs = [(row["slide_id"], row["path"]) for row in rows]
+    twice = sorted(s for s, n in Counter(s for s, _ in pairs).items() if n > 1)
+    if twice:
+        raise ConfigError(f"{where}.table: {path}: slides stand twice: {', '.join(twice[:20])}")
+    return dict(pairs)

@@ -1,0 +1,189 @@
+"""Tiles of a slide as uint8 arrays, in the order of their coordinates.
+
+Two ways, with the same pixels. Where the level is a plain grid of JPEG tiles, those are decoded
+directly, each once for all the tiles that it touches (`pipeline.extraction.jpeg`). Otherwise runs
+of neighbouring tiles are read through the Slide interface and cut up. Which way a slide goes is
+decided when it is opened, and the direct way is taken only if it gives the pixels that the
+Slide interface gives.
+
+A tile starts at the pixel of its level that is nearest to its level-0 coordinates. Pixels outside
+the slide are white; a region that cannot be decoded is an error of that tile, never a white tile.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from pipeline.errors import SlideError
+from pipeline.extraction.grid import Grid
+from pipeline.extraction.jpeg import JpegSource, find_jpeg_level
+from pipeline.slides.slide import Slide, open_slide
+
+RUN_PIXELS = 4096  # longest side of a region read at once
+SAME_PIXELS = 2.0  # mean absolute difference up to which two decoders are taken to agree
+
+
+class Source(Protocol):
+    """Where tiles come from.
+
+    Attributes:
+        kind: `jpeg` or `regions`.
+    """
+
+    kind: str
+
+    def read(self, start: int, stop: int, out: np.ndarray) -> dict[int, SlideError]:
+        """Fill `out` (uint8, (stop - start, side, side, 3)) with the tiles start…stop - 1.
+
+        Returns:
+            the tiles that cannot be read, by their place in `out`; their pixels mean nothing.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+
+def open_source(path: Path, grid: Grid, workers: int, direct: bool = True) -> Source:
+    """Open a slide for reading its tiles.
+
+    Args:
+        path: the slide.
+        grid: its tiles.
+        workers: decoding threads.
+        direct: whether JPEG tiles may be decoded directly.
+
+    Raises:
+        SlideError: the slide cannot be opened.
+    """
+    slide = open_slide(path)
+    try:
+        if grid.level >= len(slide.level_dimensions):
+            raise SlideError(
+                f"{path.name}: has no level {grid.level}; the file changed since tiling", "changed"
+            )
+        if direct and (page := find_jpeg_level(slide, grid.level)) is not None:
+            source = JpegSource(path, page, grid, workers)
+            if _agrees(source, slide, grid):
+                slide.close()
+                return source
+            source.close()
+    except BaseException:
+        slide.close()
+        raise
+    slide.close()
+    return RegionSource(path, grid, workers)
+
+
+class RegionSource:
+    """Tiles through the Slide interface, in runs of neighbours along a row.
+
+    Every thread has its own handle of the slide and its own columns of it, so that the rows below
+    find the reader's cache warm and an error in one thread does not disturb another.
+    """
+
+    kind = "regions"
+
+    def __init__(self, path: Path, grid: Grid, workers: int) -> None:
+        self._path = path
+        self._grid = grid
+        self._pools = [ThreadPoolExecutor(1) for _ in range(max(1, workers))]
+        self._local = threading.local()
+        self._open: list[Slide] = []
+
+    def read(self, start: int, stop: int, out: np.ndarray) -> dict[int, SlideError]:
+        """See `Source.read`."""
+        futures: list[Future[dict[int, SlideError]]] = []
+        width = max(RUN_PIXELS, self._grid.side)
+        for first, last in _runs(self._grid, start, stop):
+            column = int(self._grid.coords[first, 0] / self._grid.downsample) // width
+            pool = self._pools[column % len(self._pools)]
+            futures.append(pool.submit(self._read_run, first, last, start, out))
+        bad: dict[int, SlideError] = {}
+        for future in futures:
+            bad |= future.result()
+        return bad
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        for pool in self._pools:
+            pool.shutdown(cancel_futures=True)
+        for slide in self._open:
+            slide.close()
+
+    def _read_run(
+        self, first: int, last: int, start: int, out: np.ndarray
+    ) -> dict[int, SlideError]:
+        slide = getattr(self._local, "slide", None)
+        if slide is None:
+            slide = self._local.slide = open_slide(self._path)
+            self._open.append(slide)
+        try:
+            self._cut(slide, first, last, start, out)
+            return {}
+        except SlideError as error:
+            if last - first == 1:
+                return {first - start: error}
+        bad = {}
+        for index in range(first, last):
+            try:
+                self._cut(slide, index, index + 1, start, out)
+            except SlideError as error:
+                bad[index - start] = error
+        return bad
+
+    def _cut(self, slide: Slide, first: int, last: int, start: int, out: np.ndarray) -> None:
+        grid = self._grid
+        corners = level_corners(grid, first, last)
+        left, top = int(corners[0, 0]), int(corners[0, 1])
+        width = int(corners[-1, 0]) - left + grid.side
+        x, y = round(left * grid.downsample), round(top * grid.downsample)
+        region = slide.read_region(x, y, grid.level, width, grid.side)
+        for index, (column, _) in enumerate(corners, start=first):
+            place = int(column) - left
+            out[index - start] = region[:, place : place + grid.side]
+
+
+def level_corners(grid: Grid, start: int, stop: int) -> np.ndarray:
+    """Corners of the tiles start…stop - 1 in whole pixels of the level: int64 (n, 2) as (x, y)."""
+    return np.rint(grid.coords[start:stop] / grid.downsample).astype(np.int64)
+
+
+def _runs(grid: Grid, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Neighbouring tiles of one row: (first, last + 1), cut at fixed columns of RUN_PIXELS."""
+    corners = level_corners(grid, start, stop)
+    width = max(RUN_PIXELS, grid.side)
+    first = 0
+    for i in range(1, len(corners) + 1):
+        if (
+            i == len(corners)
+            or corners[i, 1] != corners[i - 1, 1]
+            or corners[i, 0] - corners[i - 1, 0] > grid.side
+            or corners[i, 0] // width != corners[first, 0] // width
+        ):
+            yield start + first, start + i
+            first = i
+
+
+def _agrees(source: JpegSource, slide: Slide, grid: Grid) -> bool:
+    """Whether a tile in the middle has the pixels that the Slide interface gives."""
+    if not len(grid.coords):
+        return True
+    middle = len(grid.coords) // 2
+    tile = np.empty((1, grid.side, grid.side, 3), np.uint8)
+    if source.peek(middle, tile):
+        return True  # the tile is broken either way; both ways report it
+    left, top = level_corners(grid, middle, middle + 1)[0]
+    x, y = round(left * grid.downsample), round(top * grid.downsample)
+    try:
+        same = slide.read_region(x, y, grid.level, grid.side, grid.side)
+    except SlideError:
+        return False
+    return float(np.abs(tile[0].astype(np.int16) - same).mean()) <= SAME_PIXELS

@@ -1,0 +1,149 @@
+"""The extraction stage: features of a chunk of slides, for one teacher or several together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pipeline import ledger
+from pipeline.artifacts import read_table
+from pipeline.config import ExtractionConfig
+from pipeline.encoders import registry, weights
+from pipeline.encoders.build import Encoder, build
+from pipeline.extraction.devices import choose_batch_size, choose_devices, cpu_budget
+from pipeline.extraction.engine import Job, Settings, extract, finished
+from pipeline.extraction.grid import read_grid
+from pipeline.extraction.writer import is_finished
+from pipeline.ledger import Record
+from pipeline.provenance import digest
+
+
+def run(
+    *,
+    cfg: ExtractionConfig,
+    teacher: str | Sequence[str],
+    code: str,
+    root: Path,
+    chunk: int,
+    out: Path | Sequence[Path],
+    workers: int,
+    device: str = "auto",
+) -> None:
+    """Make the feature files of a chunk, and one manifest per teacher.
+
+    Slides that are finished are recognised by their own file and left alone. A slide that tiling
+    found empty or could not read keeps that status here.
+
+    Args:
+        cfg: the extraction section.
+        teacher: a key of `cfg.teachers`, or several that share one decoding of the slides.
+        code: fingerprint of the code.
+        root: the cohort's results folder.
+        chunk: which slides.
+        out: the manifest to write, one per teacher in the same order.
+        workers: threads to use; 0 for all that this process may use.
+        device: auto (all GPUs, else the CPU), cpu, cuda, cuda:1, or several with commas.
+
+    Raises:
+        ConfigError: a teacher cannot be built.
+        ArtifactError: tiles or weights are missing or damaged.
+    """
+    teachers = [teacher] if isinstance(teacher, str) else list(teacher)
+    outs = [out] if isinstance(out, Path) else list(out)
+    workers = workers or cpu_budget()
+    slides = read_table(root / "slides.parquet")
+    here = slides[slides["chunk"] == chunk]
+    paths = {str(s): str(p) for s, p in zip(here["slide_id"], here["path"], strict=True)}
+    tiled = {r.slide_id: r for r in ledger.read_manifest(root / f"tiles/manifest/{chunk}.json")}
+
+    prints = {name: teacher_fingerprint(cfg, name, code) for name in teachers}
+    records: dict[tuple[str, str], Record] = {}
+    jobs: list[Job] = []
+    for slide_id, record in sorted(tiled.items()):
+        if record.status != "ok":
+            for name in teachers:
+                stage = f"extraction/{name}"
+                records[slide_id, name] = Record(
+                    slide_id, stage, record.status, record.kind, record.reason
+                )
+                output(root, name, slide_id).unlink(missing_ok=True)
+            continue
+        grid = read_grid(root / record.path)
+        outputs = {t: output(root, t, slide_id) for t in teachers}
+        marks = {t: digest(prints[t], grid.fingerprint) for t in teachers}
+        for name in teachers:
+            if is_finished(outputs[name], marks[name], grid, cfg.levels):
+                path = outputs.pop(name)
+                records[slide_id, name] = finished(slide_id, name, path)
+        if outputs:
+            jobs.append(Job(slide_id, Path(paths[slide_id]), grid, outputs, marks))
+
+    if jobs:
+        records |= _extract(cfg, teachers, jobs, workers, device, chunk)
+    for name, target in zip(teachers, outs, strict=True):
+        mine = [_relative(r, root) for (_, t), r in records.items() if t == name]
+        ledger.write_manifest(target, f"extraction/{name}", prints[name], mine)
+
+
+def output(root: Path, teacher: str, slide_id: str) -> Path:
+    """A slide's feature file."""
+    return root / "features" / teacher / f"{slide_id}.h5"
+
+
+def teacher_fingerprint(cfg: ExtractionConfig, teacher: str, code: str) -> str:
+    """What decides a teacher's numbers beside the tiles: its config and row, weights, and code."""
+    spec = cfg.teachers[teacher]
+    row = registry.resolve(spec.model or teacher) if spec.source == "registry" else None
+    facts = {
+        "teacher": spec.model_dump(mode="json", exclude={"acknowledge_licence"}),
+        "row": dataclasses.asdict(row) if row else None,
+        "weights": weights.identity(teacher, spec, row, cfg.weights_dir),
+        "levels": cfg.levels,
+        "precision": cfg.precision,
+        "on_bad_tile": cfg.on_bad_tile,
+    }
+    return digest(facts, code)
+
+
+def _extract(
+    cfg: ExtractionConfig,
+    teachers: Sequence[str],
+    jobs: Sequence[Job],
+    workers: int,
+    device: str,
+    chunk: int,
+) -> dict[tuple[str, str], Record]:
+    needed = [t for t in teachers if any(t in job.outputs for job in jobs)]
+    devices = choose_devices(device)
+    if devices[0].type == "cpu":
+        torch.set_num_threads(workers)
+    encoders: dict[torch.device, list[Encoder]] = {
+        place: [
+            build(
+                name,
+                cfg.teachers[name],
+                levels=cfg.levels,
+                precision=cfg.precision,
+                weights_dir=cfg.weights_dir,
+                device=place,
+            )
+            for name in needed
+        ]
+        for place in devices
+    }
+    side = max(job.grid.side for job in jobs)
+    settings = Settings(
+        batch_size=choose_batch_size(cfg.batch_size, encoders[devices[0]], side, devices[0]),
+        workers=max(1, workers // len(devices)),
+        on_bad_tile=cfg.on_bad_tile,
+    )
+    return extract(jobs, encoders, settings, f"{', '.join(needed)} (chunk {chunk})")
+
+
+def _relative(record: Record, root: Path) -> Record:
+    if not record.path:
+        return record
+    return dataclasses.replace(record, path=Path(record.path).relative_to(root).as_posix())

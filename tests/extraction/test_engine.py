@@ -1,0 +1,153 @@
+"""The engine: several devices, too little memory, errors that must not hang or hide."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.bags.files import open_features, read_coords, read_level
+from pipeline.config import TeacherConfig
+from pipeline.encoders.build import Encoder, build, encode
+from pipeline.extraction import engine
+from pipeline.extraction.channel import Channel, Stopped
+from pipeline.extraction.engine import Job, Settings, encode_in_parts, extract
+from pipeline.extraction.grid import read_grid
+from tests.extraction.made import TINY, grid_coords, tissue, write_svs, write_tiles
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    torch.set_num_threads(1)
+    return build("tiny", TeacherConfig.model_validate(TINY), device=CPU)
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> list[Job]:
+    made = []
+    for i in range(5):
+        slide = write_svs(tmp_path / f"{i}.svs", tissue(160, 96, seed=i))
+        tiles = write_tiles(tmp_path / f"{i}_tiles.h5", grid_coords(160, 96, 32))
+        output = {"tiny": tmp_path / "out" / f"{i}.h5"}
+        made.append(Job(str(i), slide, read_grid(tiles), output, {"tiny": f"print {i}"}))
+    return made
+
+
+def test_two_devices_share_the_slides(jobs: list[Job], encoder: Encoder) -> None:
+    """Two device workers take turns at one queue; every slide is made once, and rightly."""
+    settings = Settings(batch_size=4, workers=1)
+    first, second = torch.device("cpu"), torch.device("cpu", 0)
+    records = extract(jobs, {first: [encoder], second: [encoder]}, settings)
+    assert sorted(records) == [(str(i), "tiny") for i in range(5)]
+    for job in jobs:
+        assert records[job.slide_id, "tiny"].status == "ok"
+        file = open_features(job.outputs["tiny"])
+        np.testing.assert_array_equal(read_coords(file), job.grid.coords)
+    alone = read_level(open_features(jobs[2].outputs["tiny"]))
+    jobs[2].outputs["tiny"].unlink()
+    extract(jobs[2:3], {first: [encoder]}, settings)
+    np.testing.assert_array_equal(read_level(open_features(jobs[2].outputs["tiny"])), alone)
+
+
+def test_batch_size_changes_only_the_last_bit(jobs: list[Job], encoder: Encoder) -> None:
+    found = []
+    for size in (1, 4, 64):
+        extract(jobs[:1], {CPU: [encoder]}, Settings(batch_size=size, workers=1))
+        found.append(read_level(open_features(jobs[0].outputs["tiny"])).astype(np.float32))
+    np.testing.assert_allclose(found[0], found[1], rtol=2e-3, atol=1e-3)
+    np.testing.assert_allclose(found[0], found[2], rtol=2e-3, atol=1e-3)
+
+
+def test_out_of_memory_halves_the_batch(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiles = torch.randint(0, 256, (11, 32, 32, 3), dtype=torch.uint8)
+    sizes: list[int] = []
+
+    def small_device(e: Encoder, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        sizes.append(len(batch))
+        if len(batch) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return encode(e, batch)
+
+    expected = encode(encoder, tiles)
+    monkeypatch.setattr(engine, "encode", small_device)
+    found = encode_in_parts(encoder, tiles)
+    assert sizes == [11, 6, 3, 3, 5, 3, 2]
+    for level, values in expected.items():
+        torch.testing.assert_close(found[level].float(), values.float(), rtol=2e-3, atol=1e-3)
+
+
+def test_not_even_one_tile_fits(
+    jobs: list[Job], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_device(e: Encoder, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(engine, "encode", no_device)
+    with pytest.raises(torch.OutOfMemoryError):
+        extract(jobs, {CPU: [encoder]}, Settings(batch_size=4, workers=1))
+    assert not list((jobs[0].outputs["tiny"].parent).glob("*"))
+
+
+@pytest.mark.parametrize("part", ["open_source", "feature_file", "launch"])
+def test_an_error_of_the_machine_ends_the_run(
+    jobs: list[Job], encoder: Encoder, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """In whichever thread it happens: it comes out, no thread stays, no half file either."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr(engine, part, broken)
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="device lost"):
+        extract(jobs, {CPU: [encoder]}, Settings(batch_size=4, workers=1))
+    for _ in range(50):
+        if threading.active_count() <= before:
+            break
+        time.sleep(0.1)
+    assert threading.active_count() <= before
+    folder = jobs[0].outputs["tiny"].parent
+    assert not folder.exists() or not list(folder.glob("*"))
+
+
+def test_one_slide_that_fails_does_not_stop_the_rest(jobs: list[Job], encoder: Encoder) -> None:
+    jobs[1].path.write_bytes(b"II*\0" + b"\0" * 50)
+    records = extract(jobs, {CPU: [encoder]}, Settings(batch_size=4, workers=1))
+    assert records["1", "tiny"].status == "failed"
+    assert not jobs[1].outputs["tiny"].exists()
+    assert [records[str(i), "tiny"].status for i in (0, 2, 3, 4)] == ["ok"] * 4
+
+
+def test_channel_hands_over_in_order_and_bounded() -> None:
+    channel: Channel[int] = Channel(2, threading.Event())
+    sent: list[int] = []
+
+    def produce() -> None:
+        for i in range(10):
+            channel.put(i)
+            sent.append(i)
+        channel.close()
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    time.sleep(0.2)
+    assert len(sent) == 2  # the third waits
+    assert list(channel) == list(range(10))
+    thread.join()
+
+
+def test_channel_lets_go_when_the_run_stops() -> None:
+    stop = threading.Event()
+    full: Channel[int] = Channel(1, stop)
+    full.put(1)
+    threading.Timer(0.2, stop.set).start()
+    with pytest.raises(Stopped):
+        full.put(2)
+    with pytest.raises(Stopped):
+        next(iter(full))

@@ -1,0 +1,147 @@
+"""Imported teachers: every slide of the chunk gets a record, and mismatches list the files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import ledger
+from pipeline.config import ExtractionConfig
+from pipeline.errors import ArtifactError, ConfigError
+from pipeline.extraction import imports
+
+REAL = Path(os.environ.get("SHAZAM_REAL_DATA", "../shared/data"))
+
+
+def _cohort(root: Path, slides: list[str], chunks: int = 1) -> None:
+    root.mkdir(exist_ok=True)
+    rows = [
+        {"slide_id": s, "case_id": f"case_{s}", "path": "", "chunk": ledger.chunk_of(s, chunks)}
+        for s in slides
+    ]
+    pd.DataFrame(rows).to_parquet(root / "slides.parquet")
+
+
+def _features(path: Path, rows: int = 4, dim: int = 3, value: float = 1.0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["features"] = np.full((rows, dim), value, np.float32)
+
+
+def _config(folder: Path, **more: object) -> ExtractionConfig:
+    teacher = {"source": "import", "path": str(folder), **more}
+    return ExtractionConfig.model_validate({"teachers": {"old": teacher}})
+
+
+def _run(tmp_path: Path, cfg: ExtractionConfig, chunk: int = 0) -> dict[str, ledger.Record]:
+    out = tmp_path / "results" / "features" / "old" / "manifest" / f"{chunk}.json"
+    imports.run(cfg=cfg, teacher="old", root=tmp_path / "results", chunk=chunk, out=out)
+    return {r.slide_id: r for r in ledger.read_manifest(out)}
+
+
+def test_every_slide_gets_a_record(tmp_path: Path) -> None:
+    _cohort(tmp_path / "results", ["good", "absent", "nan", "empty", "broken"])
+    folder = tmp_path / "given"
+    _features(folder / "good.h5")
+    _features(folder / "nan.h5", value=np.nan)
+    _features(folder / "empty.h5", rows=0)
+    (folder / "broken.h5").write_text("x")
+    records = _run(tmp_path, _config(folder))
+    assert {s: (r.status, r.kind) for s, r in records.items()} == {
+        "good": ("ok", ""),
+        "absent": ("failed", "missing_features"),
+        "nan": ("failed", "bad_features"),
+        "empty": ("empty", "no_tiles"),
+        "broken": ("failed", "bad_features"),
+    }
+    good = records["good"]
+    assert good.stage == "extraction/old"
+    assert Path(good.path) == folder / "good.h5"
+    assert good.facts == {"n_tiles": 4, "dims": {"high": 3}, "format": "h5"}
+    assert "broken.h5" in records["broken"].reason
+
+
+def test_chunks_partition_the_slides(tmp_path: Path) -> None:
+    slides = [f"s{i}" for i in range(12)]
+    _cohort(tmp_path / "results", slides, chunks=2)
+    for s in slides:
+        _features(tmp_path / "given" / f"{s}.h5")
+    parts = [set(_run(tmp_path, _config(tmp_path / "given"), c)) for c in (0, 1)]
+    assert parts[0] | parts[1] == set(slides)
+    assert not parts[0] & parts[1]
+    assert parts[0] and parts[1]
+
+
+def test_pattern_by_case_and_folder(tmp_path: Path) -> None:
+    _cohort(tmp_path / "results", ["a"])
+    _features(tmp_path / "given" / "case_a" / "a_feats.h5")
+    records = _run(tmp_path, _config(tmp_path / "given", pattern="{case_id}/{slide_id}_feats.h5"))
+    assert records["a"].status == "ok"
+
+
+def test_table_maps_slides_to_files(tmp_path: Path) -> None:
+    _cohort(tmp_path / "results", ["a", "b"])
+    _features(tmp_path / "given" / "odd name.h5")
+    table = tmp_path / "table.csv"
+    table.write_text("slide_id,path\na,odd name.h5\n")
+    records = _run(tmp_path, _config(tmp_path / "given", table=str(table)))
+    assert records["a"].status == "ok"
+    assert (records["b"].kind, "table" in records["b"].reason) == ("missing_features", True)
+    table.write_text("slide,path\na,odd name.h5\n")
+    with pytest.raises(ConfigError, match=r"table\.csv.*slide_id"):
+        _run(tmp_path, _config(tmp_path / "given", table=str(table)))
+    table.write_text("slide_id,path\na,x\na,y\n")
+    with pytest.raises(ConfigError, match="stand twice: a"):
+        _run(tmp_path, _config(tmp_path / "given", table=str(table)))
+
+
+def test_no_slide_matches_names_both_sides(tmp_path: Path) -> None:
+    _cohort(tmp_path / "results", ["TCGA-1"])
+    _features(tmp_path / "given" / "TCGA-1.uuid.h5")
+    with pytest.raises(ConfigError, match=r"TCGA-1\.h5.*TCGA-1\.uuid\.h5") as caught:
+        _run(tmp_path, _config(tmp_path / "given"))
+    assert "teachers.old" in str(caught.value)
+
+
+def test_bad_pattern_and_folder(tmp_path: Path) -> None:
+    _cohort(tmp_path / "results", ["a"])
+    _features(tmp_path / "given" / "a.h5")
+    with pytest.raises(ConfigError, match=r"pattern.*slide"):
+        _run(tmp_path, _config(tmp_path / "given", pattern="{slide}.h5"))
+    with pytest.raises(ConfigError, match="not a folder"):
+        _run(tmp_path, _config(tmp_path / "nowhere"))
+
+
+def test_other_dimensions_list_the_files(tmp_path: Path) -> None:
+    _cohort(tmp_path / "results", ["a", "b", "c"])
+    for slide, dim in (("a", 3), ("b", 3), ("c", 5)):
+        _features(tmp_path / "given" / f"{slide}.h5", dim=dim)
+    with pytest.raises(ArtifactError, match=r"1 of 3(.|\n)*c\.h5: \{'high': 5\}"):
+        _run(tmp_path, _config(tmp_path / "given"))
+
+
+def test_manifest_is_the_same_again(tmp_path: Path) -> None:
+    _cohort(tmp_path / "results", ["a"])
+    _features(tmp_path / "given" / "a.h5")
+    out = tmp_path / "results" / "features" / "old" / "manifest" / "0.json"
+    _run(tmp_path, _config(tmp_path / "given"))
+    first = out.read_bytes()
+    _run(tmp_path, _config(tmp_path / "given"))
+    assert out.read_bytes() == first
+
+
+@pytest.mark.skipif(not (REAL / "kirc").is_dir(), reason="real data not found (SHAZAM_REAL_DATA)")
+def test_real_kirc_features(tmp_path: Path) -> None:
+    sheet = pd.read_csv(REAL / "kirc" / "slides.csv").head(60)
+    _cohort(tmp_path / "results", list(sheet["slide_id"]))
+    hipt = _run(tmp_path, _config(REAL / "kirc" / "features" / "hipt"))
+    assert {r.status for r in hipt.values()} == {"ok"}
+    assert {r.facts["dims"]["high"] for r in hipt.values()} == {192}
+    hand = _run(tmp_path, _config(REAL / "kirc" / "features" / "handcrafted"))
+    assert {r.status for r in hand.values()} == {"ok", "failed"}
+    assert {r.kind for r in hand.values() if r.status == "failed"} == {"missing_features"}
