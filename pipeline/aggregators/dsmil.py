@@ -1,0 +1,59 @@
+"""Dual-stream MIL (Li, Li, Eliceiri 2021)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.aggregators.base import Aggregator, Bag, full_mask, masked_softmax, mlp
+
+
+class DSMIL(Aggregator):
+    """Mean of two streams: the best tile's score, and a bag pooled by likeness to that tile.
+
+    Both streams run once per output, so that each class has its own critical tile.
+
+    Args:
+        dim, out, d_model, dropout: as in ABMIL.
+        faithful: the Phikon benchmark's: no projection, score, query and head nets of hidden widths
+            200 and 100 with sigmoid, raw features pooled. Its value layer is never used; it is kept
+            so that the parameter count is the published one.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        out: int,
+        d_model: int = 128,
+        dropout: float = 0.25,
+        faithful: bool = False,
+    ) -> None:
+        super().__init__()
+        if faithful:
+            self.embed: nn.Module = nn.Identity()
+            self.score: nn.Module = mlp([dim, 200, 100, out], nn.Sigmoid)
+            self.query: nn.Module = mlp([dim, 200, 100, 32], nn.Sigmoid)
+            self.head: nn.Module = mlp([dim, 200, 100, 1], nn.Sigmoid)
+            self.value: nn.Module | None = nn.Linear(dim, 32)
+        else:
+            self.embed = nn.Sequential(nn.Linear(dim, d_model), nn.ReLU())
+            self.score = nn.Linear(d_model, out)
+            self.query = nn.Sequential(nn.Linear(d_model, max(d_model // 2, 8)), nn.Tanh())
+            self.head = nn.Linear(d_model, 1)
+            self.value = None
+        self.drop = nn.Dropout(0.0 if faithful else dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Bag:
+        mask = full_mask(x, mask)
+        h = self.embed(x)
+        scores = self.score(h)  # (B, N, C)
+        hidden = mask[..., None].expand_as(scores)
+        best, critical = scores.masked_fill(hidden, torch.finfo(scores.dtype).min).max(1)
+        best = best.masked_fill(mask.all(1, keepdim=True), 0.0)
+        queries = self.query(h)  # (B, N, q)
+        of_best = queries.gather(1, critical[..., None].expand(-1, -1, queries.shape[2]))
+        likeness = torch.bmm(queries, of_best.transpose(1, 2)) * queries.shape[2] ** -0.5
+        weights = masked_softmax(likeness, hidden, dim=1)
+        pooled = torch.bmm(weights.transpose(1, 2), h)  # (B, C, d)
+        out = 0.5 * (best + self.head(self.drop(pooled)).squeeze(-1))
+        return Bag(out, weights.mean(2))

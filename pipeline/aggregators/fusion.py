@@ -1,0 +1,126 @@
+"""The baselines a student must beat: one teacher, all concatenated, the mean of their heads."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.aggregators.base import Aggregator, Bag
+from pipeline.aggregators.build import build
+from pipeline.aggregators.network import Network, Output, Shape
+from pipeline.bags.batch import Batch
+
+
+class PerTeacher(Network):
+    """One aggregator per teacher on one level; subclasses say how their outputs become one.
+
+    Args:
+        shape: teachers, widths, outputs.
+        aggregator: name of the MIL model.
+        level: which level to read.
+        d_model, dropout, faithful: passed to it.
+        out: outputs of each aggregator.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        aggregator: str,
+        level: str,
+        d_model: int,
+        dropout: float,
+        faithful: bool,
+        out: int,
+    ) -> None:
+        super().__init__(shape)
+        self.level = level
+        self.aggregators = nn.ModuleList(
+            build(aggregator, dims[level], out, d_model, dropout, faithful) for dims in shape.dims
+        )
+
+    def pooled(self, batch: Batch) -> list[Bag]:
+        scaled = self.scaler(batch)
+        return [
+            model(scaled[t][self.level], batch.masks[t]) for t, model in enumerate(self.aggregators)
+        ]
+
+    def combine(self, outputs: Tensor, present: Tensor) -> Tensor:
+        """(B, T, out) of each teacher and bool (B, T) -> (B, C)."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> Output:
+        bags = self.pooled(batch)
+        out = self.combine(torch.stack([bag.out for bag in bags], dim=1), batch.present)
+        attention = {
+            (t, self.level): shares(bag.scores)
+            for t, bag in enumerate(bags)
+            if bag.scores is not None
+        }
+        return Output(out, attention, bags=tuple(bags))
+
+    def auxiliary(self, output: Output, batch: Batch, classes: Tensor | None) -> Tensor | None:
+        if classes is None:
+            return None
+        losses = []
+        for model, bag, mask in zip(self.aggregators, output.bags, batch.masks, strict=True):
+            assert isinstance(model, Aggregator)
+            loss = model.instance_loss(bag, mask, classes)
+            if loss is not None:
+                losses.append(loss)
+        return torch.stack(losses).mean() * INSTANCE_WEIGHT if losses else None
+
+
+INSTANCE_WEIGHT = 0.3 / 0.7  # CLAM: 0.7 bag loss + 0.3 instance loss
+
+
+class Mean(PerTeacher):
+    """The mean of per-teacher heads; with one teacher, the single-teacher baseline."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        aggregator: str,
+        level: str,
+        d_model: int,
+        dropout: float,
+        faithful: bool,
+    ) -> None:
+        super().__init__(shape, aggregator, level, d_model, dropout, faithful, shape.outputs)
+
+    def combine(self, outputs: Tensor, present: Tensor) -> Tensor:
+        weights = present.to(outputs.dtype)
+        weights = weights / weights.sum(1, keepdim=True).clamp(min=1)
+        return (outputs * weights[..., None]).sum(1)
+
+
+class Concat(PerTeacher):
+    """Pooled vectors side by side, then a head; a missing teacher is a learned vector."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        aggregator: str,
+        level: str,
+        d_model: int,
+        dropout: float,
+        faithful: bool,
+    ) -> None:
+        super().__init__(shape, aggregator, level, d_model, dropout, faithful, d_model)
+        teachers = len(shape.teachers)
+        self.absent = nn.Parameter(torch.zeros(teachers, d_model))
+        self.head = nn.Sequential(
+            nn.LayerNorm(teachers * d_model),
+            nn.Dropout(dropout),
+            nn.Linear(teachers * d_model, d_model),
+            nn.ReLU(),
+            nn.Linear(d_model, shape.outputs),
+        )
+
+    def combine(self, outputs: Tensor, present: Tensor) -> Tensor:
+        filled = torch.where(present[..., None], outputs, self.absent)
+        return self.head(filled.flatten(1))
+
+
+def shares(scores: Tensor) -> Tensor:
+    """Instance scores (B, N) as shares that sum to 1 in each bag (0 in an empty one)."""
+    return scores / scores.sum(1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)

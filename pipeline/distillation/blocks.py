@@ -1,0 +1,59 @@
+"""Parts that both students are made of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.aggregators.abmil import AttentionScore
+from pipeline.aggregators.attention import MaskedAttention
+from pipeline.aggregators.base import masked_softmax, weighted_sum
+
+
+class LevelPool(nn.Module):
+    """One teacher's tiles at one level as one token: map to d_model, attention pooling.
+
+    Args:
+        dim: feature width.
+        width: d_model.
+        dropout: of the pooled token; with `faithful` of every tile and attention unit.
+        faithful: the published form, which maps twice without an activation between.
+    """
+
+    def __init__(self, dim: int, width: int, dropout: float, faithful: bool) -> None:
+        super().__init__()
+        tile_dropout = dropout if faithful else 0.0
+        layers: list[nn.Module] = [nn.Linear(dim, width)]
+        if faithful:
+            layers.append(nn.Linear(width, width))
+        self.embed = nn.Sequential(*layers, nn.ReLU(), nn.Dropout(tile_dropout))
+        hidden = width if faithful else max(width // 2, 8)
+        self.attention = AttentionScore(width, hidden, gated=False, dropout=tile_dropout)
+        self.drop = nn.Dropout(0.0 if faithful else dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, dim), True = padding -> token (B, width), attention (B, N)."""
+        h = self.embed(x)
+        weights = masked_softmax(self.attention(h), mask)
+        return self.drop(weighted_sum(weights, h)), weights
+
+
+class TeacherAttention(nn.Module):
+    """Self-attention over teacher tokens with residual and LayerNorm after it, no feed-forward."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention = MaskedAttention(width, heads)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, tokens: Tensor, absent: Tensor, bias: Tensor | None) -> Tensor:
+        """Tokens (B, T, width); absent bool (B, T); bias (B, T) on the attention to a teacher."""
+        return self.norm(tokens + self.attention(tokens, absent, bias))
+
+
+def stack(tokens: dict[tuple[int, str], Tensor], level: str, teachers: int) -> Tensor:
+    """Tokens of one level side by side: (B, T, width); zeros for a teacher without the level."""
+    some = next(token for (_, name), token in tokens.items() if name == level)
+    return torch.stack(
+        [tokens.get((t, level), torch.zeros_like(some)) for t in range(teachers)], dim=1
+    )

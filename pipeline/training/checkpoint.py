@@ -1,0 +1,75 @@
+"""A trained model on disk: safetensors for the weights, JSON for everything else.
+
+`fold_<k>/seed_<s>/` is complete when its meta.json is there, which is written last. The JSON holds
+all that is needed to build the model again; no Python objects are stored.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+
+from pipeline.aggregators.network import Network, Shape
+from pipeline.artifacts import atomic_path, read_json, write_json
+from pipeline.config import ModelConfig
+from pipeline.errors import ArtifactError
+from pipeline.training.models import build_network
+from pipeline.training.tasks import Head, from_facts
+
+WEIGHTS, META = "weights.safetensors", "meta.json"
+NEEDED = ("fingerprint", "model", "teachers", "dims", "outputs", "head")
+
+
+def save_checkpoint(folder: Path, network: Network, meta: dict[str, Any]) -> None:
+    """Write the weights without what only training needs, then meta.json."""
+    state = {
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in network.state_dict().items()
+        if not name.startswith(network.training_only)
+    }
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file(state, temporary)
+    write_json(folder / META, meta)
+
+
+def read_meta(folder: Path) -> dict[str, Any] | None:
+    """The meta.json of a finished training, or None."""
+    path = folder / META
+    if not path.is_file():
+        return None
+    try:
+        meta = json.loads(path.read_text())
+    except json.JSONDecodeError:
+        return None
+    return meta if isinstance(meta, dict) else None
+
+
+def load_checkpoint(folder: str | Path) -> tuple[Network, Head, dict[str, Any]]:
+    """Build the model of a fold and seed again.
+
+    Args:
+        folder: `models/<task>/<model>/fold_<k>/seed_<s>`.
+
+    Returns:
+        the network in evaluation mode on the CPU, the task head, and meta.json.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or the weights do not fit the description.
+    """
+    folder = Path(folder)
+    meta = read_json(folder / META)
+    absent = [key for key in NEEDED if key not in meta]
+    if absent:
+        raise ArtifactError(f"{folder / META}: no {', '.join(absent)}; train the model again")
+    model = TypeAdapter(ModelConfig).validate_python(meta["model"])
+    shape = Shape(tuple(meta["teachers"]), tuple(meta["dims"]), meta["outputs"])
+    network = build_network(model, shape)
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, RuntimeError) as error:
+        raise ArtifactError(f"{folder / WEIGHTS}: does not fit its meta.json ({error})") from None
+    return network.eval(), from_facts(meta["head"]), meta

@@ -1,0 +1,103 @@
+"""Classification head: cross-entropy with class weights and label smoothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.config import ClassificationTask
+from pipeline.errors import UserError
+from pipeline.labels import Labels
+from pipeline.training.metrics import macro_auc
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationHead:
+    """Logits of C classes. Targets: the class number.
+
+    Attributes:
+        classes: names, in the order of the outputs.
+        weights: one per class; n / (C · n_c) of the training part, or all 1.
+        smoothing: label smoothing.
+    """
+
+    classes: tuple[str, ...]
+    weights: tuple[float, ...]
+    smoothing: float
+    kind: ClassVar[str] = "classification"
+
+    @property
+    def outputs(self) -> int:
+        return len(self.classes)
+
+    @classmethod
+    def fit(cls, task: ClassificationTask, labels: Labels, train: np.ndarray) -> ClassificationHead:
+        assert labels.label is not None
+        counts = np.bincount(labels.label[train], minlength=len(labels.classes))
+        absent = [c for c, n in zip(labels.classes, counts, strict=True) if n == 0]
+        if absent:
+            raise UserError(
+                f"the training part has no case of class `{absent[0]}` (column `{task.label}`); "
+                "use fewer folds (folds.k) or leave the class out (tasks.<name>.classes)"
+            )
+        weights = counts.sum() / (len(counts) * counts) if task.class_weights else counts * 0 + 1.0
+        return cls(labels.classes, tuple(float(w) for w in weights), task.label_smoothing)
+
+    def targets(self, labels: Labels) -> np.ndarray:
+        assert labels.label is not None
+        return labels.label[:, None].astype(np.float32)
+
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        weights = torch.tensor(self.weights, dtype=out.dtype, device=out.device)
+        label = y[:, 0].long()
+        return F.cross_entropy(out, label, weights, label_smoothing=self.smoothing)
+
+    def null(self, y: np.ndarray) -> np.ndarray:
+        counts = np.bincount(y[:, 0].astype(np.int64), minlength=self.outputs) + 0.5
+        return np.log(counts * np.array(self.weights))
+
+    def evidence(self, out: np.ndarray, y: np.ndarray) -> float:
+        """Minus the weighted cross-entropy of all cases, as if each were one observation."""
+        return -len(y) * float(self.loss(torch.from_numpy(out), torch.from_numpy(y)))
+
+    def metric(self, out: np.ndarray, y: np.ndarray) -> float:
+        return macro_auc(_softmax(out), y[:, 0].astype(np.int64))
+
+    def strata(self, y: np.ndarray) -> np.ndarray:
+        return y[:, 0].astype(np.int64)
+
+    def classes_of(self, y: Tensor) -> Tensor | None:
+        return y[:, 0].long()
+
+    def score(self, out: np.ndarray) -> np.ndarray:
+        return _softmax(out).max(1)
+
+    def columns(self, out: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+        names = np.array(self.classes, dtype=object)
+        probabilities = _softmax(out)
+        columns: dict[str, np.ndarray] = {"label": names[y[:, 0].astype(np.int64)]}
+        for i, name in enumerate(self.classes):
+            columns[f"prob_{name}"] = probabilities[:, i]
+        return columns
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "classes": list(self.classes),
+            "class_weights": list(self.weights),
+            "label_smoothing": self.smoothing,
+        }
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> ClassificationHead:
+        return cls(tuple(facts["classes"]), tuple(facts["class_weights"]), facts["label_smoothing"])
+
+
+def _softmax(out: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(out).double().softmax(1).numpy()

@@ -1,0 +1,70 @@
+"""From a model's config to a network: which teachers and levels it reads, and what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.aggregators.fusion import Concat, Mean
+from pipeline.aggregators.network import Network, Shape
+from pipeline.config import (
+    FusionModel,
+    ModelConfig,
+    ShazamV1Model,
+    ShazamV2Model,
+    SingleModel,
+    nearest,
+)
+from pipeline.distillation.shazam_v1 import LEVEL, ShazamV1
+from pipeline.distillation.shazam_v2 import ShazamV2
+from pipeline.errors import ConfigError
+
+FUSIONS: dict[str, type[Concat] | type[Mean]] = {"single": Mean, "mean": Mean, "concat": Concat}
+
+
+def reads(model: ModelConfig, mapping: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The teachers and levels that a model reads.
+
+    Args:
+        model: the model's config; `teacher: each` has been expanded.
+        mapping: the content of case_to_features.json.
+
+    Returns:
+        teachers that have at least one of the levels, and the levels.
+
+    Raises:
+        ConfigError: no such teacher, or none that has the level.
+    """
+    known = list(mapping["teachers"])
+    teachers = known
+    if isinstance(model, SingleModel):
+        if model.teacher not in known:
+            raise ConfigError(f"no features of `{model.teacher}`{nearest(model.teacher, known)}")
+        teachers = [model.teacher]
+    elif isinstance(model, ShazamV2Model):
+        teachers = [t for t in known if t not in model.drop_teachers]
+    if isinstance(model, ShazamV2Model):
+        levels: list[str] = list(model.levels)
+    else:
+        levels = [LEVEL if isinstance(model, ShazamV1Model) else model.level]
+    able = [t for t in teachers if set(levels) & set(mapping["teachers"][t]["dims"])]
+    if not able:
+        raise ConfigError(
+            f"none of the teachers {', '.join(teachers) or '(none left)'} has the level "
+            f"{' or '.join(levels)}; imported features have `high` only"
+        )
+    if isinstance(model, SingleModel | FusionModel) and len(able) < len(teachers):
+        lacking = sorted(set(teachers) - set(able))
+        raise ConfigError(f"{', '.join(lacking)} has no level `{levels[0]}`; use `level: high`")
+    return able, levels
+
+
+def build_network(model: ModelConfig, shape: Shape) -> Network:
+    """The network of a model config, with freshly drawn weights."""
+    if isinstance(model, SingleModel | FusionModel):
+        return FUSIONS[model.kind](
+            shape, model.aggregator, model.level, model.d_model, model.dropout, model.faithful
+        )
+    if isinstance(model, ShazamV1Model):
+        return ShazamV1(shape, model)
+    return ShazamV2(shape, model)

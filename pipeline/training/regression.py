@@ -1,0 +1,96 @@
+"""Regression head: mean squared error on targets standardised by the training part."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.config import RegressionTask
+from pipeline.labels import Labels
+from pipeline.training.metrics import mean_pearson
+
+
+@dataclasses.dataclass(frozen=True)
+class RegressionHead:
+    """One output a target, in units of its training deviation. Targets: standardised values.
+
+    Attributes:
+        names: target columns, in the order of the outputs.
+        mean, deviation: of the training part; a constant target has deviation 1.
+    """
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    kind: ClassVar[str] = "regression"
+
+    @property
+    def outputs(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def fit(cls, task: RegressionTask, labels: Labels, train: np.ndarray) -> RegressionHead:
+        assert labels.targets is not None
+        values = labels.targets[train]
+        deviation = values.std(0)
+        deviation = np.where(deviation > 1e-12, deviation, 1.0)
+        return cls(
+            tuple(task.targets),
+            tuple(float(v) for v in values.mean(0)),
+            tuple(float(v) for v in deviation),
+        )
+
+    def targets(self, labels: Labels) -> np.ndarray:
+        assert labels.targets is not None
+        scaled = (labels.targets - np.array(self.mean)) / np.array(self.deviation)
+        return scaled.astype(np.float32)
+
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        return F.mse_loss(out, y)
+
+    def null(self, y: np.ndarray) -> np.ndarray:
+        return y.mean(0).astype(np.float64)
+
+    def evidence(self, out: np.ndarray, y: np.ndarray) -> float:
+        """Gaussian, at the error variance that makes it largest."""
+        variance = ((out - y) ** 2).mean(0)
+        return float(-0.5 * len(y) * np.log(np.maximum(variance, 1e-12)).sum())
+
+    def metric(self, out: np.ndarray, y: np.ndarray) -> float:
+        return mean_pearson(out, y)
+
+    def strata(self, y: np.ndarray) -> np.ndarray:
+        """Thirds of the first target, so that each batch spans its range."""
+        first = y[:, 0]
+        return np.searchsorted(np.quantile(first, [1 / 3, 2 / 3]), first).astype(np.int64)
+
+    def classes_of(self, y: Tensor) -> Tensor | None:
+        return None
+
+    def score(self, out: np.ndarray) -> np.ndarray:
+        return out[:, 0].astype(np.float64)
+
+    def columns(self, out: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+        columns: dict[str, np.ndarray] = {}
+        scales = zip(self.names, self.mean, self.deviation, strict=True)
+        for i, (name, mean, deviation) in enumerate(scales):
+            columns[f"pred_{name}"] = out[:, i].astype(np.float64) * deviation + mean
+            columns[f"true_{name}"] = y[:, i].astype(np.float64) * deviation + mean
+        return columns
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "targets": list(self.names),
+            "mean": list(self.mean),
+            "deviation": list(self.deviation),
+        }
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> RegressionHead:
+        return cls(tuple(facts["targets"]), tuple(facts["mean"]), tuple(facts["deviation"]))

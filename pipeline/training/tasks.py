@@ -1,0 +1,97 @@
+"""Task heads: what the outputs mean, the loss, the validation metric and the predictions.
+
+A head is fitted on the training part of a fold (bin edges, class weights, target scale), is frozen
+from then on and goes into the fold's meta.json, from which it can be rebuilt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.labels import Labels, Task
+from pipeline.training.classification import ClassificationHead
+from pipeline.training.regression import RegressionHead
+from pipeline.training.survival import CoxHead, NllHead
+
+
+class Head(Protocol):
+    """What the loop needs of a task. `y` is float32 (n, columns) as `targets` makes it."""
+
+    kind: ClassVar[str]
+
+    @property
+    def outputs(self) -> int:
+        """Network outputs."""
+        ...
+
+    def targets(self, labels: Labels) -> np.ndarray:
+        """float32 (n, columns) for all labelled cases."""
+        ...
+
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        """Mean loss of a batch, a scalar."""
+        ...
+
+    def null(self, y: np.ndarray) -> np.ndarray:
+        """float64 (outputs,): the constant prediction with the least loss."""
+        ...
+
+    def evidence(self, out: np.ndarray, y: np.ndarray) -> float:
+        """Log-likelihood of the predictions, summed over cases; differences of it are compared."""
+        ...
+
+    def metric(self, out: np.ndarray, y: np.ndarray) -> float:
+        """Validation metric, higher is better; NaN where it is not defined."""
+        ...
+
+    def strata(self, y: np.ndarray) -> np.ndarray:
+        """int64 (n,): what each batch must have its share of."""
+        ...
+
+    def classes_of(self, y: Tensor) -> Tensor | None:
+        """int64 (n,) for a classification, else None."""
+        ...
+
+    def score(self, out: np.ndarray) -> np.ndarray:
+        """float (n,): what cases are ranked by (risk, confidence, first target)."""
+        ...
+
+    def columns(self, out: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+        """The predictions table's columns for these cases."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """JSON-able; `from_facts` of the same class makes the head again."""
+        ...
+
+
+def fit_head(task: Task, labels: Labels, train: np.ndarray) -> Head:
+    """The head of a task, fitted on the training rows of `labels` alone.
+
+    Raises:
+        UserError: the training part cannot be learned from (no event, one class).
+    """
+    if isinstance(task, SurvivalTask):
+        return (NllHead if task.loss == "nll" else CoxHead).fit(task, labels, train)
+    if isinstance(task, ClassificationTask):
+        return ClassificationHead.fit(task, labels, train)
+    assert isinstance(task, RegressionTask)
+    return RegressionHead.fit(task, labels, train)
+
+
+HEADS: dict[str, Callable[[Mapping[str, Any]], Head]] = {
+    NllHead.kind: NllHead.from_facts,
+    CoxHead.kind: CoxHead.from_facts,
+    ClassificationHead.kind: ClassificationHead.from_facts,
+    RegressionHead.kind: RegressionHead.from_facts,
+}
+
+
+def from_facts(facts: Mapping[str, Any]) -> Head:
+    """The head that a meta.json describes."""
+    return HEADS[facts["kind"]](facts)

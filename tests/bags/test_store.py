@@ -1,0 +1,126 @@
+"""Bags of several slides and teachers, resident and streamed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from pipeline.bags.sampling import draw
+from pipeline.bags.scale import Scaler
+from pipeline.bags.store import Store, gather, open_store, whole
+from pipeline.errors import ArtifactError, ConfigError
+
+CPU = torch.device("cpu")
+LEVELS = ("low", "mid", "high")
+
+
+def opened(mapping: dict[str, Any], root: Path, budget: int | None = None) -> Store:
+    return open_store(mapping, root, ["one", "two"], LEVELS, ["a", "b", "c"], CPU, budget)
+
+
+def test_slides_of_a_case_form_one_bag_in_slide_order(
+    mapping: dict[str, Any], tmp_path: Path
+) -> None:
+    store = opened(mapping, tmp_path)
+    assert store.sizes.tolist() == [[7, 7], [6, 0], [5, 5]]
+    batch = gather(store, whole(store, [0], None))
+    parts = []
+    for path in mapping["cases"]["a"]["one"]:
+        with h5py.File(tmp_path / path) as file:
+            parts.append(file["mid"][:])
+    assert np.array_equal(batch.features[0]["mid"][0].numpy(), np.concatenate(parts))
+
+
+def test_a_missing_teacher_is_masked_not_dropped(mapping: dict[str, Any], tmp_path: Path) -> None:
+    batch = gather(store := opened(mapping, tmp_path), whole(store, [0, 1, 2], None))
+    assert batch.present.tolist() == [[True, True], [True, False], [True, True]]
+    assert batch.masks[1][1].all()
+    assert batch.masks[0].sum(1).tolist() == [0, 1, 2]
+    assert all(torch.isfinite(x).all() for levels in batch.features for x in levels.values())
+
+
+def test_streamed_and_resident_bags_give_the_same_batches(
+    mapping: dict[str, Any], tmp_path: Path
+) -> None:
+    resident, streamed = opened(mapping, tmp_path), opened(mapping, tmp_path, budget=10)
+    assert resident.resident is not None
+    assert streamed.resident is None
+    chosen = draw(resident.sizes, [2, 0, 1], 4, np.random.default_rng(1))
+    a, b = gather(resident, chosen), gather(streamed, chosen)
+    for t in range(2):
+        assert torch.equal(a.masks[t], b.masks[t])
+        assert torch.equal(a.rows[t], b.rows[t])
+        real = ~a.masks[t]
+        for level, x in a.features[t].items():
+            assert torch.equal(x[real].float(), b.features[t][level][real])
+    assert resident.digest() == streamed.digest()
+
+
+def test_levels_that_a_teacher_lacks_are_left_out(mapping: dict[str, Any], tmp_path: Path) -> None:
+    store = opened(mapping, tmp_path)
+    assert [t.levels for t in store.teachers] == [LEVELS, ("high",)]
+    with pytest.raises(ArtifactError, match=r"two.*none of the levels low"):
+        open_store(mapping, tmp_path, ["two"], ["low"], ["a"], CPU)
+
+
+def test_unknown_teacher_and_changed_width_are_named(
+    mapping: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="no teacher `three`"):
+        open_store(mapping, tmp_path, ["three"], ["high"], ["a"], CPU)
+    mapping["teachers"]["one"]["dims"]["high"] = 9
+    with pytest.raises(ArtifactError, match=r"a0\.h5.*5 wide"):
+        opened(mapping, tmp_path)
+
+
+def test_digest_changes_with_a_single_feature(mapping: dict[str, Any], tmp_path: Path) -> None:
+    before = opened(mapping, tmp_path).digest()
+    with h5py.File(tmp_path / "features/two/c0.h5", "r+") as file:
+        file["features"][0, 0] += 1
+    assert opened(mapping, tmp_path).digest() != before
+
+
+def test_scaler_is_fitted_on_the_given_cases_alone(mapping: dict[str, Any], tmp_path: Path) -> None:
+    store = opened(mapping, tmp_path)
+    scaler = Scaler(tuple(t.dims for t in store.teachers))
+    scaler.fit(store, np.array([0, 2]))
+    batch = gather(store, whole(store, [0, 2], None))
+    scaled = scaler(batch)[0]["high"]
+    weights = (~batch.masks[0]).float()
+    weights = weights / weights.sum(1, keepdim=True) / 2  # every case counts as much as another
+    mean = (scaled * weights[..., None]).sum((0, 1))
+    square = (scaled**2 * weights[..., None]).sum((0, 1))
+    np.testing.assert_allclose(mean, 0, atol=1e-5)
+    np.testing.assert_allclose(square, 1, atol=1e-4)
+    again = Scaler(tuple(t.dims for t in store.teachers))
+    again.fit(store, np.array([0, 1]))
+    assert not torch.allclose(again.shift_0_high, scaler.shift_0_high)
+
+
+def test_scaled_means_are_the_means_of_scaled_tiles(
+    mapping: dict[str, Any], tmp_path: Path
+) -> None:
+    store = opened(mapping, tmp_path)
+    scaler = Scaler(tuple(t.dims for t in store.teachers))
+    scaler.fit(store, np.array([0, 1, 2]))
+    batch = gather(store, whole(store, [0], None))
+    direct = scaler(batch)[1]["high"][0].mean(0).numpy()
+    np.testing.assert_allclose(scaler.means(store, 1, "high")[0], direct, atol=1e-5)
+    assert np.isnan(scaler.means(store, 1, "high")[1]).all()
+
+
+def test_a_constant_feature_is_centred_and_not_blown_up(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["features"] = np.full((5, 2), 7.0, dtype=np.float32)
+    mapping = {"teachers": {"t": {"dims": {"high": 2}}}, "cases": {"a": {"t": [str(path)]}}}
+    store = open_store(mapping, tmp_path, ["t"], ["high"], ["a"], CPU)
+    scaler = Scaler(({"high": 2},))
+    scaler.fit(store, np.array([0]))
+    out = scaler(gather(store, whole(store, [0], None)))[0]["high"]
+    assert (out == 0).all()
