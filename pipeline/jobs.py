@@ -102,7 +102,9 @@ def extraction(config: Config, teacher: str, slides: str) -> ExtractionJob:
     if settings.source == "registry":
         facts = dataclasses.asdict(registry.resolve(settings.model or teacher))
     return ExtractionJob(
-        extraction=config.extraction.model_copy(update={"teachers": {teacher: settings}}),
+        extraction=config.extraction.model_copy(
+            update={"teachers": {teacher: settings}, "together": ()}
+        ),
         slides=slides,
         facts=facts,
     )

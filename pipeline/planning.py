@@ -12,6 +12,7 @@ from pipeline.cohort.labels import check_labels
 from pipeline.cohort.sheet import SlideRow, chunk_digest, file_identity, identities, slide_rows
 from pipeline.config import Config, TeacherConfig
 from pipeline.encoders import registry
+from pipeline.extraction.locate import check_some_exist, expected_files
 from pipeline.ledger import chunk_of
 from pipeline.provenance import digest
 
@@ -40,10 +41,10 @@ class CohortPlan:
 
     def import_digest(self, teacher: str, chunk: int) -> str:
         """Digest of a teacher's imported files for a chunk's slides."""
-        facts = self.teachers[teacher]
-        names = [facts.pattern.format(slide_id=row.slide_id) for row in self.members[chunk]]
-        folder = Path(facts.path or ".")
-        return digest(sorted([name, file_identity(folder / name)] for name in names))
+        slides = {row.slide_id: row.case_id for row in self.members[chunk]}
+        files = expected_files(teacher, self.teachers[teacher], slides)
+        found = {s: path and [path.name, file_identity(path)] for s, path in files.items()}
+        return digest(found)
 
 
 def cohort_plan(config: Config, base: Path) -> CohortPlan:
@@ -51,12 +52,17 @@ def cohort_plan(config: Config, base: Path) -> CohortPlan:
 
     Raises:
         SheetError: the sheet or a label cannot be used; all findings in one message.
-        ConfigError: a teacher is not in the registry.
+        ConfigError: a teacher is not in the registry, may not be used as configured, or is
+            imported and has no file for any slide.
     """
     for name, facts in config.extraction.teachers.items():
         if facts.source == "registry":
-            registry.resolve(facts.model or name)
+            registry.check(name, facts)
     rows = slide_rows(config.cohort, base)
+    slides = {row.slide_id: row.case_id for row in rows}
+    for name, facts in config.extraction.teachers.items():
+        if facts.source == "import":
+            check_some_exist(name, facts, expected_files(name, facts, slides))
     check_labels(rows, config.tasks, folds=config.folds.k)
     known = identities(config.cohort, rows)
     chunks = config.cohort.chunks
