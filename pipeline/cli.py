@@ -102,6 +102,14 @@ def tiling(
     stage.run(cfg=job.tiling, code=code, root=root, chunk=chunk, out=out, workers=workers)
 
 
+@app.command("tiling-overview")
+def tiling_overview(root: Root) -> None:
+    """Write a table and a contact sheet of all tiled slides, the failed ones included."""
+    from pipeline.tiling import overview
+
+    overview.run(root=root, manifests=_manifests(root, "tiles"))
+
+
 @app.command()
 def extraction(
     cfg: Cfg,
@@ -112,19 +120,19 @@ def extraction(
     workers: Workers = 1,
     device: Device = "auto",
 ) -> None:
-    """Run one teacher over a chunk's tiles, or take in features that another tool made."""
+    """Run teachers over a chunk's tiles, or take in features that another tool made."""
     job = jobs.read(jobs.ExtractionJob, cfg)
-    (teacher,) = job.extraction.teachers
-    if job.extraction.teachers[teacher].source == "import":
+    teachers = list(job.extraction.teachers)
+    if job.extraction.teachers[teachers[0]].source == "import":
         from pipeline.extraction import imports
 
-        imports.run(cfg=job.extraction, teacher=teacher, root=root, chunk=chunk, out=out)
+        imports.run(cfg=job.extraction, teacher=teachers[0], root=root, chunk=chunk, out=out)
         return
     from pipeline.extraction import stage
 
     stage.run(
         cfg=job.extraction,
-        teacher=teacher,
+        teachers=teachers,
         code=code,
         root=root,
         chunk=chunk,
@@ -137,16 +145,14 @@ def extraction(
 @app.command()
 def mapping(cfg: Cfg, root: Root) -> None:
     """Join the manifests: case -> teacher -> feature files, coverage, ledger, flow."""
-    from pipeline.artifacts import read_table
     from pipeline.mapping import stage
 
     job = jobs.read(jobs.MappingJob, cfg)
-    chunks = sorted(read_table(root / "slides.parquet")["chunk"].unique())
     stage.run(
         cfg=job.mapping,
         teachers=job.teachers,
-        tiling=[root / f"tiles/manifest/{c}.json" for c in chunks if job.tiled],
-        features=[root / f"features/{t}/manifest/{c}.json" for t in job.teachers for c in chunks],
+        tiling=_manifests(root, "tiles") if job.tiled else [],
+        features=[m for f in job.manifests for m in _manifests(root, f"features/{f}")],
         root=root,
     )
 
@@ -209,6 +215,47 @@ def report(cfg: Cfg, root: Root) -> None:
     stage.run(config=job.config, root=root)
 
 
+@teachers_app.callback()
+def teachers_list(
+    context: typer.Context,
+    weights_dir: Annotated[
+        str | None, typer.Option(help="Folder of local weights, one subfolder per teacher.")
+    ] = None,
+) -> None:
+    """List the known teachers: dimension, parameters, input, licence, gate, ready here or not."""
+    if context.invoked_subcommand is not None:
+        return
+    from pipeline.encoders import teachers
+
+    typer.echo(teachers.table(teachers.list_teachers(weights_dir)))
+
+
+@teachers_app.command("check")
+def teachers_check(
+    name: Annotated[str, typer.Argument(help="A teacher of the config, or of the registry.")],
+    config: Annotated[Path | None, typer.Option(help="Take its settings from this config.")] = None,
+    acknowledge_licence: Annotated[
+        bool, typer.Option(help="The licence's restriction on derived models is known.")
+    ] = False,
+) -> None:
+    """Do everything short of reading slides: licence, token, weights, hash, keys, shapes."""
+    from pipeline.config import TeacherConfig, load
+    from pipeline.encoders import teachers
+
+    settings = TeacherConfig(acknowledge_licence=acknowledge_licence)
+    weights_dir = None
+    if config is not None:
+        extraction = load(config).extraction
+        weights_dir = extraction.weights_dir
+        settings = extraction.teachers.get(name, settings)
+    passed = True
+    for step in teachers.check_teacher(name, settings, weights_dir):
+        mark = {True: "ok", False: "FAILED", None: "-"}[step.ok]
+        typer.echo(f"{mark:>6}  {step.name}: {step.detail}")
+        passed = passed and step.ok is not False
+    raise typer.Exit(0 if passed else 1)
+
+
 @app.command()
 def plan(
     config: ConfigFile = Path("config/config.yaml"),
@@ -239,6 +286,14 @@ def schema() -> None:
     from pipeline.config import Config
 
     typer.echo(json.dumps(Config.model_json_schema(), indent=2))
+
+
+def _manifests(root: Path, folder: str) -> list[Path]:
+    """The manifests of the chunks that the cohort has now; older ones may lie beside them."""
+    from pipeline.artifacts import read_table
+
+    chunks = sorted(read_table(root / "slides.parquet")["chunk"].unique())
+    return [root / folder / "manifest" / f"{chunk}.json" for chunk in chunks]
 
 
 def main() -> None:

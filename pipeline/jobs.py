@@ -52,6 +52,7 @@ class ExtractionJob(Section):
 class MappingJob(Section):
     mapping: MappingConfig
     teachers: list[str]
+    manifests: list[str]
     tiled: bool
 
 
@@ -91,30 +92,33 @@ def tiling(config: Config, slides: str) -> TilingJob:
     return TilingJob(tiling=config.tiling, slides=slides)
 
 
-def extraction(config: Config, teacher: str, slides: str) -> ExtractionJob:
-    """One teacher of one chunk.
+def extraction(config: Config, teachers: str, slides: str) -> ExtractionJob:
+    """One teacher, or several that share one decoding (`a+b`), of one chunk.
 
-    `slides` as in `tiling`, or the digest of the imported files. The teacher's row of the registry
+    `slides` as in `tiling`, or the digest of the imported files. A teacher's row of the registry
     goes along as `facts`, so that a corrected row makes its own teacher stale and no other.
     """
-    settings = config.extraction.teachers[teacher]
-    facts: dict[str, Any] = {}
-    if settings.source == "registry":
-        facts = dataclasses.asdict(registry.resolve(settings.model or teacher))
-    return ExtractionJob(
-        extraction=config.extraction.model_copy(
-            update={"teachers": {teacher: settings}, "together": ()}
-        ),
-        slides=slides,
-        facts=facts,
-    )
+    named = {name: config.extraction.teachers[name] for name in teachers.split("+")}
+    facts = {
+        name: dataclasses.asdict(registry.resolve(settings.model or name))
+        for name, settings in named.items()
+        if settings.source == "registry"
+    }
+    alone = config.extraction.model_copy(update={"teachers": named, "together": ()})
+    return ExtractionJob(extraction=alone, slides=slides, facts=facts)
 
 
 def mapping(config: Config) -> MappingJob:
-    """`tiled`: some teacher runs on tiles, so there are tiling manifests to read."""
+    """`manifests`: folders of `features/` whose manifests say what became of the slides.
+
+    `tiled`: some teacher runs on tiles, so there are tiling manifests to read.
+    """
     teachers = config.extraction.teachers
-    tiled = any(facts.source != "import" for facts in teachers.values())
-    return MappingJob(mapping=config.mapping, teachers=list(teachers), tiled=tiled)
+    run = ["+".join(group) for group in config.extraction.groups()]
+    imported = [name for name, facts in teachers.items() if facts.source == "import"]
+    return MappingJob(
+        mapping=config.mapping, teachers=list(teachers), manifests=run + imported, tiled=bool(run)
+    )
 
 
 def folds(config: Config, task: str) -> FoldsJob:

@@ -62,7 +62,8 @@ def write_manifest(
     path: str | Path, stage: str, fingerprint: str, records: Iterable[Record]
 ) -> None:
     """Write a chunk's manifest: canonical, sorted by slide, without times or machine names."""
-    rows = sorted((dataclasses.asdict(r) for r in records), key=lambda row: row["slide_id"])
+    found = (dataclasses.asdict(record) for record in records)
+    rows = sorted(found, key=lambda row: (row["slide_id"], row["stage"]))
     write_json(path, {"stage": stage, "fingerprint": fingerprint, "slides": rows})
 
 

@@ -61,7 +61,7 @@ def check_labels(
         if len(shown) > MAX_SHOWN:
             shown[MAX_SHOWN:] = [f"task `{name}`: … and {len(shown) - MAX_SHOWN} more"]
         problems += shown
-    report("labels", problems)
+    report("labels of the sheet", problems)
 
 
 def case_labels(rows: Sequence[SlideRow], columns: Sequence[str]) -> list[CaseLabels]:
@@ -125,7 +125,7 @@ def _conflicting(rows: Sequence[SlideRow], columns: Sequence[str]) -> list[str]:
 def _canonical(text: str) -> str:
     """Numbers compare as numbers: 12 and 12.0 are no conflict."""
     value = number(text)
-    return text if value is None else repr(value)
+    return text if value is None else repr(value).removesuffix(".0")
 
 
 def _at(case: CaseLabels, column: str) -> str:
@@ -186,7 +186,7 @@ def _too_few(cases: Sequence[CaseLabels], task: Any, folds: int | None) -> list[
     if len(cases) < max(k, 2):
         return [
             f"{len(cases)} case(s) with a label; {f'{folds} folds need' if folds else 'it needs'} "
-            f"at least {max(k, 2)}: label more cases or lower folds.k"
+            f"at least {max(k, 2)}; label more cases or lower folds.k"
         ]
     if task.type == "survival":
         events = sum(number(c.values[task.event]) == 1 for c in cases)

@@ -113,6 +113,8 @@ def encode(encoder: Encoder, tiles: Tensor) -> dict[str, Tensor]:
         level to float16 (B, dimension) on the same device.
     """
     images = prepare(tiles, encoder.transform)
+    if encoder.taps.prefix is None:
+        images = images.contiguous(memory_format=torch.channels_last)
     half = encoder.precision != "fp32"
     with torch.autocast(encoder.device.type, DTYPES[encoder.precision], enabled=half):
         features = forward_levels(encoder.module, images, encoder.taps, encoder.levels)

@@ -130,6 +130,8 @@ class JpegSource:
 
     def peek(self, index: int, out: np.ndarray) -> bool:
         """Read one tile into `out[0]` without counting it as read; True if it is broken."""
+        if self._reaches_out(index):
+            out[0] = 255
         for cell in self._touched(index):
             pixels = self._decode(cell)
             if isinstance(pixels, SlideError):

@@ -24,26 +24,26 @@ from pipeline.provenance import digest
 def run(
     *,
     cfg: ExtractionConfig,
-    teacher: str | Sequence[str],
+    teachers: Sequence[str],
     code: str,
     root: Path,
     chunk: int,
-    out: Path | Sequence[Path],
+    out: Path,
     workers: int,
     device: str = "auto",
 ) -> None:
-    """Make the feature files of a chunk, and one manifest per teacher.
+    """Make the feature files of a chunk, and their manifest.
 
     Slides that are finished are recognised by their own file and left alone. A slide that tiling
     found empty or could not read keeps that status here.
 
     Args:
         cfg: the extraction section.
-        teacher: a key of `cfg.teachers`, or several that share one decoding of the slides.
+        teachers: keys of `cfg.teachers`; several share one decoding of the slides.
         code: fingerprint of the code.
         root: the cohort's results folder.
         chunk: which slides.
-        out: the manifest to write, one per teacher in the same order.
+        out: the manifest to write; it holds the records of all these teachers.
         workers: threads to use; 0 for all that this process may use.
         device: auto (all GPUs, else the CPU), cpu, cuda, cuda:1, or several with commas.
 
@@ -51,8 +51,6 @@ def run(
         ConfigError: a teacher cannot be built.
         ArtifactError: tiles or weights are missing or damaged.
     """
-    teachers = [teacher] if isinstance(teacher, str) else list(teacher)
-    outs = [out] if isinstance(out, Path) else list(out)
     workers = workers or cpu_budget()
     slides = read_table(root / "slides.parquet")
     here = slides[slides["chunk"] == chunk]
@@ -83,9 +81,8 @@ def run(
 
     if jobs:
         records |= _extract(cfg, teachers, jobs, workers, device, chunk)
-    for name, target in zip(teachers, outs, strict=True):
-        mine = [_relative(r, root) for (_, t), r in records.items() if t == name]
-        ledger.write_manifest(target, f"extraction/{name}", prints[name], mine)
+    found = [_relative(record, root) for record in records.values()]
+    ledger.write_manifest(out, f"extraction/{'+'.join(teachers)}", digest(prints), found)
 
 
 def output(root: Path, teacher: str, slide_id: str) -> Path:

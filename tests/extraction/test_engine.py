@@ -136,7 +136,9 @@ def test_channel_hands_over_in_order_and_bounded() -> None:
 
     thread = threading.Thread(target=produce)
     thread.start()
-    time.sleep(0.2)
+    while len(sent) < 2:
+        time.sleep(0.01)
+    time.sleep(0.05)
     assert len(sent) == 2  # the third waits
     assert list(channel) == list(range(10))
     thread.join()

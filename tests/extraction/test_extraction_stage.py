@@ -25,7 +25,7 @@ def _run(
 ) -> dict[str, ledger.Record]:
     out = root / "features" / teacher / "manifest" / "0.json"
     stage.run(
-        cfg=cfg, teacher=teacher, code=code, root=root, chunk=0, out=out, workers=1, device="cpu"
+        cfg=cfg, teachers=[teacher], code=code, root=root, chunk=0, out=out, workers=1, device="cpu"
     )
     return {r.slide_id: r for r in ledger.read_manifest(out)}
 
@@ -261,19 +261,19 @@ def test_together_equals_one_by_one(slide: Path, tmp_path: Path, cohort: Cohort)
         path.unlink()
     (root / "features/vit/b.h5").unlink()
     kept = (root / "features/tiny/b.h5").stat().st_mtime_ns
-    outs = [root / f"features/{t}/manifest/0.json" for t in ("tiny", "vit")]
-    before = [out.read_bytes() for out in outs]
+    alone_manifests = [root / f"features/{t}/manifest/0.json" for t in ("tiny", "vit")]
+    out = root / "features/tiny+vit/manifest/0.json"
     stage.run(
         cfg=cfg,
-        teacher=["tiny", "vit"],
+        teachers=["tiny", "vit"],
         code="c",
         root=root,
         chunk=0,
-        out=outs,
+        out=out,
         workers=1,
         device="cpu",
     )
-    assert [out.read_bytes() for out in outs] == before
+    assert ledger.read_manifest(out) == ledger.read_manifests(alone_manifests)
     assert (root / "features/tiny/b.h5").stat().st_mtime_ns == kept
     for teacher, values in alone.items():
         again = read_level(open_features(root / f"features/{teacher}/a.h5"), "mid")

@@ -23,11 +23,10 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 CHUNKS = COHORT.chunks
-TEACHERS = list(CONFIG.extraction.teachers)
-IMPORTED = [
-    t for t, facts in CONFIG.extraction.teachers.items() if facts.source == "import"
-]
-ENCODERS = [t for t in TEACHERS if t not in IMPORTED]
+TEACHERS = CONFIG.extraction.teachers
+IMPORTED = [t for t, facts in TEACHERS.items() if facts.source == "import"]
+# `a+b` are teachers that share one decoding of the slides.
+ENCODERS = ["+".join(group) for group in CONFIG.extraction.groups()]
 MODELS = list(CONFIG.model_specs())
 
 

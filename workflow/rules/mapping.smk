@@ -6,7 +6,7 @@ rule mapping:
         ),
         features=collect(
             "<results>/features/{teacher}/manifest/{chunk}.json",
-            teacher=TEACHERS,
+            teacher=ENCODERS + IMPORTED,
             chunk=CHUNKS,
         ),
     output:

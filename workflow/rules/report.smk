@@ -2,6 +2,7 @@ rule report:
     input:
         cohort="<results>/cohort.json",
         flow="<results>/cohort_flow.json",
+        slides="<results>/tiles/overview.csv" if ENCODERS else [],
         evaluations=collect(
             "<results>/evaluation/{task}/evaluation.json", task=CONFIG.tasks
         ),

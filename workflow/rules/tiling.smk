@@ -21,3 +21,34 @@ rule tiling:
         "python -m pipeline tiling --cfg {params.cfg:q} --code {params.code}"
         " --root $(dirname {input.slides:q}) --chunk {wildcards.chunk} --out {output.manifest:q}"
         " --workers {threads} > {log:q} 2>&1"
+
+
+rule tiling_overview:
+    input:
+        slides=ancient("<results>/slides.parquet"),
+        manifests=collect("<results>/tiles/manifest/{chunk}.json", chunk=CHUNKS),
+    output:
+        table=report(
+            "<results>/tiles/overview.csv",
+            caption="../report/slides.rst",
+            category="Slides",
+            labels={"table": "area, tiles, scale, stain, blur and pen per slide"},
+        ),
+        picture=report(
+            "<results>/tiles/contact_sheet.jpg",
+            caption="../report/slides.rst",
+            category="Slides",
+            labels={"table": "contact sheet"},
+        ),
+    log:
+        "<logs>/tiling_overview.log",
+    benchmark:
+        "<benchmarks>/tiling_overview.tsv"
+    localrule: True
+    conda:
+        "../envs/shazam.yaml"
+    params:
+        code=provenance.code_fingerprint("pipeline.tiling.overview"),
+    shell:
+        "python -m pipeline tiling-overview --root $(dirname {input.slides:q})"
+        " > {log:q} 2>&1"
