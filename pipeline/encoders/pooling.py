@@ -8,25 +8,25 @@ from torch import Tensor
 TOKEN_POOLINGS = ("cls", "mean", "cls_mean")
 
 
-def pool_tokens(tokens: Tensor, pooling: str, prefix: int) -> Tensor:
+def pool_tokens(prefix: Tensor, patches: Tensor, pooling: str) -> Tensor:
     """One vector from the tokens of a vision transformer.
 
     Args:
-        tokens: (B, T, C): class token, registers, then patches.
+        prefix: (B, P, C): the class token, then registers, which are never pooled (Virchow2,
+            H0-mini: P is 5).
+        patches: (B, T, C): the patch tokens.
         pooling: `cls`; `mean` of the patch tokens; or `cls_mean`, both side by side (Virchow,
-            model card). Registers are never pooled (Virchow2, H0-mini: `prefix` is 5).
-        prefix: how many tokens stand before the patches.
+            model card).
 
     Returns:
         (B, C), or (B, 2C) with `cls_mean`.
     """
     if pooling == "cls":
-        return tokens[:, 0]
-    mean = tokens[:, prefix:].mean(dim=1)
+        return prefix[:, 0]
     if pooling == "mean":
-        return mean
+        return patches.mean(dim=1)
     if pooling == "cls_mean":
-        return torch.cat([tokens[:, 0], mean], dim=-1)
+        return torch.cat([prefix[:, 0], patches.mean(dim=1)], dim=-1)
     raise ValueError(f"pooling `{pooling}` is not one of {TOKEN_POOLINGS}")
 
 

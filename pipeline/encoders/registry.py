@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 PATH = Path(__file__).with_name("registry.yaml")
 
+# What a model's weights file may be called.
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+
 Loader = Literal["timm", "package"]
 Pooling = Literal["cls", "cls_mean", "mean", "proj", "model"]
 

@@ -12,7 +12,6 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.encoders.pooling import TOKEN_POOLINGS, pool_map, pool_tokens
@@ -109,7 +108,7 @@ def forward_levels(
             stop_early=False,
         )
         pooled = {
-            index: _pool_inner(torch.cat([prefix, patches], dim=1), network, taps)
+            index: pool_tokens(prefix, patches, _inner_pooling(network, taps))
             for index, (patches, prefix) in zip(indices, inner, strict=True)
         }
     else:
@@ -129,15 +128,15 @@ def _pool_output(network: Any, features: Tensor, taps: Taps) -> Tensor:
         return network.forward_head(features)
     if taps.prefix is None and features.ndim == 4:
         return pool_map(features)
-    return pool_tokens(features, taps.pooling, taps.prefix or 0)
+    prefix = taps.prefix or 0
+    return pool_tokens(features[:, :prefix], features[:, prefix:], taps.pooling)
 
 
-def _pool_inner(tokens: Tensor, network: Any, taps: Taps) -> Tensor:
-    """Pool inner tokens like the output; a head that is no simple pooling has its own kind."""
-    pooling = taps.pooling
-    if pooling not in TOKEN_POOLINGS:
-        pooling = "cls" if getattr(network, "global_pool", "") == "token" else "mean"
-    return pool_tokens(tokens, pooling, taps.prefix or 0)
+def _inner_pooling(network: Any, taps: Taps) -> str:
+    """Inner tokens are pooled like the output; where a head does that, like its input."""
+    if taps.pooling in TOKEN_POOLINGS:
+        return taps.pooling
+    return "cls" if getattr(network, "global_pool", "") == "token" else "mean"
 
 
 def _entries(module: Any) -> Sequence[Any]:

@@ -14,11 +14,8 @@ from typing import Any
 
 from pipeline.config import TeacherConfig
 from pipeline.encoders import registry
-from pipeline.encoders.registry import Model
+from pipeline.encoders.registry import HUB_FILES, WEIGHT_SUFFIXES, Model
 from pipeline.errors import UserError
-
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +100,7 @@ def readiness(row: Model, weights_dir: str | None) -> str:
     """Where a model's weights are on this machine, or what it lacks. Asks nobody outside."""
     if weights_dir:
         folder = Path(weights_dir).expanduser() / row.name
-        if folder.is_dir() and any(p.suffix in SUFFIXES for p in folder.iterdir()):
+        if folder.is_dir() and any(p.suffix in WEIGHT_SUFFIXES for p in folder.iterdir()):
             return "weights_dir"
     if row.loader == "package":
         return "needs its authors' package"

@@ -18,11 +18,9 @@ from torch import nn
 
 from pipeline.config import TeacherConfig
 from pipeline.encoders.layouts import convert
-from pipeline.encoders.registry import Model
+from pipeline.encoders.registry import HUB_FILES, WEIGHT_SUFFIXES, Model
 from pipeline.errors import ArtifactError, ConfigError
 
-SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 ENDS = 1 << 20  # bytes at each end of a local file that identify it
 
 
@@ -98,12 +96,12 @@ def local_file(name: str, row: Model | None, weights_dir: str | None) -> Path:
     if not folder.is_dir():
         raise ConfigError(
             f"extraction.teachers.{name}: no folder {folder}; put the teacher's weights file there "
-            f"({', '.join(SUFFIXES)})"
+            f"({', '.join(WEIGHT_SUFFIXES)})"
         )
     for wanted in ([row.file] if row and row.file else []) + list(HUB_FILES):
         if (folder / Path(wanted).name).is_file():
             return folder / Path(wanted).name
-    files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES)
+    files = sorted(p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES)
     if len(files) != 1:
         raise ConfigError(
             f"extraction.teachers.{name}: {folder} has {len(files)} weights files "

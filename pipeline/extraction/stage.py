@@ -81,7 +81,7 @@ def run(
 
     if jobs:
         records |= _extract(cfg, teachers, jobs, workers, device, chunk)
-    found = [_relative(record, root) for record in records.values()]
+    found = [_relative(record, root) for _, record in sorted(records.items())]
     ledger.write_manifest(out, f"extraction/{'+'.join(teachers)}", digest(prints), found)
 
 
