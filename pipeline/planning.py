@@ -9,12 +9,13 @@ import dataclasses
 from pathlib import Path
 
 from pipeline.cohort.labels import check_labels
-from pipeline.cohort.sheet import SlideRow, chunk_digest, file_identity, identities, slide_rows
+from pipeline.cohort.sheet import SlideRow, chunk_digest, identities, slide_rows
 from pipeline.config import Config, TeacherConfig
 from pipeline.encoders import registry
 from pipeline.extraction.locate import check_some_exist, expected_files
 from pipeline.ledger import chunk_of
 from pipeline.provenance import digest
+from pipeline.slides.identity import file_identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +60,11 @@ def cohort_plan(config: Config, base: Path) -> CohortPlan:
         if facts.source == "registry":
             registry.check(name, facts)
     rows = slide_rows(config.cohort, base)
+    check_labels(rows, config.tasks, folds=config.folds.k)
     slides = {row.slide_id: row.case_id for row in rows}
     for name, facts in config.extraction.teachers.items():
         if facts.source == "import":
             check_some_exist(name, facts, expected_files(name, facts, slides))
-    check_labels(rows, config.tasks, folds=config.folds.k)
     known = identities(config.cohort, rows)
     chunks = config.cohort.chunks
     members: dict[int, list[SlideRow]] = {}

@@ -119,3 +119,10 @@ def test_every_key_of_the_schema_stands_in_the_default_config() -> None:
         model = Config.model_fields[section].annotation
         for key in getattr(model, "model_fields", {}):
             assert key in data[section], f"config.yaml lacks {section}.{key}"
+
+
+def test_every_key_stands_in_the_readme() -> None:
+    readme = (REPOSITORY / "config" / "README.md").read_text()
+    for name, definition in Config.model_json_schema()["$defs"].items():
+        for key in definition.get("properties", {}):
+            assert f"`{key}`" in readme or f".{key}`" in readme, f"README lacks {name}.{key}"
