@@ -124,5 +124,7 @@ def test_every_key_of_the_schema_stands_in_the_default_config() -> None:
 def test_every_key_stands_in_the_readme() -> None:
     readme = (REPOSITORY / "config" / "README.md").read_text()
     for name, definition in Config.model_json_schema()["$defs"].items():
-        for key in definition.get("properties", {}):
+        for key, facts in definition.get("properties", {}).items():
+            if "$ref" in facts:  # a section, whose own keys are listed
+                continue
             assert f"`{key}`" in readme or f".{key}`" in readme, f"README lacks {name}.{key}"
