@@ -143,6 +143,22 @@ def extraction(
 
 
 @app.command()
+def export(
+    root: Root,
+    teacher: Annotated[str, typer.Option(help="The teacher whose features to write.")],
+    tool: Annotated[str, typer.Option(help="clam, trident or stamp.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to.")],
+) -> None:
+    """Write a teacher's features as CLAM, TRIDENT or STAMP read them."""
+    from pipeline.extraction import exports
+
+    if tool not in ("clam", "trident", "stamp"):
+        raise UserError(f"--tool {tool}: known are clam, trident and stamp")
+    made = exports.run(root=root, teacher=teacher, tool=tool, out=out)  # type: ignore[arg-type]
+    typer.echo(f"{len(made)} files in {out}")
+
+
+@app.command()
 def mapping(cfg: Cfg, root: Root) -> None:
     """Join the manifests: case -> teacher -> feature files, coverage, ledger, flow."""
     from pipeline.mapping import stage
