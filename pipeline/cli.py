@@ -35,29 +35,24 @@ Root = Annotated[Path, typer.Option(help="The cohort's results folder, results/<
 Workers = Annotated[int, typer.Option(min=1, help="Processes or threads that may work at once.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")]
 ChunkNumber = Annotated[int, typer.Option(min=0, help="The hash bucket of slides to work on.")]
-Out = Annotated[Path, typer.Option(help="The manifest to write.")]
+Out = Annotated[Path, typer.Option(help="The manifest or table to write.")]
+Base = Annotated[Path, typer.Option(help="Folder that the config's relative paths start from.")]
 ConfigFile = Annotated[Path, typer.Option(help="The config file.")]
 
 
-@cohort_app.command("synthesise")
-def cohort_synthesise(
-    cfg: Cfg,
-    sheet: Annotated[Path, typer.Option(help="The slide sheet to write, beside the slides.")],
-    workers: Workers = 1,
+@cohort_app.command("chunk")
+def cohort_chunk(
+    cfg: Cfg, chunk: ChunkNumber, out: Out, workers: Workers = 1, base: Base = Path()
 ) -> None:
-    """Draw the embedded cohort's slides, with a sheet and a truth table beside them."""
-    from pipeline.cohort import synthetic
+    """Write one chunk's slide table; slides of the embedded cohort are drawn first."""
+    from pipeline.cohort import stage
 
-    job = jobs.read(jobs.SynthesisJob, cfg)
-    synthetic.generate(cfg=job.cohort, sheet=sheet, workers=workers)
+    job = jobs.read(jobs.ChunkJob, cfg)
+    stage.run_chunk(cfg=job.cohort, chunk=chunk, base=base, out=out, workers=workers)
 
 
 @cohort_app.command("check")
-def cohort_check(
-    cfg: Cfg,
-    root: Root,
-    base: Annotated[Path, typer.Option(help="Folder that relative paths start from.")] = Path(),
-) -> None:
+def cohort_check(cfg: Cfg, root: Root, base: Base = Path()) -> None:
     """Check the sheet and its labels, and write slides.parquet and cohort.json."""
     from pipeline.cohort import stage
 

@@ -29,8 +29,9 @@ from pipeline.encoders import registry
 from pipeline.errors import ConfigError
 
 
-class SynthesisJob(Section):
+class ChunkJob(Section):
     cohort: CohortConfig
+    slides: str
 
 
 class CohortJob(Section):
@@ -78,9 +79,14 @@ class ReportJob(Section):
     config: Config
 
 
-def synthesis(config: Config) -> SynthesisJob:
-    kept = {"name", "source", "synthetic"}
-    return SynthesisJob(cohort=CohortConfig(**config.cohort.model_dump(include=kept)))
+def chunk(config: Config, slides: str, cases: int) -> ChunkJob:
+    """One chunk's slide table.
+
+    `slides` is the digest of its slides, with their paths. `cases` is how many cases of the
+    embedded cohort reach as far as this chunk's last one: more elsewhere make it no staler.
+    """
+    synthetic = config.cohort.synthetic.model_copy(update={"cases": cases})
+    return ChunkJob(cohort=config.cohort.model_copy(update={"synthetic": synthetic}), slides=slides)
 
 
 def cohort(config: Config) -> CohortJob:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from pipeline.cohort import synthetic
 from pipeline.cohort.labels import check_labels
 from pipeline.cohort.sheet import SlideRow, chunk_digest, identities, slide_rows
-from pipeline.config import Config, TeacherConfig
+from pipeline.config import Config, SyntheticConfig, TeacherConfig
 from pipeline.encoders import registry
 from pipeline.extraction.locate import check_some_exist, expected_files
 from pipeline.ledger import chunk_of
@@ -25,11 +26,13 @@ class CohortPlan:
     Attributes:
         members: chunk -> its slides; only chunks that have some.
         digests: chunk -> digest of what decides its tiles: ids, contents, overrides.
+        tables: chunk -> digest of its slide table, which knows where the files lie as well.
         teachers: as configured, for the digests of imported files.
     """
 
     members: dict[int, tuple[SlideRow, ...]]
     digests: dict[int, str]
+    tables: dict[int, str]
     teachers: dict[str, TeacherConfig]
 
     @property
@@ -39,6 +42,11 @@ class CohortPlan:
     @property
     def rows(self) -> list[SlideRow]:
         return sorted((r for part in self.members.values() for r in part), key=lambda r: r.slide_id)
+
+    def cases_until(self, chunk: int) -> int:
+        """Number of the last case of the embedded cohort that the chunk has a slide of."""
+        first = SyntheticConfig.model_fields["cases"].metadata[0].ge
+        return max(first, *(synthetic.case_number(r.case_id) for r in self.members[chunk]))
 
     def import_digest(self, teacher: str, chunk: int) -> str:
         """Digest of a teacher's imported files for a chunk's slides."""
@@ -70,8 +78,13 @@ def cohort_plan(config: Config, base: Path) -> CohortPlan:
     members: dict[int, list[SlideRow]] = {}
     for row in rows:
         members.setdefault(chunk_of(row.slide_id, chunks), []).append(row)
+    digests = {c: chunk_digest(part, known, c, chunks) for c, part in members.items()}
     return CohortPlan(
         members={chunk: tuple(part) for chunk, part in members.items()},
-        digests={c: chunk_digest(part, known, c, chunks) for c, part in members.items()},
+        digests=digests,
+        tables={
+            c: digest(digests[c], [[r.slide_id, r.path, r.site, r.mask] for r in part])
+            for c, part in members.items()
+        },
         teachers=config.extraction.teachers,
     )

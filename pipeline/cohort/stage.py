@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections import Counter
@@ -45,9 +46,36 @@ def run(*, cfg: CohortConfig, tasks: Mapping[str, TaskConfig], root: Path, base:
     check_labels(rows, tasks)
     if cfg.source == "synthetic":
         _require_drawn(rows)
+        synthetic.write_tables(cfg, synthetic.sheet_path(cfg, base))
     known = identities(cfg, rows)
     write_table(root / "slides.parquet", slide_table(rows, known, cfg.chunks, tasks), csv=True)
     write_json(root / "cohort.json", _facts(cfg, rows, known, tasks))
+
+
+def run_chunk(*, cfg: CohortConfig, chunk: int, base: Path, out: Path, workers: int) -> None:
+    """Write the slide table of one chunk; slides of the embedded cohort are drawn first.
+
+    It depends on nothing but the chunk's own slides, so that another slide elsewhere in the cohort
+    leaves it, and all that is made from it, untouched.
+
+    Args:
+        cfg: the cohort section.
+        chunk: the hash bucket.
+        base: folder that relative paths of the config start from.
+        out: the Parquet file to write.
+        workers: processes that draw at once.
+    """
+    rows = [r for r in slide_rows(cfg, base) if chunk_of(r.slide_id, cfg.chunks) == chunk]
+    if cfg.source == "synthetic":
+        sheet = synthetic.sheet_path(cfg, base)
+        synthetic.generate(cfg=cfg, sheet=sheet, workers=workers, chunk=chunk)
+    known = identities(cfg, rows)
+    write_table(out, slide_table([_bare(r) for r in rows], known, cfg.chunks, {}))
+
+
+def _bare(row: SlideRow) -> SlideRow:
+    """Without labels: they decide nothing before the folds."""
+    return dataclasses.replace(row, labels={})
 
 
 def slide_table(
@@ -101,7 +129,7 @@ def _require_drawn(rows: Sequence[SlideRow]) -> None:
     if absent:
         raise ArtifactError(
             f"{len(absent)} slides of the embedded cohort are not drawn, e.g. {absent[0]}; run "
-            f"`python -m pipeline cohort synthesise`, or the whole workflow, from the same folder"
+            f"`python -m pipeline cohort chunk`, or the whole workflow, from the same folder"
         )
 
 

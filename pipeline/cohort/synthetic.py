@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.artifacts import atomic_path, write_text
 from pipeline.cohort.hidden import TUMOUR_RANGE, HiddenCase, hidden_cases
 from pipeline.cohort.sheet import SlideRow
+from pipeline.ledger import chunk_of
 from pipeline.provenance import code_fingerprint, digest
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _labels(case: HiddenCase) -> dict[str, str]:
 # --- drawing --------------------------------------------------------------------------------------
 
 
-def generate(*, cfg: CohortConfig, sheet: Path, workers: int) -> None:
+def generate(*, cfg: CohortConfig, sheet: Path, workers: int, chunk: int | None = None) -> None:
     """Draw the slides, then write `truth.csv` and last the sheet.
 
     A slide that stands there already and was drawn from the same plan is left as it is.
@@ -181,6 +182,7 @@ def generate(*, cfg: CohortConfig, sheet: Path, workers: int) -> None:
         cfg: the cohort section.
         sheet: the CSV to write; slides go to `slides/` beside it.
         workers: processes that draw at once.
+        chunk: draw the slides of this hash bucket only, and write no tables.
     """
     from tqdm import tqdm
 
@@ -188,7 +190,12 @@ def generate(*, cfg: CohortConfig, sheet: Path, workers: int) -> None:
     (folder / "slides").mkdir(parents=True, exist_ok=True)
     for left in (folder / "slides").glob(".*.tmp.svs"):  # of a run that was killed
         left.unlink()
-    todo = [s for s in slides(cfg.synthetic) if not is_drawn(folder, s)]
+    wanted = [
+        s
+        for s in slides(cfg.synthetic)
+        if chunk is None or chunk_of(s.slide_id, cfg.chunks) == chunk
+    ]
+    todo = [s for s in wanted if not is_drawn(folder, s)]
     with tqdm(total=len(todo), desc="drawing slides", unit="slide", disable=None) as bar:
         if workers <= 1 or len(todo) <= 1:
             for slide in todo:
@@ -200,7 +207,18 @@ def generate(*, cfg: CohortConfig, sheet: Path, workers: int) -> None:
             with ProcessPoolExecutor(min(workers, len(todo)), get_context("spawn")) as pool:
                 for _ in pool.map(draw, [folder] * len(todo), todo):
                     bar.update()
-    write_text(folder / "truth.csv", _truth_csv(cfg.synthetic))
+    if chunk is None:
+        write_tables(cfg, sheet)
+
+
+def case_number(case_id: str) -> int:
+    """Number of a case, from 1: cases are drawn in this order whatever their total."""
+    return int(case_id.rpartition("-")[2])
+
+
+def write_tables(cfg: CohortConfig, sheet: Path) -> None:
+    """Write `truth.csv` and the sheet, as a user would have them."""
+    write_text(sheet.parent / "truth.csv", _truth_csv(cfg.synthetic))
     write_text(sheet, _sheet_csv(cfg))
 
 

@@ -31,7 +31,7 @@ def run(*, cfg: ExtractionConfig, teacher: str, root: Path, chunk: int, out: Pat
     Args:
         cfg: the extraction section.
         teacher: a key of `cfg.teachers` with `source: import`.
-        root: the cohort's results folder, with `slides.parquet`.
+        root: the cohort's results folder, with `slides/<chunk>.parquet`.
         chunk: which slides.
         out: the manifest to write.
 
@@ -41,7 +41,7 @@ def run(*, cfg: ExtractionConfig, teacher: str, root: Path, chunk: int, out: Pat
     """
     spec = cfg.teachers[teacher]
     stage = f"extraction/{teacher}"
-    slides = read_table(root / "slides.parquet")
+    slides = read_table(root / "slides" / f"{chunk}.parquet")
     everything = {str(r.slide_id): str(r.case_id) for r in slides.itertuples()}
     paths = expected_files(teacher, spec, everything)
     check_some_exist(teacher, spec, paths)

@@ -52,7 +52,7 @@ def run(
         ArtifactError: tiles or weights are missing or damaged.
     """
     workers = workers or cpu_budget()
-    slides = read_table(root / "slides.parquet")
+    slides = read_table(root / "slides" / f"{chunk}.parquet")
     here = slides[slides["chunk"] == chunk]
     paths = {str(s): str(p) for s, p in zip(here["slide_id"], here["path"], strict=True)}
     tiled = {r.slide_id: r for r in ledger.read_manifest(root / f"tiles/manifest/{chunk}.json")}

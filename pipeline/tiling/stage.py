@@ -59,19 +59,19 @@ def run(*, cfg: TilingConfig, code: str, root: Path, chunk: int, out: Path, work
     Args:
         cfg: the tiling section.
         code: fingerprint of the stage's code.
-        root: results folder with `slides.parquet`.
+        root: results folder with `slides/<chunk>.parquet`.
         chunk: which hash bucket.
         out: the manifest.
         workers: processes.
 
     Raises:
-        ArtifactError: `slides.parquet` is missing or damaged.
+        ArtifactError: `slides/<chunk>.parquet` is missing or damaged.
         OSError: the results cannot be written.
     """
     from tqdm import tqdm
 
     folder = root / "tiles"
-    jobs = _jobs(root / "slides.parquet", chunk)
+    jobs = _jobs(root / "slides" / f"{chunk}.parquet", chunk)
     records: list[Record] = []
     todo: list[Job] = []
     for job in jobs:

@@ -102,7 +102,7 @@ def test_the_embedded_cohort(tmp_path: Path) -> None:
         "score": RegressionTask(type="regression", targets=["score"]),
     }
     root = tmp_path / "results" / "tiny"
-    with pytest.raises(ArtifactError, match="cohort synthesise"):
+    with pytest.raises(ArtifactError, match="cohort chunk"):
         stage.run(cfg=cfg, tasks=tasks, root=root, base=tmp_path)
     planned = synthetic.plan(cfg, tmp_path)
     for row in planned:  # the stage reads no pixels

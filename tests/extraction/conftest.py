@@ -30,7 +30,8 @@ def cohort(tmp_path: Path) -> Callable[..., Path]:
         rows = [
             {"slide_id": s, "case_id": s, "path": str(p), "chunk": 0} for s, p in everything.items()
         ]
-        pd.DataFrame(rows).to_parquet(root / "slides.parquet")
+        (root / "slides").mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).to_parquet(root / "slides" / "0.parquet")
         return root
 
     return make

@@ -58,9 +58,9 @@ def root(tmp_path: Path) -> Path:
 def _back(folder: Path, tmp_path: Path, pattern: str) -> ledger.Record:
     """Import a folder as a teacher."""
     root = tmp_path / "again"
-    root.mkdir()
+    (root / "slides").mkdir(parents=True)
     pd.DataFrame([{"slide_id": "a", "case_id": "a", "path": "", "chunk": 0}]).to_parquet(
-        root / "slides.parquet"
+        root / "slides" / "0.parquet"
     )
     teacher = {"source": "import", "path": str(folder), "pattern": pattern}
     cfg = ExtractionConfig.model_validate({"teachers": {"t": teacher}})

@@ -24,7 +24,9 @@ def _cohort(root: Path, slides: list[str], chunks: int = 1) -> None:
         {"slide_id": s, "case_id": f"case_{s}", "path": "", "chunk": ledger.chunk_of(s, chunks)}
         for s in slides
     ]
-    pd.DataFrame(rows).to_parquet(root / "slides.parquet")
+    (root / "slides").mkdir(parents=True, exist_ok=True)
+    for chunk, part in pd.DataFrame(rows).groupby("chunk"):
+        part.to_parquet(root / "slides" / f"{chunk}.parquet")
 
 
 def _features(path: Path, rows: int = 4, dim: int = 3, value: float = 1.0) -> None:

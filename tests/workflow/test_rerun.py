@@ -17,7 +17,7 @@ EXTRACTION = {t: {f"extraction[chunk={c},teacher={t}]" for c in (0, 1)} for t in
 TRAINING = {f"training[model={m},task=survival]" for m in MODELS}
 EVALUATION = {"evaluation[task=survival]", "report"}
 AFTER_FEATURES = {"mapping", "folds[task=survival]"} | TRAINING | EVALUATION
-AFTER_TILES = set().union(*EXTRACTION.values()) | AFTER_FEATURES
+AFTER_TILES = set().union(*EXTRACTION.values()) | AFTER_FEATURES | {"tiling_overview"}
 
 
 def changed(house: House, path: str, value: object) -> None:
@@ -95,7 +95,7 @@ def test_a_config_change_reruns_its_stage_and_what_follows(house: House, name: s
 
 CODE = {
     "slides": ("pipeline/slides/grid.py", TILING | AFTER_TILES),
-    "encoders": ("pipeline/encoders/taps.py", AFTER_TILES),
+    "encoders": ("pipeline/encoders/taps.py", AFTER_TILES - {"tiling_overview"}),
     "aggregators": ("pipeline/aggregators/abmil.py", TRAINING | EVALUATION),
     "evaluation": ("pipeline/evaluation/metrics.py", EVALUATION),
 }
@@ -121,7 +121,7 @@ def test_one_new_slide_reruns_its_chunk_and_computes_only_itself(house: House) -
     assert len(tiling) == 1, "a new slide touches one chunk"
     chunk = next(iter(tiling)).removeprefix("tiling[chunk=").removesuffix("]")
     assert planned == (
-        {"cohort_synthesise", "cohort", f"tiling[chunk={chunk}]"}
+        {"cohort", f"cohort_chunk[chunk={chunk}]", f"tiling[chunk={chunk}]", "tiling_overview"}
         | {f"extraction[chunk={chunk},teacher={t}]" for t in TEACHERS}
         | AFTER_FEATURES
     )
@@ -152,9 +152,10 @@ def test_a_damaged_feature_file_is_made_again(house: House) -> None:
     victim = sorted((results / "features" / "resnet10t").glob("*.h5"))[0]
     whole = victim.stat().st_size
     victim.write_bytes(victim.read_bytes()[: whole // 2])
-    for manifest in (results / "features" / "resnet10t" / "manifest").glob("*.json"):
+    manifests = list((results / "features" / "resnet10t" / "manifest").glob("*.json"))
+    for manifest in manifests:
         manifest.unlink()
-    house.run("--cores", "2", "--until", "extraction")
+    house.run("--cores", "2", *(str(m.relative_to(house.path)) for m in manifests))
     assert victim.stat().st_size == whole
 
 

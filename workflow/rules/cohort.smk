@@ -1,30 +1,26 @@
-if CONFIG.cohort.source == "synthetic":
-
-    rule cohort_synthesise:
-        output:
-            sheet="<resources>/slides.csv",
-        log:
-            "<logs>/cohort_synthesise.log",
-        benchmark:
-            "<benchmarks>/cohort_synthesise.tsv"
-        conda:
-            "../envs/shazam.yaml"
-        threads: 8
-        params:
-            cfg=job(jobs.synthesis),
-            code=provenance.code_fingerprint("pipeline.cohort.synthetic"),
-        shell:
-            "python -m pipeline cohort synthesise --cfg {params.cfg:q} --sheet {output.sheet:q}"
-            " --workers {threads} > {log:q} 2>&1"
+rule cohort_chunk:
+    # No input: what is in the chunk, and in its files, is part of `cfg`. An edge from a table of
+    # the whole cohort would hide a changed `cfg` whenever that table is made again.
+    output:
+        slides="<results>/slides/{chunk}.parquet",
+    log:
+        "<logs>/cohort_chunk/{chunk}.log",
+    benchmark:
+        "<benchmarks>/cohort_chunk/{chunk}.tsv"
+    conda:
+        "../envs/shazam.yaml"
+    params:
+        cfg=chunk_job,
+        code=provenance.stage_code("cohort"),
+    shell:
+        "python -m pipeline cohort chunk --cfg {params.cfg:q} --chunk {wildcards.chunk}"
+        " --out {output.slides:q} --workers {threads} > {log:q} 2>&1"
 
 
 rule cohort:
     input:
-        sheet=(
-            "<resources>/slides.csv"
-            if CONFIG.cohort.source == "synthetic"
-            else CONFIG.cohort.sheet
-        ),
+        sheet=[] if CONFIG.cohort.source == "synthetic" else CONFIG.cohort.sheet,
+        chunks=collect("<results>/slides/{chunk}.parquet", chunk=CHUNKS),
     output:
         slides="<results>/slides.parquet",
         facts="<results>/cohort.json",

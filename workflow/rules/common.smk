@@ -37,6 +37,12 @@ def job(make, *names):
     ).canonical()
 
 
+def chunk_job(wildcards):
+    chunk = int(wildcards.chunk)
+    cases = COHORT.cases_until(chunk) if CONFIG.cohort.source == "synthetic" else 12
+    return jobs.chunk(CONFIG, COHORT.tables[chunk], cases).canonical()
+
+
 def tiling_job(wildcards):
     return jobs.tiling(CONFIG, COHORT.digests[int(wildcards.chunk)]).canonical()
 

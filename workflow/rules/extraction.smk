@@ -2,7 +2,7 @@ if ENCODERS:
 
     rule extraction:
         input:
-            slides=ancient("<results>/slides.parquet"),
+            slides="<results>/slides/{chunk}.parquet",
             tiles="<results>/tiles/manifest/{chunk}.json",
         output:
             manifest="<results>/features/{teacher}/manifest/{chunk}.json",
@@ -22,7 +22,7 @@ if ENCODERS:
             code=provenance.stage_code("extraction"),
         shell:
             "python -m pipeline extraction --cfg {params.cfg:q} --code {params.code}"
-            " --root $(dirname {input.slides:q}) --chunk {wildcards.chunk}"
+            " --root $(dirname $(dirname {input.slides:q})) --chunk {wildcards.chunk}"
             " --out {output.manifest:q} --workers {threads} > {log:q} 2>&1"
 
 
@@ -30,7 +30,7 @@ if IMPORTED:
 
     rule extraction_import:
         input:
-            slides=ancient("<results>/slides.parquet"),
+            slides="<results>/slides/{chunk}.parquet",
         output:
             manifest="<results>/features/{teacher}/manifest/{chunk}.json",
         log:
@@ -48,5 +48,5 @@ if IMPORTED:
             code=provenance.code_fingerprint("pipeline.extraction.imports"),
         shell:
             "python -m pipeline extraction --cfg {params.cfg:q} --code {params.code}"
-            " --root $(dirname {input.slides:q}) --chunk {wildcards.chunk}"
+            " --root $(dirname $(dirname {input.slides:q})) --chunk {wildcards.chunk}"
             " --out {output.manifest:q} > {log:q} 2>&1"

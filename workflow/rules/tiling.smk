@@ -1,8 +1,6 @@
 rule tiling:
     input:
-        # Which slides are in the chunk, and what is in their files, is part of `cfg`: one new slide
-        # must not touch the other chunks, though it changes this table.
-        slides=ancient("<results>/slides.parquet"),
+        slides="<results>/slides/{chunk}.parquet",
     output:
         manifest="<results>/tiles/manifest/{chunk}.json",
     log:
@@ -19,13 +17,13 @@ rule tiling:
         code=provenance.stage_code("tiling"),
     shell:
         "python -m pipeline tiling --cfg {params.cfg:q} --code {params.code}"
-        " --root $(dirname {input.slides:q}) --chunk {wildcards.chunk} --out {output.manifest:q}"
+        " --root $(dirname $(dirname {input.slides:q})) --chunk {wildcards.chunk} --out {output.manifest:q}"
         " --workers {threads} > {log:q} 2>&1"
 
 
 rule tiling_overview:
     input:
-        slides=ancient("<results>/slides.parquet"),
+        slides="<results>/slides.parquet",
         manifests=collect("<results>/tiles/manifest/{chunk}.json", chunk=CHUNKS),
     output:
         table=report(
