@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.cohort import synthetic
 from pipeline.cohort.labels import check_labels
 from pipeline.cohort.sheet import SlideRow, chunk_digest, identities, slide_rows
+from pipeline.cohort.stage import portable
 from pipeline.config import Config, SyntheticConfig, TeacherConfig
 from pipeline.encoders import registry
 from pipeline.extraction.locate import check_some_exist, expected_files
@@ -83,7 +84,13 @@ def cohort_plan(config: Config, base: Path) -> CohortPlan:
         members={chunk: tuple(part) for chunk, part in members.items()},
         digests=digests,
         tables={
-            c: digest(digests[c], [[r.slide_id, r.path, r.site, r.mask] for r in part])
+            c: digest(
+                digests[c],
+                [
+                    [r.slide_id, r.site, portable(r.path, base), portable(r.mask, base)]
+                    for r in part
+                ],
+            )
             for c, part in members.items()
         },
         teachers=config.extraction.teachers,

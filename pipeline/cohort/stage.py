@@ -70,12 +70,22 @@ def run_chunk(*, cfg: CohortConfig, chunk: int, base: Path, out: Path, workers: 
         sheet = synthetic.sheet_path(cfg, base)
         synthetic.generate(cfg=cfg, sheet=sheet, workers=workers, chunk=chunk)
     known = identities(cfg, rows)
-    write_table(out, slide_table([_bare(r) for r in rows], known, cfg.chunks, {}))
+    write_table(out, slide_table([bare(r, base) for r in rows], known, cfg.chunks, {}))
 
 
-def _bare(row: SlideRow) -> SlideRow:
-    """Without labels: they decide nothing before the folds."""
-    return dataclasses.replace(row, labels={})
+def bare(row: SlideRow, base: Path) -> SlideRow:
+    """What a chunk's table holds of a slide: no labels, which decide nothing before the folds.
+
+    Files below the working folder are named from there, so that a cohort can move as a whole.
+    """
+    path, mask = (portable(name, base) for name in (row.path, row.mask))
+    return dataclasses.replace(row, path=path, mask=mask, labels={})
+
+
+def portable(path: str, base: Path) -> str:
+    """A path relative to `base` where it lies below it, else as it is."""
+    below = bool(path) and Path(path).is_absolute() and Path(path).is_relative_to(base.absolute())
+    return str(Path(path).relative_to(base.absolute())) if below else path
 
 
 def slide_table(

@@ -6,6 +6,13 @@ import pytest
 from house import TINY, House
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need the full run go to one worker, so that there is one full run."""
+    for item in items:
+        if "finished" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("full run"))
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> House:
     """The tiny cohort, run from start to report."""
