@@ -28,7 +28,7 @@ DATA_SUFFIXES = (".html", ".css")
 
 # Libraries whose version changes a stage's numbers. An upgrade makes the stage stale.
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    "tiling": ("openslide-python", "tifffile", "opencv-python-headless"),
+    "tiling": ("openslide-python", "tifffile", "imagecodecs", "opencv-python-headless"),
     "extraction": ("torch", "timm"),
     "training": ("torch",),
     "evaluation": ("scikit-learn", "scikit-survival", "lifelines"),
