@@ -9,11 +9,23 @@ from torch import Tensor, nn
 from pipeline.bags.batch import Batch
 from pipeline.bags.store import Store
 
-FLOOR = 1e-6  # a constant feature is centred and otherwise left alone
+# A feature that varies less than this, relative to its own mean or to the median feature of its
+# level, is dropped. Half precision rounds to 2^-11 of a value, so what little such a feature does
+# is rounding, or a unit of the network that is all but dead; dividing by its deviation would make
+# either the loudest voice of the teacher.
+FLOOR = 1e-3
+
+# Standardised values end here. A unit that is active in one tile of a hundred stands at 10 when it
+# is; what lies beyond was hardly ever seen in training (a unit that woke up in a test slide, an
+# untrained teacher), and no weight fitted to the training part knows what to make of it.
+LIMIT = 10.0
 
 
 class Scaler(nn.Module):
-    """x -> (x - mean) * inverse deviation, for each teacher and level.
+    """x -> (x - mean) * inverse deviation within ±LIMIT, for each teacher and level.
+
+    Features that hardly vary in the training part (FLOOR) become 0. Before `fit`, or without it,
+    values pass as they are.
 
     Args:
         dims: for each teacher, level -> width.
@@ -26,25 +38,31 @@ class Scaler(nn.Module):
             for level, dim in levels.items():
                 self.register_buffer(f"shift_{t}_{level}", torch.zeros(dim))
                 self.register_buffer(f"scale_{t}_{level}", torch.ones(dim))
+        self.register_buffer("limit", torch.tensor(torch.inf))
+        self.limit: Tensor
 
     def fit(self, store: Store, cases: np.ndarray) -> None:
         """Mean and deviation over the tiles of `cases`, each case counting as much as another.
 
         Equal weights keep one slide with 40,000 tiles from deciding the scale for a small cohort.
         """
+        self.limit.fill_(LIMIT)
         for t, levels in enumerate(self.dims):
             for level in levels:
                 moments = tile_moments(store, t, level, cases)
                 if moments is None:
                     continue
                 mean, deviation = moments
-                steady = deviation <= FLOOR * (1 + np.abs(mean))
-                scale = np.where(steady, 1.0, 1 / np.where(steady, 1.0, deviation))
+                steady = deviation <= FLOOR * np.maximum(np.abs(mean), np.median(deviation))
+                scale = np.where(steady, 0.0, 1 / np.where(steady, 1.0, deviation))
                 self.get_buffer(f"shift_{t}_{level}").copy_(torch.from_numpy(-mean * scale))
                 self.get_buffer(f"scale_{t}_{level}").copy_(torch.from_numpy(scale))
 
     def means(self, store: Store, teacher: int, level: str) -> np.ndarray:
-        """Scaled case means float64 (cases, d); NaN rows where the teacher is missing."""
+        """Scaled case means float64 (cases, d); NaN rows where the teacher is missing.
+
+        From the stored moments: single tiles beyond ±LIMIT count with their full value here.
+        """
         shift = self.get_buffer(f"shift_{teacher}_{level}").double().cpu().numpy()
         scale = self.get_buffer(f"scale_{teacher}_{level}").double().cpu().numpy()
         return store.means(teacher, level) * scale + shift
@@ -57,7 +75,7 @@ class Scaler(nn.Module):
                     self.get_buffer(f"shift_{t}_{level}"),
                     batch.features[t][level].to(torch.float32),
                     self.get_buffer(f"scale_{t}_{level}"),
-                )
+                ).clamp(-self.limit, self.limit)
                 for level in levels
             }
             for t, levels in enumerate(self.dims)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.bags.sampling import draw
-from pipeline.bags.scale import Scaler
+from pipeline.bags.scale import LIMIT, Scaler
 from pipeline.bags.store import Store, gather, open_store, whole
 from pipeline.errors import ArtifactError, ConfigError
 
@@ -114,13 +114,44 @@ def test_scaled_means_are_the_means_of_scaled_tiles(
     assert np.isnan(scaler.means(store, 1, "high")[1]).all()
 
 
-def test_a_constant_feature_is_centred_and_not_blown_up(tmp_path: Path) -> None:
-    path = tmp_path / "x.h5"
-    with h5py.File(path, "w") as file:
-        file["features"] = np.full((5, 2), 7.0, dtype=np.float32)
-    mapping = {"teachers": {"t": {"dims": {"high": 2}}}, "cases": {"a": {"t": [str(path)]}}}
-    store = open_store(mapping, tmp_path, ["t"], ["high"], ["a"], CPU)
-    scaler = Scaler(({"high": 2},))
+def one_teacher(folder: Path, cases: dict[str, np.ndarray]) -> Store:
+    paths = {}
+    for case, values in cases.items():
+        paths[case] = {"t": [str(folder / f"{case}.h5")]}
+        with h5py.File(folder / f"{case}.h5", "w") as file:
+            file["features"] = values.astype(np.float16)
+    width = next(iter(cases.values())).shape[1]
+    mapping = {"teachers": {"t": {"dims": {"high": width}}}, "cases": paths}
+    return open_store(mapping, folder, ["t"], ["high"], list(cases), CPU)
+
+
+def test_features_that_hardly_vary_in_training_are_dropped(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    seen, unseen = rng.normal(size=(2, 400, 4))
+    for x in (seen, unseen):
+        x[:, 1] = 7.0  # constant
+        x[:, 2] = 300 + 0.05 * x[:, 2]  # less than half precision can tell
+    seen[:, 3] *= 1e-5  # a unit that is all but dead in training and wakes up later
+    store = one_teacher(tmp_path, {"seen": seen, "unseen": unseen})
+    scaler = Scaler(({"high": 4},))
     scaler.fit(store, np.array([0]))
-    out = scaler(gather(store, whole(store, [0], None)))[0]["high"]
-    assert (out == 0).all()
+    out = scaler(gather(store, whole(store, [1], None)))[0]["high"][0]
+    assert (out[:, 1:] == 0).all()
+    assert 0.8 < float(out[:, 0].std()) < 1.2
+
+
+def test_standardised_values_end_at_the_limit(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    seen, unseen = rng.normal(size=(2, 400, 2))
+    seen[:, 1] *= 0.01
+    unseen[:, 1] *= 1000
+    store = one_teacher(tmp_path, {"seen": seen, "unseen": unseen})
+    scaler = Scaler(({"high": 2},))
+    batch = gather(store, whole(store, [1], None))
+    assert float(scaler(batch)[0]["high"].abs().max()) > 1000  # not fitted: as it is
+    scaler.fit(store, np.array([0]))
+    out = scaler(batch)[0]["high"]
+    assert float(out.abs().max()) == LIMIT
+    again = Scaler(({"high": 2},))
+    again.load_state_dict(scaler.state_dict())
+    assert torch.equal(again(batch)[0]["high"], out)
