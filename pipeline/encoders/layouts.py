@@ -19,6 +19,8 @@ State = dict[str, Tensor]
 # Patterns in order; the first that fits a name renames it. An empty replacement drops it.
 Rules = tuple[tuple[str, str], ...]
 
+_LAYER = r"beit3\.encoder\.layers\.(\d+)\."
+
 _HF_EMBEDDINGS: Rules = (
     (r"embeddings\.cls_token", "cls_token"),
     (r"embeddings\.mask_token", ""),
@@ -82,6 +84,35 @@ _KEEP: Rules = (
     (r"visual\.(.*)", r"\1"),
     (r"visual_head\.(.*)", r"head.\1"),
     (r"(text|logit_scale).*", ""),
+)
+_CONCH: Rules = (
+    # `visual.` in CONCH's file, which also has the text tower and the pooler for captions.
+    (r"(?:visual\.)?trunk\.(.*)", r"\1"),
+    (r"(?:visual\.)?ln_contrast\.(.*)", r"fc_norm.\1"),
+    (r"(?:visual\.)?attn_pool_contrast\.attn\.([qkv])_proj_weight", r"attn_pool.\1.weight"),
+    (r"(?:visual\.)?attn_pool_contrast\.attn\.out_proj\.(.*)", r"attn_pool.out.\1"),
+    (r"(?:visual\.)?attn_pool_contrast\.to_(q|out)\.(.*)", r"attn_pool.\1.\2"),
+    (r"(?:visual\.)?attn_pool_contrast\.(.*)", r"attn_pool.\1"),
+    (r"visual\.proj_contrast", "head.0.weight"),
+    (r"visual\.(attn_pool_caption|ln_caption)\..*", ""),
+    (r"(text|text_decoder)\..*|logit_scale", ""),
+)
+_MUSK: Rules = (
+    (r".*\.B\..*|.*mask_token|logit_scale|language_head\..*|beit3\.text_embed\..*", ""),
+    (r"beit3\.vision_embed\.cls_token", "cls_token"),
+    (r"beit3\.vision_embed\.(.*)", r"patch_embed.\1"),
+    (r"beit3\.encoder\.embed_positions\.A\.weight", "pos_embed"),
+    (r"beit3\.encoder\.layer_norm\.A\.(.*)", r"norm.\1"),
+    (r"vision_head\.(.*)", r"head.0.\1"),
+    (rf"{_LAYER}self_attn\.inner_attn_ln\.A\.(.*)", r"blocks.\1.attn.norm.\2"),
+    (rf"{_LAYER}self_attn\.out_proj\.A\.(.*)", r"blocks.\1.attn.proj.\2"),
+    (rf"{_LAYER}self_attn\.q_proj\.A\.(.*)", r"blocks.\1.attn.query.\2"),
+    (rf"{_LAYER}self_attn\.k_proj\.A\.(.*)", r"blocks.\1.attn.key.\2"),
+    (rf"{_LAYER}self_attn\.v_proj\.A\.(.*)", r"blocks.\1.attn.value.\2"),
+    (rf"{_LAYER}self_attn_layer_norm\.A\.(.*)", r"blocks.\1.norm1.\2"),
+    (rf"{_LAYER}final_layer_norm\.A\.(.*)", r"blocks.\1.norm2.\2"),
+    (rf"{_LAYER}ffn\.A\.ffn_layernorm\.(.*)", r"blocks.\1.mlp.norm.\2"),
+    (rf"{_LAYER}ffn\.A\.(.*)", r"blocks.\1.mlp.\2"),
 )
 _SWIN: Rules = ((r".*\.(attn_mask|relative_position_index)", ""), (r"head\..*", ""))
 
@@ -148,6 +179,25 @@ def _keep(state: dict[str, Any], module: nn.Module) -> State:
     return rename(unwrap(state), _KEEP)
 
 
+def _conch(state: dict[str, Any], module: nn.Module) -> State:
+    result = rename(unwrap(state), _CONCH)
+    if (both := result.pop("attn_pool.to_kv.weight", None)) is not None:
+        result["attn_pool.k.weight"], result["attn_pool.v.weight"] = both.chunk(2)
+    if (bias := result.pop("attn_pool.attn.in_proj_bias", None)) is not None:
+        for name, part in zip("qkv", bias.chunk(3), strict=True):
+            result[f"attn_pool.{name}.bias"] = part
+    if "head.0.weight" in result:  # used as `features @ weight`
+        result["head.0.weight"] = result["head.0.weight"].T
+    return result
+
+
+def _musk(state: dict[str, Any], module: nn.Module) -> State:
+    result = _fuse_attention(rename(unwrap(state), _MUSK))
+    # Fairseq counts positions from 2.
+    result["pos_embed"] = result["pos_embed"][2:].unsqueeze(0)
+    return result
+
+
 def _swin(state: dict[str, Any], module: nn.Module) -> State:
     result = rename(unwrap(state), _SWIN)
     if any(name.startswith("layers.0.downsample") for name in result):
@@ -168,6 +218,8 @@ LAYOUTS: dict[str, Callable[[dict[str, Any], nn.Module], State]] = {
     "dinov2": _dinov2,
     "dino": _dino,
     "keep": _keep,
+    "conch": _conch,
+    "musk": _musk,
     "swin": _swin,
 }
 

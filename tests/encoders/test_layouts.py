@@ -7,11 +7,20 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from pipeline.encoders.layouts import LAYOUTS, convert
 from pipeline.encoders.pooling import pool_tokens
-from pipeline.encoders.towers import clip_vision, keep_vision, swin_conv_stem
+from pipeline.encoders.towers import (
+    AttentionPool,
+    attention_pooled,
+    clip_vision,
+    dino_vit,
+    keep_vision,
+    musk_vision,
+    swin_conv_stem,
+)
 
 SMALL = {"embed_dim": 24, "depth": 2, "num_heads": 3, "img_size": 32, "num_classes": 0}
 GATED = {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": 64 / 24 * 2}
@@ -198,6 +207,108 @@ def test_swin_of_older_timm() -> None:
     state["layers.0.blocks.0.attn_mask"] = torch.zeros(1)
     _loads(module, "swin", {"model": state})
     _loads(module, "swin", dict(module.state_dict()))
+
+
+def _conch_names(module: nn.Module, prefix: str) -> dict[str, Any]:
+    pairs = (("attn_pool.", "attn_pool_contrast."), ("fc_norm.", "ln_contrast."))
+    state = _replaced(dict(module.state_dict()), *pairs)
+    ours = ("attn_pool_contrast.", "ln_contrast.", "head.")
+    return {prefix + ("" if k.startswith(ours) else "trunk.") + k: v for k, v in state.items()}
+
+
+def test_conch() -> None:
+    """With torch's fused attention, a transposed projection, and parts that are not used."""
+    sizes = {"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    module = _shaken(attention_pooled(width=16, projected=True, **sizes))
+    state = _conch_names(module, "visual.")
+    pool = "visual.attn_pool_contrast."
+    for name in "qkv":
+        state[f"{pool}attn.{name}_proj_weight"] = state.pop(f"{pool}{name}.weight")
+    biases = [state.pop(f"{pool}{name}.bias") for name in "qkv"]
+    state[f"{pool}attn.in_proj_bias"] = torch.cat(biases)
+    for part in ("weight", "bias"):
+        state[f"{pool}attn.out_proj.{part}"] = state.pop(f"{pool}out.{part}")
+    state["visual.proj_contrast"] = state.pop("visual.head.0.weight").T
+    unused = ("visual.attn_pool_caption.query", "visual.ln_caption.bias", "text.x", "logit_scale")
+    _loads(module, "conch", state | dict.fromkeys(unused, torch.zeros(1)))
+
+
+def test_conch_v1_5() -> None:
+    sizes = {"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    module = _shaken(attention_pooled(width=16, bias=False, dino_positions=True, **sizes))
+    state = _conch_names(module, "")
+    pool = "attn_pool_contrast."
+    state[f"{pool}to_kv.weight"] = torch.cat([state.pop(f"{pool}{n}.weight") for n in "kv"])
+    for name in ("q", "out"):
+        state[f"{pool}to_{name}.weight"] = state.pop(f"{pool}{name}.weight")
+    _loads(module, "conch", state)
+
+
+def test_attention_pool_is_torchs_attention() -> None:
+    """The pooler by its own formula: one normed query over normed tokens, prefix included."""
+    pool = _shaken(AttentionPool(24, 16, heads=2))
+    tokens = torch.rand(3, 5, 24)
+    attention = nn.MultiheadAttention(16, 2, kdim=24, vdim=24, batch_first=True).eval()
+    for name in "qkv":
+        getattr(attention, f"{name}_proj_weight").data.copy_(getattr(pool, name).weight)
+    attention.in_proj_bias.data.copy_(torch.cat([pool.q.bias, pool.k.bias, pool.v.bias]))
+    attention.out_proj.load_state_dict(pool.out.state_dict())
+    with torch.inference_mode():
+        keys = pool.ln_k(tokens)
+        query = pool.ln_q(pool.query).expand(3, 1, -1)
+        expected = attention(query, keys, keys)[0][:, 0]
+        torch.testing.assert_close(pool(tokens), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dino_positions_grow_with_the_input() -> None:
+    """At the native size nothing is interpolated; beyond it, by DINO's factor."""
+    small = {"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    module = _shaken(dino_vit(**small))
+    plain = VisionTransformer(num_classes=0, **small).eval()
+    plain.load_state_dict(module.state_dict())
+    images = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(module(images), plain(images), rtol=1e-4, atol=1e-5)
+        x = module.patch_embed(torch.rand(1, 3, 64, 64))
+        found = module._pos_embed(x)[:, 1:] - x.flatten(1, 2)
+        grid = module.pos_embed[0, 1:].reshape(2, 2, 24).permute(2, 0, 1)[None]
+        larger = nn.functional.interpolate(grid, scale_factor=(2.05, 2.05), mode="bicubic")
+    torch.testing.assert_close(found[0], larger[0].flatten(1).T, rtol=1e-4, atol=1e-5)
+
+
+def test_musk() -> None:
+    """BEiT-3's names: branch A for images; two positions that are never used; a text branch."""
+    small = {**SMALL, "patch_size": 16}
+    del small["num_classes"]
+    module = _shaken(musk_vision("beit3_base_patch16_224", 8, **small))
+    state = _split(
+        dict(module.state_dict()),
+        "beit3.encoder.layers.{block}.self_attn.{which}_proj.A.{part}",
+        ("q", "k", "v"),
+    )
+    positions = state.pop("pos_embed")[0]
+    state = _replaced(
+        state,
+        ("blocks.", "beit3.encoder.layers."),
+        ("attn.norm.", "self_attn.inner_attn_ln.A."),
+        ("attn.proj.", "self_attn.out_proj.A."),
+        ("norm1.", "self_attn_layer_norm.A."),
+        ("norm2.", "final_layer_norm.A."),
+        ("mlp.norm.", "ffn.A.ffn_layernorm."),
+        ("mlp.", "ffn.A."),
+        ("patch_embed.", "beit3.vision_embed."),
+        ("cls_token", "beit3.vision_embed.cls_token"),
+        ("head.0.", "vision_head."),
+    )
+    state = {("beit3.encoder.layer_" + k.replace(".", ".A.") if k.startswith("norm.") else k): v
+             for k, v in state.items()}  # fmt: skip
+    state["beit3.encoder.embed_positions.A.weight"] = torch.cat([torch.zeros(2, 24), positions])
+    unused = (
+        "beit3.encoder.layers.0.self_attn.q_proj.B.weight",
+        *("beit3.text_embed.weight", "beit3.vision_embed.mask_token", "logit_scale"),
+        *("language_head.weight", "beit3.encoder.embed_positions.B.weight"),
+    )
+    _loads(module, "musk", state | dict.fromkeys(unused, torch.zeros(1)))
 
 
 def test_timm_drops_only_a_classifier() -> None:
