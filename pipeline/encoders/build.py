@@ -11,6 +11,7 @@ import timm
 import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config import TeacherConfig, nearest
 from pipeline.encoders import registry, weights
@@ -36,7 +37,8 @@ class Encoder:
         device: where it is.
         precision: fp32, bf16 or fp16 (autocast).
         dims: level to dimension.
-        facts: what goes into the feature files' attributes: model_id, revision, weights, pooling …
+        facts: what goes into the feature files' attributes: model_id, revision, weights, pooling,
+            gflop_per_tile (multiply and add are two) …
     """
 
     name: str
@@ -97,7 +99,9 @@ def build(
     }
     encoder = Encoder(name, module, transform, taps, tuple(levels), device, chosen, {}, facts)
     blank = torch.zeros(1, transform.crop, transform.crop, 3, dtype=torch.uint8, device=device)
-    dims = {level: int(values.shape[1]) for level, values in encode(encoder, blank).items()}
+    with FlopCounterMode(display=False) as counted:
+        dims = {level: int(values.shape[1]) for level, values in encode(encoder, blank).items()}
+    facts["gflop_per_tile"] = f"{counted.get_total_flops() / 1e9:.6g}"
     return dataclasses.replace(encoder, dims=dims)
 
 

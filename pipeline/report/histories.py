@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,36 @@ from pipeline.report.results import ModelInfo, Results
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What a model costs: trained parameters, and seconds over all folds and seeds."""
+    """What a model costs beside its teachers.
+
+    Attributes:
+        n_parameters: trained ones.
+        seconds: of training, over all folds and seeds.
+        inference: seconds a case, features read and ready.
+        teachers: whose features it reads.
+    """
 
     n_parameters: int | None
     seconds: float | None
+    inference: float | None
+    teachers: tuple[str, ...]
 
 
 def facts(root: Path, task: str, model: str) -> Facts:
     """From the model's meta.json files; nothing where there are none (`average`)."""
-    metas = [
-        _meta(p) for p in sorted((root / "models" / task / model).glob("fold_*/seed_*/meta.json"))
-    ]
-    seconds = [float(meta["seconds"]) for meta in metas if "seconds" in meta]
-    parameters = [int(meta["n_parameters"]) for meta in metas if "n_parameters" in meta]
-    return Facts(max(parameters, default=None), sum(seconds) if seconds else None)
+    folder = root / "models" / task / model
+    metas = [_meta(p) for p in sorted(folder.glob("fold_*/seed_*/meta.json"))]
+
+    def each(key: str) -> list[float]:
+        return [float(meta[key]) for meta in metas if key in meta]
+
+    seconds, inference = each("seconds"), each("inference_seconds_per_case")
+    return Facts(
+        n_parameters=int(max(each("n_parameters"))) if each("n_parameters") else None,
+        seconds=sum(seconds) if seconds else None,
+        inference=statistics.median(inference) if inference else None,
+        teachers=tuple(metas[0].get("teachers", ())) if metas else (),
+    )
 
 
 def _meta(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from pipeline.artifacts import read_json
 from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask
-from pipeline.report import figures, histories, metrics, points, style
+from pipeline.report import costs, figures, histories, metrics, points, style
 from pipeline.report.evaluated import Evaluation, read_evaluation
 from pipeline.report.figures import Difference, Drawing
 from pipeline.report.headline import Headline, cases_of, headline
@@ -55,6 +55,8 @@ class TaskSection:
     ablations: Table | None
     forest: Drawing | None
     curves: tuple[Drawing, ...]
+    cost: Drawing
+    costs: Table
     training: Drawing | None
     tests: Table
     every_metric: Table
@@ -75,6 +77,9 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
     infos = {name: describe(results.config, name) for name in opened.order}
     main = [name for name in opened.order if infos[name].role != "ablation"]
     ablations = [name for name in opened.order if infos[name].role == "ablation"]
+    singles = [name for name in main if infos[name].role == "single"]
+    priced = dict(zip(main, costs.costs(results, task, main, singles), strict=True))
+    chance = metrics.describe(opened.primary).chance
     validation = "" if folds["labelled"] == "test" else VALIDATION
     return TaskSection(
         name=task,
@@ -91,6 +96,8 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
         else None,
         forest=_forest(results, opened, infos, [*main[1:], *ablations]),
         curves=points.drawings(results, opened, infos, main),
+        cost=costs.drawing(opened, infos, priced, chance),
+        costs=costs.table(opened, infos, priced),
         training=histories.drawing(results, task, infos, [*main, *ablations]),
         tests=_tests(opened, infos, [*main[1:], *ablations]),
         every_metric=_every_metric(opened, infos, [*main, *ablations]),

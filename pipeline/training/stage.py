@@ -158,7 +158,9 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Any]:
     rows = np.concatenate([usable[part] for part in PARTS])
     splits = np.repeat(np.array(PARTS, dtype=object), [len(usable[part]) for part in PARTS])
     limit = job.cfg.max_tiles_per_case
+    asked = time.perf_counter()
     out = predict(network, job.store, rows, limit, job.cfg.precision)
+    answered = time.perf_counter()
     columns: dict[str, Any] = {
         "seed": np.full(len(rows), seed, dtype=np.int64),
         "fold": np.full(len(rows), fold.index, dtype=np.int64),
@@ -196,6 +198,7 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Any]:
         "resident": job.store.resident is not None,
         "device": str(job.store.device),
         "seconds": round(time.perf_counter() - started, 3),
+        "inference_seconds_per_case": round((answered - asked) / len(rows), 6),
     }
     save_checkpoint(folder, network, meta)
     return columns

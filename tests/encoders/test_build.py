@@ -52,6 +52,18 @@ def test_tiles_of_any_side_are_resized() -> None:
     assert encoder.facts["transform"].startswith("resize 32 ")
 
 
+def test_operations_per_tile_are_those_of_the_architecture() -> None:
+    cfg = TeacherConfig(source="timm", model="vit_tiny_patch16_224", weights="random", input_px=112)
+    width, depth, patches = 192, 12, 49
+    tokens = patches + 1
+    embedding = 2 * patches * (3 * 16 * 16) * width
+    layers = 2 * tokens * 12 * width**2  # query, key, value, projection 4, feed-forward 8
+    attention = 2 * 2 * tokens**2 * width
+    expected = (embedding + depth * (layers + attention)) / 1e9
+    found = float(build("t", cfg).facts["gflop_per_tile"])
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_vit_is_built_for_its_input() -> None:
     encoder = build("a", _cfg(model="vit_tiny_patch16_224", input_px=48))
     assert encoder.module.patch_embed.grid_size == (3, 3)

@@ -224,6 +224,7 @@ def _features(config: Config, root: Path, slides: pd.DataFrame, tiling: list[Pat
                     file["features"] = np.zeros((1, 1), np.float16)
                     file.attrs["model_id"] = config.extraction.teachers[teacher].model or ""
                     file.attrs["weights"] = "random"
+                    file.attrs["gflop_per_tile"] = f"{0.5 * (t + 1)}"
                 records.append(
                     Record(
                         slide,
