@@ -220,7 +220,7 @@ def ours(path: Path, folder: Path) -> tuple[dict[str, float], float, float, int]
     with clock.watching(WATCHED):
         with open_slide(path) as slide:
             scale = find_scale(slide.properties, slide.dimensions, None, cfg)
-            found = examine(slide, scale, cfg, None, path.stem)
+            found = examine(slide, scale, cfg, None, None, path.stem)
         record = Record(path.stem, "tiling", "ok", facts=found.facts)
         write(Files.of(folder, path.stem), found, record, cfg, path, "benchmark")
     total, cpu = time.perf_counter() - start, time.process_time() - cpu

@@ -71,6 +71,10 @@ def tiling(
     config: Annotated[Path | None, typer.Option(help="With --slide: a config file.")] = None,
     mpp: Annotated[float | None, typer.Option(help="With --slide: µm per pixel.")] = None,
     mask: Annotated[Path | None, typer.Option(help="With --slide: GeoJSON of the tissue.")] = None,
+    coordinates: Annotated[
+        Path | None,
+        typer.Option(help="With --slide: tiles of TRIDENT or CLAM, instead of the grid."),
+    ] = None,
     cfg: Annotated[str | None, typer.Option(help="The stage's job as JSON.")] = None,
     code: Code = "",
     root: Root = Path("results"),
@@ -85,7 +89,13 @@ def tiling(
 
         section = load(config).tiling if config else TilingConfig()
         record = stage.run_slide(
-            cfg=section, code=code, slide=slide, out_dir=out, mpp=mpp, mask=mask
+            cfg=section,
+            code=code,
+            slide=slide,
+            out_dir=out,
+            mpp=mpp,
+            mask=mask,
+            coordinates=coordinates,
         )
         typer.echo(f"{record.slide_id}: {record.status} {record.reason}".rstrip())
         for key, value in record.facts.items():
@@ -140,16 +150,25 @@ def extraction(
 @app.command()
 def export(
     root: Root,
-    teacher: Annotated[str, typer.Option(help="The teacher whose features to write.")],
     tool: Annotated[str, typer.Option(help="clam, trident or stamp.")],
     out: Annotated[Path, typer.Option(help="The folder to write to.")],
+    teacher: Annotated[
+        str | None, typer.Option(help="Whose features to write; without it, the tiles alone.")
+    ] = None,
 ) -> None:
-    """Write a teacher's features as CLAM, TRIDENT or STAMP read them."""
-    from pipeline.extraction import exports
+    """Write features, or the coordinates of the tiles, as CLAM, TRIDENT or STAMP read them."""
+    known = ("clam", "trident", "stamp") if teacher else ("clam", "trident")
+    if tool not in known:
+        what = "features" if teacher else "coordinates (without --teacher)"
+        raise UserError(f"--tool {tool}: {what} can be written for {', '.join(known)}")
+    if teacher:
+        from pipeline.extraction import exports
 
-    if tool not in ("clam", "trident", "stamp"):
-        raise UserError(f"--tool {tool}: known are clam, trident and stamp")
-    made = exports.run(root=root, teacher=teacher, tool=tool, out=out)  # type: ignore[arg-type]
+        made = exports.run(root=root, teacher=teacher, tool=tool, out=out)  # type: ignore[arg-type]
+    else:
+        from pipeline.tiling import exchange
+
+        made = exchange.export(root / "tiles", out, tool)  # type: ignore[arg-type]
     typer.echo(f"{len(made)} files in {out}")
 
 

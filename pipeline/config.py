@@ -66,6 +66,7 @@ class ColumnsConfig(Section):
     mpp: str = "mpp"
     site: str = "site"
     mask: str = "mask"
+    coordinates: str = "coordinates"
 
 
 class CohortConfig(Section):

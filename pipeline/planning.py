@@ -87,7 +87,8 @@ def cohort_plan(config: Config, base: Path) -> CohortPlan:
             c: digest(
                 digests[c],
                 [
-                    [r.slide_id, r.site, portable(r.path, base), portable(r.mask, base)]
+                    [r.slide_id, r.site]
+                    + [portable(p, base) for p in (r.path, r.mask, r.coordinates)]
                     for r in part
                 ],
             )

@@ -24,7 +24,10 @@ MAX_ID_BYTES = 200
 MAX_SHOWN = 20
 
 # Columns that the tables of slides and cases add; the sheet cannot have others of these names.
-OF_SLIDES = ("slide_id", "case_id", "path", "mpp", "site", "mask", "chunk", "identity")
+OF_SLIDES = (
+    *("slide_id", "case_id", "path", "mpp", "site", "mask", "coordinates"),
+    *("chunk", "identity"),
+)
 OF_CASES = ("n_slides", "n_usable_slides", "complete")
 RESERVED = (*OF_SLIDES, *OF_CASES)
 
@@ -199,11 +202,14 @@ def _path_problems(rows: list[SlideRow], columns: ColumnsConfig) -> list[str]:
     problems: list[str] = []
     first: dict[str, SlideRow] = {}
     for row in rows:
-        if row.mask and not Path(row.mask).is_file():
-            problems.append(
-                f"row {row.row}: no mask file {row.mask}; correct column `{columns.mask}` or leave "
-                f"it empty"
+        problems += [
+            f"row {row.row}: no {word} file {given}; correct column `{column}` or leave it empty"
+            for word, given, column in (
+                ("mask", row.mask, columns.mask),
+                ("coordinates", row.coordinates, columns.coordinates),
             )
+            if given and not Path(given).is_file()
+        ]
         if not row.path:
             continue
         other = first.setdefault(row.path, row)

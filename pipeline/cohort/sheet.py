@@ -37,6 +37,7 @@ class SlideRow:
         mpp: the user's microns per pixel at level 0, which overrides the file; None: the file's.
         site: hospital, '' where unknown.
         mask: absolute path of a GeoJSON or mask image that replaces the segmentation, or ''.
+        coordinates: absolute path of a TRIDENT or CLAM file that replaces the grid, or ''.
         labels: the other columns as text; '' where the sheet has no value.
         row: row in the sheet as a spreadsheet counts (the header is 1), for messages.
     """
@@ -47,6 +48,7 @@ class SlideRow:
     mpp: float | None
     site: str
     mask: str
+    coordinates: str
     labels: dict[str, str]
     row: int = dataclasses.field(default=0, compare=False)
 
@@ -120,12 +122,12 @@ def identities(cfg: CohortConfig, rows: Sequence[SlideRow]) -> dict[str, str]:
 
 
 def identity(row: SlideRow) -> str:
-    """Cheap identity of a slide's content, and of its mask where the sheet names one.
+    """Cheap identity of a slide's content, and of the mask and coordinates that the sheet names.
 
     `none` where the row has no path, `missing` where the file is not there.
     """
     slide = file_identity(row.path) if row.path else "none"
-    return f"{slide}+{content_digest(row.mask)}" if row.mask else slide
+    return "+".join([slide, *(content_digest(p) for p in (row.mask, row.coordinates) if p)])
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -203,6 +205,7 @@ def _row(
         mpp=number(field(columns.mpp)),
         site=field(columns.site),
         mask=absolute(columns.mask),
+        coordinates=absolute(columns.coordinates),
         labels={name: field(name) for name in header if name and name not in used},
         row=line,
     )

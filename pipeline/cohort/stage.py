@@ -78,8 +78,8 @@ def bare(row: SlideRow, base: Path) -> SlideRow:
 
     Files below the working folder are named from there, so that a cohort can move as a whole.
     """
-    path, mask = (portable(name, base) for name in (row.path, row.mask))
-    return dataclasses.replace(row, path=path, mask=mask, labels={})
+    path, mask, coordinates = (portable(p, base) for p in (row.path, row.mask, row.coordinates))
+    return dataclasses.replace(row, path=path, mask=mask, coordinates=coordinates, labels={})
 
 
 def portable(path: str, base: Path) -> str:
@@ -93,9 +93,10 @@ def slide_table(
 ) -> pd.DataFrame:
     """One row a slide.
 
-    Columns: slide_id, case_id, path, site, mask, identity (text, '' where there is none), mpp
-    (float, NaN: the file's), chunk (int), then the sheet's other columns: numbers where every value
-    is one, else text, missing where empty. Class labels of the tasks stay text as they are.
+    Columns: slide_id, case_id, path, site, mask, coordinates, identity (text, '' where there is
+    none), mpp (float, NaN: the file's), chunk (int), then the sheet's other columns: numbers where
+    every value is one, else text, missing where empty. Class labels of the tasks stay text as they
+    are.
 
     Args:
         rows: the cohort.
@@ -113,6 +114,7 @@ def slide_table(
         "mpp": [math.nan if r.mpp is None else r.mpp for r in rows],
         "site": [r.site for r in rows],
         "mask": [r.mask for r in rows],
+        "coordinates": [r.coordinates for r in rows],
         "chunk": [chunk_of(r.slide_id, chunks) for r in rows],
         "identity": [known[r.slide_id] for r in rows],
     }

@@ -82,6 +82,7 @@ def plan(cfg: CohortConfig, base: Path = Path()) -> list[SlideRow]:
             mpp=None,
             site=truth[slide.case_id].site,
             mask="",
+            coordinates="",
             labels=_labels(truth[slide.case_id]),
             row=row,
         )

@@ -35,6 +35,7 @@ class Geometry:
         read_px: side of a tile in pixels of that level; `tile_px` where the level is within the
             tolerance and no resize is needed.
         level_dimensions: (width, height) of that level.
+        overlap_px: what neighbouring tiles share, in pixels of a tile as an encoder sees it.
     """
 
     size0: int
@@ -43,6 +44,7 @@ class Geometry:
     downsample: float
     read_px: int
     level_dimensions: tuple[int, int]
+    overlap_px: int
 
 
 def plan(
@@ -77,6 +79,7 @@ def plan(
         downsample=downsample,
         read_px=cfg.tile_px if near else max(1, round(size0 / downsample)),
         level_dimensions=level_dimensions[level],
+        overlap_px=cfg.overlap_px,
     )
 
 
@@ -116,6 +119,45 @@ def cover(
     right = _rows(strips, (np.asarray(xs) + size0) / downsample)
     area = (size0 / downsample) ** 2
     return np.clip((right - left).T / area, 0, 1).astype(np.float32)
+
+
+def cover_at(mask: Mask, downsample: float, coords: Coords, size0: int) -> npt.NDArray[np.float32]:
+    """Like `cover`, for tiles that stand anywhere.
+
+    Args:
+        mask: uint8 (H, W), 0 or 1.
+        downsample: level-0 pixels per mask pixel.
+        coords: int32 (N, 2), level-0 (x, y).
+        size0: side of a tile in level-0 pixels.
+
+    Returns:
+        float32 (N,), 0 to 1.
+    """
+    total = cv2.integral(mask)
+    x, y = coords.T / downsample
+    side = size0 / downsample
+    inside = (
+        _points(total, y + side, x + side)
+        - _points(total, y, x + side)
+        - _points(total, y + side, x)
+        + _points(total, y, x)
+    )
+    return np.clip(inside / side**2, 0, 1).astype(np.float32)
+
+
+def _points(
+    table: npt.NDArray[Any], rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Values of a table of at least two by two at real positions, bilinear in between: float64."""
+    low, share = [], []
+    for at, length in ((rows, table.shape[0]), (columns, table.shape[1])):
+        clipped = np.clip(at, 0, length - 1)
+        low.append(np.minimum(clipped.astype(np.int64), length - 2))
+        share.append(clipped - low[-1])
+    (r, c), (down, right) = low, share
+    upper = table[r, c] * (1 - right) + table[r, c + 1] * right
+    lower = table[r + 1, c] * (1 - right) + table[r + 1, c + 1] * right
+    return np.asarray(upper * (1 - down) + lower * down)
 
 
 def _rows(table: npt.NDArray[Any], at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -18,6 +18,7 @@ from pipeline.slides.polygons import TISSUE, Polygon, from_mask
 from pipeline.slides.slide import Slide
 from pipeline.slides.survey import Survey, survey
 from pipeline.slides.tissue import Mask, drop_small, segment, white_balance
+from pipeline.tiling.given import read_given
 
 OUTLINE_TOLERANCE = 0.75  # pixels of the segmentation
 DARK, LIT_FRACTION = 100, 0.02
@@ -54,7 +55,12 @@ class Findings:
 
 
 def examine(
-    slide: Slide, scale: Scale, cfg: TilingConfig, mask: Path | None, name: str
+    slide: Slide,
+    scale: Scale,
+    cfg: TilingConfig,
+    mask: Path | None,
+    coordinates: Path | None,
+    name: str,
 ) -> Findings:
     """Segment and tile an open slide.
 
@@ -63,12 +69,16 @@ def examine(
         scale: its µm per pixel.
         cfg: the tiling section.
         mask: the user's own tissue, which is taken at its word: no pen, blur or fold is cut out.
+        coordinates: tiles of TRIDENT or CLAM, taken at their word: no minimal share of tissue.
         name: the slide's id, for the seed of `max_tiles`.
 
     Raises:
-        SlideError: unreadable, too coarse, not brightfield, a bad mask.
+        SlideError: unreadable, too coarse, not brightfield, a bad mask, bad coordinates.
     """
     geometry = grid.plan(scale.mpp, slide.level_downsamples, slide.level_dimensions, cfg)
+    given = read_given(coordinates, slide.dimensions, geometry, cfg) if coordinates else None
+    if given:
+        geometry = given.geometry
     view = survey(slide, scale.mpp, cfg.tissue.segmentation_mpp, cfg.tissue.remove_blur)
     _check_lit(slide, view)
     pens = artefacts.find_pen(view.image, view.mpp) if cfg.tissue.remove_pen else {}
@@ -93,7 +103,12 @@ def examine(
             tissue = tissue & (1 - part)
         tissue = drop_small(tissue, cfg.tissue.min_area_um2 / view.mpp**2)
 
-    coords, fractions, labels = _tiles(slide, view, tissue, regions, geometry, cfg)
+    if given:
+        coords = given.coords
+        fractions = grid.cover_at(tissue, view.downsample, coords, geometry.size0)
+    else:
+        coords, fractions = _grid_tiles(slide, view, tissue, geometry, cfg)
+    labels = _labels(view, regions, coords, geometry) if regions else None
     candidates = len(coords)
     if cfg.max_tiles is not None:
         chosen = grid.spread(coords, cfg.max_tiles, cfg.seed, name)
@@ -119,7 +134,12 @@ def examine(
         "blur_fraction": round(area.get("blur", 0.0) / total, 5),
         "fold_fraction": round(area.get("folds", 0.0) / total, 5),
         "stain": _stain(view, tissue),
-        "warnings": [*scale.warnings, *_warnings(view, cfg, area, total)],
+        "tiles_source": given.source if given else "grid",
+        "warnings": [
+            *scale.warnings,
+            *(given.warnings if given else []),
+            *_warnings(view, cfg, area, total),
+        ],
     }
     return Findings(
         view,
@@ -134,29 +154,31 @@ def examine(
     )
 
 
-def _tiles(
-    slide: Slide,
-    view: Survey,
-    tissue: Mask,
-    regions: masks.Regions | None,
-    geometry: grid.Geometry,
-    cfg: TilingConfig,
-) -> tuple[grid.Coords, npt.NDArray[np.float32], list[str] | None]:
+def _grid_tiles(
+    slide: Slide, view: Survey, tissue: Mask, geometry: grid.Geometry, cfg: TilingConfig
+) -> tuple[grid.Coords, npt.NDArray[np.float32]]:
     xs = grid.positions(slide.dimensions[0], geometry)
     ys = grid.positions(slide.dimensions[1], geometry)
     share = grid.cover(tissue, view.downsample, xs, ys, geometry.size0)
     rows, columns = np.nonzero((share >= cfg.min_tissue_fraction) & (share > 0))
     coords = np.stack([xs[columns], ys[rows]], axis=1).astype(np.int32)
-    if regions is None or not regions.labelled:
-        return coords, share[rows, columns], None
+    return coords, share[rows, columns]
+
+
+def _labels(
+    view: Survey, regions: masks.Regions, coords: grid.Coords, geometry: grid.Geometry
+) -> list[str] | None:
+    """The class that covers most of each tile, where the user's mask has classes."""
+    if not regions.labelled:
+        return None
     each = [
-        grid.cover(
-            (regions.classes == k + 1).astype(np.uint8), view.downsample, xs, ys, geometry.size0
-        )[rows, columns]
+        grid.cover_at(
+            (regions.classes == k + 1).astype(np.uint8), view.downsample, coords, geometry.size0
+        )
         for k in range(len(regions.names))
     ]
     best = np.argmax(np.stack(each), axis=0)
-    return coords, share[rows, columns], [regions.names[k] for k in best]
+    return [regions.names[k] for k in best]
 
 
 def _outlines(tissue: Mask, regions: masks.Regions | None, downsample: float) -> list[Polygon]:

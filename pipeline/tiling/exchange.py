@@ -83,19 +83,28 @@ def read_tiles(path: str | Path) -> Tiles:
     coords, facts = _open(path, "root")
     return _described(
         path,
-        lambda: Tiles(
-            name=str(facts["name"]),
-            coords=coords,
-            tile_px=int(facts["patch_size"]),
-            size0=int(facts["patch_size_level0"]),
-            overlap_px=int(facts["overlap"]),
-            target_magnification=float(facts["target_magnification"]),
-            dimensions=(int(facts["level0_width"]), int(facts["level0_height"])),
+        lambda: dataclasses.replace(
+            _trident(coords, facts),
             level=int(facts["read_level"]),
             downsample=float(facts["read_downsample"]),
             level_dimensions=(int(facts["read_level_width"]), int(facts["read_level_height"])),
         ),
     )
+
+
+def read_any(path: str | Path) -> tuple[Tiles, str]:
+    """Read a file of TRIDENT, of CLAM or of this pipeline, which is also one of TRIDENT.
+
+    Returns:
+        The tiles, and `trident` or `clam`.
+
+    Raises:
+        ArtifactError: it cannot be opened or lacks something.
+    """
+    _, facts = _open(path, "coords")
+    if "patch_level" in facts:
+        return read_clam(path), "clam"
+    return read_trident(path), "trident"
 
 
 def write_trident(tiles: Tiles, folder: str | Path) -> Path:
@@ -131,21 +140,7 @@ def read_trident(path: str | Path) -> Tiles:
         ArtifactError: it cannot be opened or lacks something.
     """
     coords, facts = _open(path, "coords")
-    return _described(
-        path,
-        lambda: Tiles(
-            name=str(facts["name"]),
-            coords=coords,
-            tile_px=int(facts["patch_size"]),
-            size0=int(facts["patch_size_level0"]),
-            overlap_px=int(facts["overlap"]),
-            target_magnification=float(facts["target_magnification"]),
-            dimensions=(int(facts["level0_width"]), int(facts["level0_height"])),
-            level=None,
-            downsample=None,
-            level_dimensions=None,
-        ),
-    )
+    return _described(path, lambda: _trident(coords, facts))
 
 
 def write_clam(tiles: Tiles, folder: str | Path) -> Path:
@@ -219,6 +214,22 @@ def _open(path: str | Path, place: Literal["root", "coords"]) -> tuple[Coords, d
         raise ArtifactError(f"{path}: no readable `coords` ({error})") from None
     order = np.lexsort((coords[:, 0], coords[:, 1]))
     return coords[order].astype(np.int32), dict(facts)
+
+
+def _trident(coords: Coords, facts: Mapping[str, Any]) -> Tiles:
+    """What TRIDENT's attributes say; they name no pyramid level."""
+    return Tiles(
+        name=str(facts["name"]),
+        coords=coords,
+        tile_px=int(facts["patch_size"]),
+        size0=int(facts["patch_size_level0"]),
+        overlap_px=int(facts["overlap"]),
+        target_magnification=float(facts["target_magnification"]),
+        dimensions=(int(facts["level0_width"]), int(facts["level0_height"])),
+        level=None,
+        downsample=None,
+        level_dimensions=None,
+    )
 
 
 def _described(path: str | Path, describe: Any) -> Tiles:

@@ -49,6 +49,7 @@ class Job:
     path: str
     mpp: float | None
     mask: str
+    coordinates: str = ""
 
 
 def run(*, cfg: TilingConfig, code: str, root: Path, chunk: int, out: Path, workers: int) -> None:
@@ -97,6 +98,7 @@ def run_slide(
     out_dir: Path,
     mpp: float | None = None,
     mask: Path | None = None,
+    coordinates: Path | None = None,
     slide_id: str | None = None,
 ) -> Record:
     """Tile one slide, or recognise that it is done.
@@ -108,13 +110,14 @@ def run_slide(
         out_dir: gets `<slide_id>.h5`, `<slide_id>.geojson`, `qc/` and `thumbnails/`.
         mpp: µm per pixel of level 0, in place of the file's own.
         mask: GeoJSON or mask image, in place of the segmentation.
+        coordinates: TRIDENT or CLAM file, in place of the grid.
         slide_id: the name of the files; the slide's own without its ending by default.
 
     Returns:
         What became of it: ok, empty, failed or excluded. Its `path` is relative to the folder
         above `out_dir`.
     """
-    job = Job(slide_id or slide.stem, str(slide), mpp, str(mask or ""))
+    job = Job(slide_id or slide.stem, str(slide), mpp, str(mask or ""), str(coordinates or ""))
     return _finished(job, cfg, code, out_dir) or _tile(job, cfg, code, out_dir)
 
 
@@ -123,7 +126,7 @@ def _jobs(table: Path, chunk: int) -> list[Job]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = ["slide_id", "path", "mpp", "mask", "chunk"]
+    wanted = ["slide_id", "path", "mpp", "mask", "coordinates", "chunk"]
     try:
         rows = pq.read_table(table, columns=wanted).to_pylist()
     except FileNotFoundError:
@@ -136,6 +139,7 @@ def _jobs(table: Path, chunk: int) -> list[Job]:
             row["path"] or "",
             None if row["mpp"] is None or math.isnan(row["mpp"]) else float(row["mpp"]),
             row["mask"] or "",
+            row["coordinates"] or "",
         )
         for row in rows
         if row["chunk"] == chunk
@@ -193,10 +197,10 @@ def _pooled(
 
 
 def _fingerprint(job: Job, cfg: TilingConfig, code: str) -> str:
-    mask = content_digest(job.mask) if job.mask else ""
+    given = [content_digest(p) if p else "" for p in (job.mask, job.coordinates)]
     learned = cfg.tissue.method == "learned"
     weights = file_identity(str(cfg.tissue.weights)) if learned else ""
-    return digest(cfg.canonical(), code, file_identity(job.path), job.mpp, mask, weights)
+    return digest(cfg.canonical(), code, file_identity(job.path), job.mpp, *given, weights)
 
 
 def _finished(job: Job, cfg: TilingConfig, code: str, folder: Path) -> Record | None:
@@ -254,11 +258,19 @@ def _examine(job: Job, cfg: TilingConfig) -> Findings:
         pages = tiff.read_pages(path)
         tiff.check_size(path, pages)
         tiff.check_whole(path, pages)
-    if job.mask and not Path(job.mask).is_file():
-        raise SlideError(f"{job.mask}: the sheet's mask does not exist", "bad_mask")
+    for given, kind in ((job.mask, "bad_mask"), (job.coordinates, "bad_coordinates")):
+        if given and not Path(given).is_file():
+            raise SlideError(f"{given}: named by the sheet, but does not exist", kind)
     with open_slide(path) as slide:
         scale = find_scale(slide.properties, slide.dimensions, job.mpp, cfg)
-        return examine(slide, scale, cfg, Path(job.mask) if job.mask else None, job.slide_id)
+        return examine(
+            slide,
+            scale,
+            cfg,
+            Path(job.mask) if job.mask else None,
+            Path(job.coordinates) if job.coordinates else None,
+            job.slide_id,
+        )
 
 
 def _empty(found: Findings, cfg: TilingConfig) -> tuple[str, str]:

@@ -99,7 +99,7 @@ def trident_attributes(found: Findings, cfg: TilingConfig, name: str) -> dict[st
         "patch_size_level0": found.geometry.size0,
         "level0_magnification": round(power) if power else nominal_power(found.facts["mpp"]),
         "target_magnification": nominal_power(cfg.target_mpp),
-        "overlap": cfg.overlap_px,
+        "overlap": found.geometry.overlap_px,
         "name": name,
         "savetodir": "",
         "level0_width": found.facts["width"],

@@ -17,7 +17,7 @@ SCORE = RegressionTask(type="regression", targets=["score"])
 def cohort(*labels: dict[str, str], cases: list[str] | None = None) -> list[SlideRow]:
     names = cases or [f"c{i}" for i in range(len(labels))]
     return [
-        SlideRow(f"s{i}", case, "", None, "", "", values, row=i + 2)
+        SlideRow(f"s{i}", case, "", None, "", "", "", values, row=i + 2)
         for i, (case, values) in enumerate(zip(names, labels, strict=True))
     ]
 

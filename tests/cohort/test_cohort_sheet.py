@@ -194,11 +194,12 @@ def test_folders_are_slides_only_as_dicom(tmp_path: Path) -> None:
     assert "lacks its folder `e/`" in refused(tmp_path, "slide_id,case_id,path\ns,c,e.mrxs\n")
 
 
-def test_a_mask_must_exist(slides: Path) -> None:
-    text = "slide_id,case_id,path,mask\na,c,a.svs,a.geojson\n"
-    assert "row 2: no mask file" in refused(slides, text)
-    (slides / "a.geojson").write_text("{}")
-    assert read(slides, text)[0].mask == str(slides / "a.geojson")
+@pytest.mark.parametrize("column", ["mask", "coordinates"])
+def test_what_replaces_tissue_or_grid_must_exist(slides: Path, column: str) -> None:
+    text = f"slide_id,case_id,path,{column}\na,c,a.svs,a.x\n"
+    assert f"row 2: no {column} file" in refused(slides, text)
+    (slides / "a.x").write_text("{}")
+    assert getattr(read(slides, text)[0], column) == str(slides / "a.x")
 
 
 def test_no_problems_no_error() -> None:
@@ -208,9 +209,10 @@ def test_no_problems_no_error() -> None:
 # --- identity and chunks --------------------------------------------------------------------------
 
 
-def test_identity_follows_slide_and_mask(slides: Path) -> None:
+@pytest.mark.parametrize("column", ["mask", "coordinates"])
+def test_identity_follows_the_slide_and_what_comes_with_it(slides: Path, column: str) -> None:
     (slides / "a.geojson").write_text("{}")
-    text = "slide_id,case_id,path,mask\na,c,a.svs,a.geojson\n"
+    text = f"slide_id,case_id,path,{column}\na,c,a.svs,a.geojson\n"
     first = sheet.identity(read(slides, text)[0])
     assert first == sheet.identity(read(slides, text)[0])
     (slides / "a.geojson").write_text("{ }")
@@ -220,7 +222,8 @@ def test_identity_follows_slide_and_mask(slides: Path) -> None:
 
 
 def row(slide_id: str, **changes: object) -> SlideRow:
-    facts = {"case_id": "c", "path": "/p", "mpp": None, "site": "", "mask": "", "labels": {}}
+    facts = {"case_id": "c", "path": "/p", "mpp": None, "site": "", "mask": "", "coordinates": ""}
+    facts["labels"] = {}
     return SlideRow(slide_id, **{**facts, **changes})  # type: ignore[arg-type]
 
 

@@ -47,7 +47,8 @@ def written(tmp_path: Path) -> tuple[pd.DataFrame, dict]:
 def test_the_table_has_the_contracts_columns_then_the_labels(written) -> None:
     table, _ = written
     assert list(table.columns) == [
-        *("slide_id", "case_id", "path", "mpp", "site", "mask", "chunk", "identity"),
+        *("slide_id", "case_id", "path", "mpp", "site", "mask", "coordinates"),
+        *("chunk", "identity"),
         *("time", "event", "grade", "block", "age", "note"),
     ]
     assert table["chunk"].tolist() == [chunk_of(s, 3) for s in table["slide_id"]]

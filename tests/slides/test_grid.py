@@ -69,6 +69,9 @@ def test_cover_is_the_exact_area(seed, downsample):
             edges_x = np.clip(np.arange(32) * downsample, x, x + size)
             area = np.diff(edges_y) @ mask @ np.diff(edges_x)
             assert found[i, j] == pytest.approx(area / size**2, abs=1e-5)
+    coords = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2).astype(np.int32)
+    anywhere = grid.cover_at(mask, downsample, coords, size)
+    assert np.allclose(anywhere.reshape(found.shape), found, atol=1e-5)
 
 
 def some_coords(count, seed=0):

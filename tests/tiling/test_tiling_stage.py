@@ -67,7 +67,7 @@ def write_table(root: Path, folder: Path, names=FATES, chunk: int = 0, **columns
     rows = pd.DataFrame({"slide_id": list(names)})
     rows["case_id"] = rows["slide_id"]
     rows["path"] = [paths[name] for name in rows["slide_id"]]
-    rows["mpp"], rows["mask"], rows["site"] = np.nan, "", ""
+    rows["mpp"], rows["mask"], rows["coordinates"], rows["site"] = np.nan, "", "", ""
     rows["chunk"], rows["identity"] = chunk, ""
     for column, values in columns.items():
         rows[column] = rows["slide_id"].map(values).fillna(rows[column])
