@@ -1,22 +1,26 @@
 """The cohort as the workflow sees it, before anything has run: slides by chunk, and their digests.
 
-Imported at every parse of the workflow, so nothing heavy is loaded here.
+Imported at every parse of the workflow, so nothing heavy is loaded here, and a chunk's files are
+looked at only when its digest is asked for: a job on a cluster asks for its own chunk alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from pipeline.cohort import synthetic
 from pipeline.cohort.labels import check_labels
 from pipeline.cohort.sheet import SlideRow, chunk_digest, identities, slide_rows
 from pipeline.cohort.stage import portable
-from pipeline.config import Config, SyntheticConfig, TeacherConfig
+from pipeline.config import Config, SyntheticConfig
 from pipeline.encoders import registry
 from pipeline.extraction.locate import check_some_exist, expected_files
 from pipeline.ledger import chunk_of
 from pipeline.provenance import digest
+from pipeline.recall import Recall
 from pipeline.slides.identity import file_identity
 
 
@@ -26,15 +30,15 @@ class CohortPlan:
 
     Attributes:
         members: chunk -> its slides; only chunks that have some.
-        digests: chunk -> digest of what decides its tiles: ids, contents, overrides.
-        tables: chunk -> digest of its slide table, which knows where the files lie as well.
-        teachers: as configured, for the digests of imported files.
+        digest: chunk -> digest of what decides its tiles: ids, contents, overrides.
+        table: chunk -> digest of its slide table, which knows where the files lie as well.
+        imported: (teacher, chunk) -> digest of a teacher's imported files for the chunk's slides.
     """
 
     members: dict[int, tuple[SlideRow, ...]]
-    digests: dict[int, str]
-    tables: dict[int, str]
-    teachers: dict[str, TeacherConfig]
+    digest: Callable[[int], str]
+    table: Callable[[int], str]
+    imported: Callable[[str, int], str]
 
     @property
     def chunks(self) -> list[int]:
@@ -49,50 +53,66 @@ class CohortPlan:
         first = SyntheticConfig.model_fields["cases"].metadata[0].ge
         return max(first, *(synthetic.case_number(r.case_id) for r in self.members[chunk]))
 
-    def import_digest(self, teacher: str, chunk: int) -> str:
-        """Digest of a teacher's imported files for a chunk's slides."""
-        slides = {row.slide_id: row.case_id for row in self.members[chunk]}
-        files = expected_files(teacher, self.teachers[teacher], slides)
-        found = {s: path and [path.name, file_identity(path)] for s, path in files.items()}
-        return digest(found)
 
+def cohort_plan(
+    config: Config, base: Path, recall: Recall | None = None, check: bool = True
+) -> CohortPlan:
+    """Read the sheet (or plan the embedded cohort), check it, and sort it into chunks.
 
-def cohort_plan(config: Config, base: Path) -> CohortPlan:
-    """Read the sheet (or plan the embedded cohort), check its labels, and sort it into chunks.
+    Args:
+        config: the config.
+        base: folder that relative paths of the config start from.
+        recall: what earlier parses found out about the slide files.
+        check: whether to look for mistakes; a job's own parse need not repeat the first one's.
 
     Raises:
         SheetError: the sheet or a label cannot be used; all findings in one message.
         ConfigError: a teacher is not in the registry, may not be used as configured, or is
             imported and has no file for any slide.
     """
-    for name, facts in config.extraction.teachers.items():
-        if facts.source == "registry":
-            registry.check(name, facts)
-    rows = slide_rows(config.cohort, base)
-    check_labels(rows, config.tasks, folds=config.folds.k)
+    cohort, teachers = config.cohort, config.extraction.teachers
+    if check:
+        for name, facts in teachers.items():
+            if facts.source == "registry":
+                registry.check(name, facts)
+    else:
+        cohort = cohort.model_copy(update={"missing_files": "ledger"})
+    rows = slide_rows(cohort, base)
+    if check:
+        check_labels(rows, config.tasks, folds=config.folds.k)
     slides = {row.slide_id: row.case_id for row in rows}
-    for name, facts in config.extraction.teachers.items():
+    files = {}
+    for name, facts in teachers.items():
         if facts.source == "import":
-            check_some_exist(name, facts, expected_files(name, facts, slides))
-    known = identities(config.cohort, rows)
-    chunks = config.cohort.chunks
+            files[name] = expected_files(name, facts, slides)
+            if check:
+                check_some_exist(name, facts, files[name])
+    chunks = cohort.chunks
     members: dict[int, list[SlideRow]] = {}
     for row in rows:
         members.setdefault(chunk_of(row.slide_id, chunks), []).append(row)
-    digests = {c: chunk_digest(part, known, c, chunks) for c, part in members.items()}
+
+    @cache
+    def chunk_print(chunk: int) -> str:
+        known = identities(cohort, members[chunk], recall)
+        return chunk_digest(members[chunk], known, chunk, chunks)
+
+    @cache
+    def table_print(chunk: int) -> str:
+        places = [
+            [r.slide_id, r.site, *(portable(p, base) for p in (r.path, r.mask, r.coordinates))]
+            for r in members[chunk]
+        ]
+        return digest(chunk_print(chunk), places)
+
+    @cache
+    def imported_print(teacher: str, chunk: int) -> str:
+        expected = {row.slide_id: files[teacher][row.slide_id] for row in members[chunk]}
+        return digest({s: p and [p.name, file_identity(p, recall)] for s, p in expected.items()})
+
     return CohortPlan(
         members={chunk: tuple(part) for chunk, part in members.items()},
-        digests=digests,
-        tables={
-            c: digest(
-                digests[c],
-                [
-                    [r.slide_id, r.site]
-                    + [portable(p, base) for p in (r.path, r.mask, r.coordinates)]
-                    for r in part
-                ],
-            )
-            for c, part in members.items()
-        },
-        teachers=config.extraction.teachers,
+        digest=chunk_print,
+        table=table_print,
+        imported=imported_print,
     )

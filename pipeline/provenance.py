@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import json
 import os
+import sys
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from pipeline.recall import Recall
 
 PACKAGE = "pipeline"
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,17 +113,40 @@ class _Facts:
     imports: tuple[str, ...]
 
 
+def recall_code(recall: Recall) -> None:
+    """Take what a module's text says from earlier parses; a text that is not known is parsed."""
+    global _recall
+    _recall = recall
+
+
+_recall: Recall | None = None
+
+
 @lru_cache(maxsize=1024)
 def _facts(name: str) -> _Facts:
     path = _module_path(name)
     assert path is not None
-    tree = ast.parse(path.read_bytes())
-    imports = {*_imports(tree, name, path), name.rpartition(".")[0]} - {""}
-    content = [_tree_digest(tree)]
+    source = path.read_bytes()
+    parsed = functools.partial(_parse, source, name, path)
+    if _recall is None:
+        tree, named = parsed()
+    else:
+        # `ast.dump` differs between versions of Python.
+        key = f"{name} {sys.version_info[:2]} {hashlib.sha256(source).hexdigest()}"
+        tree, named = _recall.answer(key, parsed)
+    found = {m for m in named if _module_path(m) is not None}
+    imports = (found | {name.rpartition(".")[0]}) - {""}
+    content = [tree]
     if path.name == "__init__.py":
         data = sorted(p for p in path.parent.iterdir() if p.suffix in DATA_SUFFIXES)
         content += [p.name + hashlib.sha256(p.read_bytes()).hexdigest() for p in data]
     return _Facts(digest(content), tuple(sorted(imports)))
+
+
+def _parse(source: bytes, name: str, path: Path) -> tuple[str, list[str]]:
+    """Digest of a module's code, and the names in it that may be modules of the package."""
+    tree = ast.parse(source)
+    return _tree_digest(tree), _imports(tree, name, path)
 
 
 def _imports(tree: ast.AST, name: str, path: Path) -> list[str]:
@@ -134,8 +161,7 @@ def _imports(tree: ast.AST, name: str, path: Path) -> list[str]:
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, base]).rstrip(".")
             found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    inside = {m for m in found if m == PACKAGE or m.startswith(PACKAGE + ".")}
-    return sorted(m for m in inside if _module_path(m) is not None)
+    return sorted({m for m in found if m == PACKAGE or m.startswith(PACKAGE + ".")})
 
 
 def _tree_digest(tree: ast.AST) -> str:

@@ -24,6 +24,7 @@ from pipeline.slides.identity import content_digest, file_identity
 
 if TYPE_CHECKING:
     from pipeline.config import CohortConfig, ColumnsConfig
+    from pipeline.recall import Recall
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,27 +108,31 @@ def chunk_digest(
     return digest(sorted([r.slide_id, identities[r.slide_id], r.mpp] for r in members))
 
 
-def identities(cfg: CohortConfig, rows: Sequence[SlideRow]) -> dict[str, str]:
+def identities(
+    cfg: CohortConfig, rows: Sequence[SlideRow], recall: Recall | None = None
+) -> dict[str, str]:
     """Slide id -> what its content is, without reading whole files.
 
     Slides of the embedded cohort are known by what they are drawn from, so that the answer is the
-    same before and after they are drawn.
+    same before and after they are drawn. `recall` spares reading files that have not been touched.
     """
     if cfg.source == "synthetic":
         from pipeline.cohort import synthetic
 
         return synthetic.identities(cfg)
     with ThreadPoolExecutor(max_workers=8) as pool:
-        return dict(zip((r.slide_id for r in rows), pool.map(identity, rows), strict=True))
+        found = pool.map(lambda row: identity(row, recall), rows)
+        return dict(zip((r.slide_id for r in rows), found, strict=True))
 
 
-def identity(row: SlideRow) -> str:
+def identity(row: SlideRow, recall: Recall | None = None) -> str:
     """Cheap identity of a slide's content, and of the mask and coordinates that the sheet names.
 
     `none` where the row has no path, `missing` where the file is not there.
     """
-    slide = file_identity(row.path) if row.path else "none"
-    return "+".join([slide, *(content_digest(p) for p in (row.mask, row.coordinates) if p)])
+    slide = file_identity(row.path, recall) if row.path else "none"
+    named = (content_digest(path, recall) for path in (row.mask, row.coordinates) if path)
+    return "+".join([slide, *named])
 
 
 # --- reading --------------------------------------------------------------------------------------

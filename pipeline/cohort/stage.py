@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -84,8 +85,8 @@ def bare(row: SlideRow, base: Path) -> SlideRow:
 
 def portable(path: str, base: Path) -> str:
     """A path relative to `base` where it lies below it, else as it is."""
-    below = bool(path) and Path(path).is_absolute() and Path(path).is_relative_to(base.absolute())
-    return str(Path(path).relative_to(base.absolute())) if below else path
+    start = f"{base.absolute()}{os.sep}"
+    return path[len(start) :] if path.startswith(start) else path
 
 
 def slide_table(

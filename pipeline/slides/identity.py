@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.recall import Recall, file_state
+
 ENDS = 65_536
+DOORS = (".mrxs", ".vms", ".vmu", ".dcm")  # a slide of several files
 
 
-def file_identity(path: str | Path) -> str:
+def file_identity(path: str | Path, recall: Recall | None = None) -> str:
     """A digest of a slide's size and of its first and last 64 KiB; `missing` where it is not.
 
     A `.mrxs` or `.vms` file is the door to other files, and a folder is a series: the names and
     sizes of those count too. A single `.dcm` is taken for one level of the series in its folder.
+
+    Args:
+        path: the slide.
+        recall: earlier answers, good as long as the file has not been touched. A slide of several
+            files is looked at each time.
     """
     path = Path(path)
     if path.is_dir():
         return _digest(*_listing(path))
     if not path.is_file():
         return "missing"
+    known = None if path.suffix.lower() in DOORS else recall
+    return _recalled(path, _read_identity, known)
+
+
+def _read_identity(path: Path) -> str:
     size = path.stat().st_size
     with path.open("rb") as file:
         parts = [str(size).encode(), file.read(ENDS)]
@@ -35,10 +49,21 @@ def file_identity(path: str | Path) -> str:
     return _digest(*parts)
 
 
-def content_digest(path: str | Path) -> str:
+def content_digest(path: str | Path, recall: Recall | None = None) -> str:
     """A digest of the whole of a small file (a mask); `missing` where it is not."""
     path = Path(path)
-    return _digest(path.read_bytes()) if path.is_file() else "missing"
+    return _recalled(path, _read_content, recall) if path.is_file() else "missing"
+
+
+def _recalled(path: Path, read: Callable[[Path], str], recall: Recall | None) -> str:
+    if recall is None:
+        return read(path)
+    state, settled = file_state(path)
+    return str(recall.answer(f"{read.__name__} {state}", lambda: read(path), keep=settled))
+
+
+def _read_content(path: Path) -> str:
+    return _digest(path.read_bytes())
 
 
 def _listing(folder: Path, start: str = "") -> list[bytes]:

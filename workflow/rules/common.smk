@@ -11,14 +11,20 @@ REPOSITORY = Path(workflow.basedir).resolve().parent
 if (REPOSITORY / "pipeline").is_dir():
     sys.path.insert(0, str(REPOSITORY))
 
-from pipeline import controller, estimate, jobs, planning, provenance
+from pipeline import controller, estimate, jobs, planning, provenance, recall
 from pipeline.config import parse as parse_config
 from pipeline.errors import UserError
 
+# A job on a cluster parses the workflow again: the mistakes have been looked for by then, and what
+# the files are is known.
+MAIN = workflow.is_main_process
+RECALL = recall.open_recall(Path(".snakemake/shazam/recall.json"))
+
 provenance.export_package()
+provenance.recall_code(RECALL)
 try:
     CONFIG = parse_config(config)
-    COHORT = planning.cohort_plan(CONFIG, Path.cwd())
+    COHORT = planning.cohort_plan(CONFIG, Path.cwd(), RECALL, check=MAIN)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -40,17 +46,17 @@ def job(make, *names):
 def chunk_job(wildcards):
     chunk = int(wildcards.chunk)
     cases = COHORT.cases_until(chunk) if CONFIG.cohort.source == "synthetic" else 12
-    return jobs.chunk(CONFIG, COHORT.tables[chunk], cases).canonical()
+    return jobs.chunk(CONFIG, COHORT.table(chunk), cases).canonical()
 
 
 def tiling_job(wildcards):
-    return jobs.tiling(CONFIG, COHORT.digests[int(wildcards.chunk)]).canonical()
+    return jobs.tiling(CONFIG, COHORT.digest(int(wildcards.chunk))).canonical()
 
 
 def extraction_job(wildcards):
-    digest = COHORT.digests[int(wildcards.chunk)]
+    digest = COHORT.digest(int(wildcards.chunk))
     if wildcards.teacher in IMPORTED:
-        digest = COHORT.import_digest(wildcards.teacher, int(wildcards.chunk))
+        digest = COHORT.imported(wildcards.teacher, int(wildcards.chunk))
     return jobs.extraction(CONFIG, wildcards.teacher, digest).canonical()
 
 
@@ -63,7 +69,9 @@ def say_plan():
 
 
 DRY = {"-n", "--dry-run", "--dryrun"} & set(sys.argv)
-if workflow.is_main_process and DRY:
+if MAIN:
+    atexit.register(RECALL.save)
+if MAIN and DRY:
     atexit.register(say_plan)
-elif workflow.is_main_process:
+elif MAIN:
     controller.take_over(Path(".snakemake"))
