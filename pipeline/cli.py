@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline import jobs
+from pipeline import jobs, slots
 from pipeline.errors import SlideError, UserError
+from pipeline.jobrecords import recorded
 
 app = typer.Typer(
     help="From whole-slide images to a compared, cross-validated student of several teachers. "
@@ -33,6 +34,9 @@ Code = Annotated[
 ]
 Root = Annotated[Path, typer.Option(help="The cohort's results folder, results/<cohort>.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes or threads that may work at once.")]
+Gpus = Annotated[
+    int, typer.Option(min=0, help="GPUs of this machine to claim; 0: whatever is visible.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")]
 ChunkNumber = Annotated[int, typer.Option(min=0, help="The hash bucket of slides to work on.")]
 Out = Annotated[Path, typer.Option(help="The manifest or table to write.")]
@@ -48,7 +52,8 @@ def cohort_chunk(
     from pipeline.cohort import stage
 
     job = jobs.read(jobs.ChunkJob, cfg)
-    stage.run_chunk(cfg=job.cohort, chunk=chunk, base=base, out=out, workers=workers)
+    with recorded(out.parent.parent, "cohort_chunk", chunk=chunk):
+        stage.run_chunk(cfg=job.cohort, chunk=chunk, base=base, out=out, workers=workers)
 
 
 @cohort_app.command("check")
@@ -57,7 +62,8 @@ def cohort_check(cfg: Cfg, root: Root, base: Base = Path()) -> None:
     from pipeline.cohort import stage
 
     job = jobs.read(jobs.CohortJob, cfg)
-    stage.run(cfg=job.cohort, tasks=job.tasks, root=root, base=base)
+    with recorded(root, "cohort"):
+        stage.run(cfg=job.cohort, tasks=job.tasks, root=root, base=base)
 
 
 @app.command()
@@ -104,7 +110,8 @@ def tiling(
     if cfg is None:
         raise UserError("tiling: give --slide FILE, or --cfg with --root, --chunk and --out")
     job = jobs.read(jobs.TilingJob, cfg)
-    stage.run(cfg=job.tiling, code=code, root=root, chunk=chunk, out=out, workers=workers)
+    with recorded(root, "tiling", chunk=chunk):
+        stage.run(cfg=job.tiling, code=code, root=root, chunk=chunk, out=out, workers=workers)
 
 
 @app.command("tiling-overview")
@@ -123,6 +130,7 @@ def extraction(
     chunk: ChunkNumber = 0,
     code: Code = "",
     workers: Workers = 1,
+    gpus: Gpus = 0,
     device: Device = "auto",
 ) -> None:
     """Run teachers over a chunk's tiles, or take in features that another tool made."""
@@ -131,20 +139,23 @@ def extraction(
     if job.extraction.teachers[teachers[0]].source == "import":
         from pipeline.extraction import imports
 
-        imports.run(cfg=job.extraction, teacher=teachers[0], root=root, chunk=chunk, out=out)
+        with recorded(root, "extraction_import", chunk=chunk, teacher=teachers[0]):
+            imports.run(cfg=job.extraction, teacher=teachers[0], root=root, chunk=chunk, out=out)
         return
-    from pipeline.extraction import stage
+    slots.claim(gpus)
+    with recorded(root, "extraction", chunk=chunk, teacher="+".join(teachers)):
+        from pipeline.extraction import stage
 
-    stage.run(
-        cfg=job.extraction,
-        teachers=teachers,
-        code=code,
-        root=root,
-        chunk=chunk,
-        out=out,
-        workers=workers,
-        device=device,
-    )
+        stage.run(
+            cfg=job.extraction,
+            teachers=teachers,
+            code=code,
+            root=root,
+            chunk=chunk,
+            out=out,
+            workers=workers,
+            device=device,
+        )
 
 
 @app.command()
@@ -178,13 +189,14 @@ def mapping(cfg: Cfg, root: Root) -> None:
     from pipeline.mapping import stage
 
     job = jobs.read(jobs.MappingJob, cfg)
-    stage.run(
-        cfg=job.mapping,
-        teachers=job.teachers,
-        tiling=_manifests(root, "tiles") if job.tiled else [],
-        features=[m for f in job.manifests for m in _manifests(root, f"features/{f}")],
-        root=root,
-    )
+    with recorded(root, "mapping"):
+        stage.run(
+            cfg=job.mapping,
+            teachers=job.teachers,
+            tiling=_manifests(root, "tiles") if job.tiled else [],
+            features=[m for f in job.manifests for m in _manifests(root, f"features/{f}")],
+            root=root,
+        )
 
 
 @app.command()
@@ -195,7 +207,8 @@ def folds(
     from pipeline.folds import stage
 
     job = jobs.read(jobs.FoldsJob, cfg)
-    stage.run(cfg=job.folds, cases=job.cases, name=task, task=job.task, root=root)
+    with recorded(root, "folds", task=task):
+        stage.run(cfg=job.folds, cases=job.cases, name=task, task=job.task, root=root)
 
 
 @app.command()
@@ -206,23 +219,26 @@ def training(
     model: Annotated[str, typer.Option(help="The model's name.")],
     code: Code = "",
     workers: Workers = 1,
+    gpus: Gpus = 0,
     device: Device = "auto",
 ) -> None:
     """Train one model of one task on every fold and seed, and predict all cases."""
-    from pipeline.training import stage
-
     job = jobs.read(jobs.TrainingJob, cfg)
-    stage.run(
-        cfg=job.training,
-        model_name=model,
-        model=job.model,
-        task_name=task,
-        task=job.task,
-        root=root,
-        code=code,
-        workers=workers,
-        device=device,
-    )
+    slots.claim(gpus)
+    with recorded(root, "training", task=task, model=model):
+        from pipeline.training import stage
+
+        stage.run(
+            cfg=job.training,
+            model_name=model,
+            model=job.model,
+            task_name=task,
+            task=job.task,
+            root=root,
+            code=code,
+            workers=workers,
+            device=device,
+        )
 
 
 @app.command()
@@ -233,7 +249,8 @@ def evaluation(
     from pipeline.evaluation import stage
 
     job = jobs.read(jobs.EvaluationJob, cfg)
-    stage.run(cfg=job.evaluation, task_name=task, task=job.task, models=job.models, root=root)
+    with recorded(root, "evaluation", task=task):
+        stage.run(cfg=job.evaluation, task_name=task, task=job.task, models=job.models, root=root)
 
 
 @app.command()

@@ -17,13 +17,15 @@ if ENCODERS:
         threads: 2
         resources:
             mem_mb=8000,
+            gpu=0,
         params:
             cfg=extraction_job,
             code=provenance.stage_code("extraction"),
         shell:
             "python -m pipeline extraction --cfg {params.cfg:q} --code {params.code}"
             " --root $(dirname $(dirname {input.slides:q})) --chunk {wildcards.chunk}"
-            " --out {output.manifest:q} --workers {threads} > {log:q} 2>&1"
+            " --out {output.manifest:q} --workers {threads} --gpus {resources.gpu}"
+            " > {log:q} 2>&1"
 
 
 if IMPORTED:

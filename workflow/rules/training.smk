@@ -14,10 +14,12 @@ rule training:
     threads: 1
     resources:
         mem_mb=8000,
+        gpu=0,
     params:
         cfg=job(jobs.training, "task", "model"),
         code=provenance.stage_code("training"),
     shell:
         "python -m pipeline training --cfg {params.cfg:q} --code {params.code}"
         " --root $(dirname {input.cases:q}) --task {wildcards.task} --model {wildcards.model}"
-        " --workers {threads} > {log:q} 2>&1"
+        " --workers {threads} --gpus {resources.gpu}"
+        " > {log:q} 2>&1"
