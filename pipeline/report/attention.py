@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,6 +19,8 @@ from pipeline.artifacts import read_table
 from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.errors import ArtifactError
 from pipeline.report import pictures
+from pipeline.report.gallery import Gallery, gallery
+from pipeline.report.geojson import attention_geojson
 from pipeline.report.results import Results, describe
 from pipeline.report.tables import fixed
 
@@ -25,6 +28,8 @@ CANVAS_PX = 460
 MAP = "cividis"  # one hue order for every reader, also for the colour blind
 OPACITY = 0.72
 TOP_SHARE = 0.1
+FUSED = "fused"
+FOLDER = "report/attention"
 _ORDERS = {
     "survival": "cases of the highest and of the lowest predicted risk",
     "classification": "cases of the surest and of the least sure predictions",
@@ -45,10 +50,21 @@ class Map:
 
 @dataclasses.dataclass(frozen=True)
 class CaseMaps:
+    """One case on the page.
+
+    Attributes:
+        gallery: the tiles of most and of least attention, of all teachers and levels together.
+        geojson: the file for QuPath, relative to the results folder.
+        squares: what goes into it.
+    """
+
     case_id: str
     slide_id: str
     title: str
     maps: tuple[Map, ...]
+    gallery: Gallery
+    geojson: str
+    squares: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +127,9 @@ def _maps(
             by_case.setdefault(str(case_id), rows)  # the first seed that kept the case
     predictions = read_table(results.root / "models" / task / student / "predictions.parquet")
     order, titles = _ranked(predictions, list(by_case), results.config.tasks[task])
-    cases = [_case(results, case, by_case[case], titles[case]) for case in spread(order, wanted)]
+    cases = [
+        _case(results, task, case, by_case[case], titles[case]) for case in spread(order, wanted)
+    ]
     return AttentionSection(
         absent="",
         model=describe(results.config, student).label,
@@ -176,7 +194,7 @@ def _ranked(
     return sorted(cases, key=lambda c: (-scores.get(c, -math.inf), c)), titles
 
 
-def _case(results: Results, case_id: str, rows: pd.DataFrame, title: str) -> CaseMaps:
+def _case(results: Results, task: str, case_id: str, rows: pd.DataFrame, title: str) -> CaseMaps:
     """Maps of the case's slide that has the most tiles."""
     counts = rows.groupby("slide_id")[["x", "y"]].apply(lambda g: len(g.drop_duplicates()))
     slide_id = str(counts.sort_index().idxmax())
@@ -190,19 +208,45 @@ def _case(results: Results, case_id: str, rows: pd.DataFrame, title: str) -> Cas
             f"Thumbnail of slide {slide_id}",
         )
     ]
-    own = [t for t in results.teachers if t in set(mine["teacher"])]
-    for teacher in own:
-        table = _normalised(mine[mine["teacher"] == teacher])
-        maps.append(_map(canvas, table, scale, origin, tile, teacher, slide_id))
-    extra = mine[~mine["teacher"].isin(own)]
-    fused = _normalised(extra) if len(extra) else _normalised(mine)
-    if len(own) > 1 or len(extra):
-        maps.append(_map(canvas, fused, scale, origin, tile, "fused", slide_id))
+    tables = weight_tables(results.teachers, mine)
+    for name, table in tables.items():
+        if name != FUSED or len(tables) != 2:  # of one teacher the fused map is the same again
+            maps.append(_map(canvas, table, scale, origin, tile, name, slide_id))
     others = len(counts) - 1
     suffix = (
         f"; {others} more slide{'s' if others > 1 else ''} of this case not shown" if others else ""
     )
-    return CaseMaps(case_id, slide_id, title + suffix, tuple(maps))
+    shown = gallery(_slide_path(results, slide_id), tables[FUSED], tile)
+    return CaseMaps(
+        case_id=case_id,
+        slide_id=slide_id,
+        title=title + suffix,
+        maps=tuple(maps),
+        gallery=shown,
+        geojson=f"{FOLDER}/{task}-{slide_id}.geojson",
+        squares=attention_geojson(tables, tile),
+    )
+
+
+def weight_tables(teachers: Sequence[str], rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables x, y, weight: one for each teacher, and one called `fused`.
+
+    Args:
+        teachers: names, in order.
+        rows: the attention table of one slide. Rows of a teacher that is none of `teachers` hold a
+            model's own fusion; without such rows the fused weight is the mean over the teachers.
+    """
+    own = [t for t in teachers if t in set(rows["teacher"])]
+    extra = rows[~rows["teacher"].isin(own)]
+    tables = {teacher: _normalised(rows[rows["teacher"] == teacher]) for teacher in own}
+    return {**tables, FUSED: _normalised(extra if len(extra) else rows)}
+
+
+def _slide_path(results: Results, slide_id: str) -> Path | None:
+    """The slide's file as the slide table gives it, None where it gives none."""
+    slides = results.slides
+    found = slides.loc[slides["slide_id"].astype(str) == slide_id, "path"]
+    return Path(str(found.iloc[0])) if len(found) and found.iloc[0] else None
 
 
 def _normalised(rows: pd.DataFrame) -> pd.DataFrame:

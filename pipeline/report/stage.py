@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.artifacts import write_text
+from pipeline.artifacts import write_json, write_text
 from pipeline.config import Config
 from pipeline.report import (
     attention,
@@ -31,7 +31,8 @@ HERE = Path(__file__).resolve().parent
 
 
 def run(*, config: Config, root: Path) -> None:
-    """Write `report.html`, its figures as `report/*.svg` and the config as `report/config.yaml`.
+    """Write `report.html`, and beside it, under `report/`, its figures as SVG, the config as YAML
+    and the attention of the cases shown as GeoJSON for QuPath.
 
     The page holds everything it shows and opens without a network. Parts whose input a run does
     not have (attention, benchmarks, slides) say why they are absent.
@@ -45,17 +46,19 @@ def run(*, config: Config, root: Path) -> None:
     """
     opened = results.read(config, root)
     folds = {task: tasks.read_folds(opened, task) for task in opened.tasks}
+    looked = attention.section(opened)
     sections = {
         "flow": flow.section(opened, folds),
         "slides": slides.section(opened),
         "teachers": teachers.section(opened),
         "tasks": [tasks.section(opened, task, folds[task]) for task in opened.tasks],
-        "attention": attention.section(opened),
+        "attention": looked,
         "timings": timings.section(opened),
         "provenance": provenance.section(opened),
     }
     drawings = _drawings(sections)
     _write_figures(root / "report", drawings)
+    _write_attention(root, looked)
     write_text(root / "report" / "config.yaml", provenance.config_yaml(config))
     write_text(root / "report.html", render(config, opened, folds, sections))
 
@@ -169,3 +172,13 @@ def _write_figures(folder: Path, drawings: list[Drawing]) -> None:
             old.unlink()
     for drawing in drawings:
         write_text(folder / f"{drawing.name}.svg", drawing.document)
+
+
+def _write_attention(root: Path, section: attention.AttentionSection) -> None:
+    """Write the GeoJSON of each case shown, and remove those of an earlier run."""
+    kept = {root / case.geojson for case in section.cases}
+    for old in (root / attention.FOLDER).glob("*.geojson"):
+        if old not in kept:
+            old.unlink()
+    for case in section.cases:
+        write_json(root / case.geojson, case.squares)

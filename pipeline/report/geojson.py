@@ -1,0 +1,50 @@
+"""Attention for QuPath: every tile as a square with its weights as measurements.
+
+QuPath opens the file by dragging it onto the slide ("Measure, Show measurement maps" then colours
+the squares). Coordinates are level-0 pixels, which are QuPath's full-resolution pixels.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+
+def attention_geojson(tables: Mapping[str, pd.DataFrame], tile: float) -> dict[str, Any]:
+    """A GeoJSON FeatureCollection of QuPath detections.
+
+    Args:
+        tables: name -> columns x, y (level-0 pixels) and weight, which sums to 1; for instance a
+            table for each teacher and one called `fused`.
+        tile: side of a tile in level-0 pixels.
+
+    Returns:
+        a feature per tile; its measurements are `attention <name>`, the weight as a multiple of an
+        even share (1: as much as any other tile), and `attention <name> rank`, from 0 to 1.
+    """
+    measured: dict[tuple[int, int], dict[str, float]] = {}
+    for name, table in tables.items():
+        share = table["weight"] * len(table)
+        rank = table["weight"].rank(pct=True, method="average")
+        for x, y, one, place in zip(table["x"], table["y"], share, rank, strict=True):
+            found = measured.setdefault((int(x), int(y)), {})
+            found[f"attention {name}"] = round(float(one), 5)
+            found[f"attention {name} rank"] = round(float(place), 5)
+    side = round(tile)
+    features = [
+        {
+            "type": "Feature",
+            "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{x},{y}")),
+            "geometry": {"type": "Polygon", "coordinates": [_square(x, y, side)]},
+            "properties": {"objectType": "detection", "measurements": values},
+        }
+        for (x, y), values in sorted(measured.items(), key=lambda item: item[0][::-1])
+    ]
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _square(x: int, y: int, side: int) -> list[list[int]]:
+    return [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
