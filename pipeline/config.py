@@ -8,6 +8,7 @@ here imports torch, so that reading the config costs a dry-run nothing.
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -212,6 +213,7 @@ class FoldsConfig(Section):
     k: int = Field(5, ge=2, le=50)
     validation_fraction: float = Field(0.2, gt=0, lt=0.9)
     group_by: Literal["case", "site"] = "case"
+    inner: int | None = Field(None, ge=2, le=50)
     seed: int = 1
     import_dir: str | None = None
     allow_validation_is_test: bool = False
@@ -340,6 +342,40 @@ ModelConfig = Annotated[
 ]
 
 
+GRID_KEYS = (
+    "learning_rate",
+    "weight_decay",
+    "batch_size",
+    "tiles_per_step",
+    "max_tiles_per_case",
+    "standardise",
+)
+
+
+class NestedConfig(Section):
+    """Nested cross-validation: what is tried on the inner folds, and what decides."""
+
+    grid: dict[str, tuple[bool | int | float | str | None, ...]] = {
+        "learning_rate": (1e-3, 1e-4),
+        "weight_decay": (0.0, 1e-4),
+    }
+    criterion: Literal["metric", "loss"] = "metric"
+
+    @model_validator(mode="after")
+    def _values(self) -> NestedConfig:
+        for key, values in self.grid.items():
+            if not values:
+                raise ValueError(f"grid.{key}: an empty list leaves nothing to try")
+        return self
+
+    def points(self) -> list[dict[str, Any]]:
+        """Every combination of the grid's values, the last key fastest."""
+        return [
+            dict(zip(self.grid, values, strict=True))
+            for values in itertools.product(*self.grid.values())
+        ]
+
+
 class TrainingConfig(Section):
     models: dict[Name, ModelConfig] = Field(default_factory=dict)
     ablations: dict[Name, ModelConfig] = Field(default_factory=dict)
@@ -354,6 +390,29 @@ class TrainingConfig(Section):
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     attention_cases_per_fold: int = Field(2, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    nested: NestedConfig | None = None
+    tensorboard: bool = False
+
+    def at(self, point: Mapping[str, Any], model: Any) -> tuple[TrainingConfig, Any]:
+        """Training settings and model at a point of the nested grid.
+
+        A key is one of GRID_KEYS or a key of the model (`distillation.weight`); one that the model
+        does not have leaves it as it is.
+
+        Raises:
+            ValidationError: a value is not one that the key takes.
+        """
+        own = {key: value for key, value in point.items() if key in GRID_KEYS}
+        settings = TrainingConfig.model_validate({**self.model_dump(), **own})
+        spec = model.model_dump()
+        for key, value in point.items():
+            *path, last = key.split(".")
+            node: Any = spec
+            for part in path:
+                node = node.get(part) if isinstance(node, dict) else None
+            if key not in own and isinstance(node, dict) and last in node:
+                node[last] = value
+        return settings, type(model).model_validate(spec)
 
 
 # --- evaluation, report ---------------------------------------------------------------------------
@@ -414,6 +473,7 @@ class Config(Section):
                 raise ValueError(f"extraction.together: `{teacher}` is imported, not run on tiles")
             if grouped.count(teacher) > 1:
                 raise ValueError(f"extraction.together: `{teacher}` stands in it twice")
+        self._nested_fits()
         both = set(self.training.models) & set(self.training.ablations)
         if both:
             raise ValueError(f"training: {sorted(both)} stand in both models and ablations")
@@ -424,6 +484,31 @@ class Config(Section):
                 f"models{nearest(self.evaluation.student, models)}"
             )
         return self
+
+    def _nested_fits(self) -> None:
+        nested = self.training.nested
+        if nested is None:
+            return
+        if self.folds.inner is None:
+            raise ValueError("training.nested needs `folds.inner`, the number of inner folds")
+        specs = self.model_specs()
+        for key in nested.grid:
+            known = {*GRID_KEYS, *(k for model in specs.values() for k in _paths(model))}
+            if key not in known:
+                raise ValueError(
+                    f"training.nested.grid: `{key}` is neither a training key nor one of a "
+                    f"model{nearest(key, known)}"
+                )
+        for name, model in specs.items():
+            for point in nested.points():
+                try:
+                    self.training.at(point, model)
+                except ValidationError as error:
+                    problem = error.errors()[0]
+                    raise ValueError(
+                        f"training.nested.grid: {point} does not fit `{name}`: "
+                        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+                    ) from None
 
     def model_specs(self, ablations: bool = True) -> dict[str, Any]:
         """Every model that will be trained, by name, with `teacher: each` expanded.
@@ -439,6 +524,16 @@ class Config(Section):
             else:
                 specs[name] = model
         return specs
+
+
+def _paths(section: Section) -> list[str]:
+    """The keys of a section, those of its own sections with a dot."""
+    found = []
+    for key in type(section).model_fields:
+        value = getattr(section, key)
+        inner = [f"{key}.{path}" for path in _paths(value)] if isinstance(value, Section) else []
+        found += inner or [key]
+    return found
 
 
 # --- reading --------------------------------------------------------------------------------------

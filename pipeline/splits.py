@@ -2,8 +2,9 @@
 
 The folds stage writes them; training and evaluation read them through here. Standard library only.
 
-`folds/<task>/fold_<k>.csv` has the columns `case_id, split` (train, val, test). `folds.json` beside
-it says whether numbers on the test part may be called that (`labelled`: `test` or `validation`) and
+`folds/<task>/fold_<k>.csv` has the columns `case_id, split` (train, val, test). With nested
+cross-validation `inner_<k>.csv` (`case_id, part`) deals train and val out to parts. `folds.json`
+says whether numbers on the test part may be called that (`labelled`: `test` or `validation`) and
 what the test parts are to one another (`tests`: `partition`, `incomplete` or `overlapping`).
 """
 
@@ -32,6 +33,7 @@ class Fold:
         train, val, test: case ids, sorted. Pairwise disjoint, unless `labelled` is `validation`:
             then val and test may share cases, and no number on them is a test result.
         labelled: what a number on the test part has to be called.
+        inner: with nested cross-validation, train and val together in disjoint parts.
     """
 
     index: int
@@ -39,6 +41,7 @@ class Fold:
     val: tuple[str, ...]
     test: tuple[str, ...]
     labelled: Label = "test"
+    inner: tuple[tuple[str, ...], ...] = ()
 
     def part(self, name: Part) -> tuple[str, ...]:
         parts = {"train": self.train, "val": self.val, "test": self.test}
@@ -51,6 +54,10 @@ def folder(root: Path, task: str) -> Path:
 
 def fold_path(root: Path, task: str, k: int) -> Path:
     return folder(root, task) / f"fold_{k}.csv"
+
+
+def inner_path(root: Path, task: str, k: int) -> Path:
+    return folder(root, task) / f"inner_{k}.csv"
 
 
 def read_summary(root: Path, task: str) -> dict[str, Any]:
@@ -73,7 +80,7 @@ def read_fold(root: Path, task: str, k: int) -> Fold:
     Raises:
         ArtifactError: the file is missing or damaged, or its parts share a case.
     """
-    return _read(fold_path(root, task, k), k, read_summary(root, task)["labelled"])
+    return _read_both(root, task, k, read_summary(root, task))
 
 
 def read_folds(root: Path, task: str) -> list[Fold]:
@@ -84,9 +91,7 @@ def read_folds(root: Path, task: str) -> list[Fold]:
             task's `folds.json` says so.
     """
     summary = read_summary(root, task)
-    folds = [
-        _read(fold_path(root, task, k), k, summary["labelled"]) for k in range(int(summary["k"]))
-    ]
+    folds = [_read_both(root, task, k, summary) for k in range(int(summary["k"]))]
     if summary["tests"] == "partition":
         check_partition(folds, str(folder(root, task)))
     return folds
@@ -123,6 +128,29 @@ def check_partition(folds: list[Fold], where: str) -> None:
             f"{where}: the test parts must hold every case exactly once; {len(wrong)} case(s) "
             f"do not fit, such as {', '.join(wrong[:5])}"
         )
+
+
+def _read_both(root: Path, task: str, k: int, summary: dict[str, Any]) -> Fold:
+    fold = _read(fold_path(root, task, k), k, summary["labelled"])
+    if not summary.get("inner"):
+        return fold
+    path = inner_path(root, task, k)
+    parts: list[list[str]] = [[] for _ in range(int(summary["inner"]))]
+    try:
+        with path.open(newline="") as handle:
+            for row in csv.DictReader(handle):
+                parts[int(row["part"])].append(row["case_id"])
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: missing; run the stage that makes it (`folds`)") from None
+    except (KeyError, ValueError, IndexError, TypeError):
+        raise ArtifactError(f"{path}: expected `case_id,part`; delete it, run `folds`") from None
+    dealt = sorted(case for part in parts for case in part)
+    if dealt != sorted({*fold.train, *fold.val}) or not all(parts):
+        raise ArtifactError(
+            f"{path}: its parts must hold every train and val case of fold {k} exactly once, and "
+            "no other; delete it and run `folds` again"
+        )
+    return dataclasses.replace(fold, inner=tuple(tuple(sorted(part)) for part in parts))
 
 
 def _read(path: Path, k: int, labelled: Label) -> Fold:

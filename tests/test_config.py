@@ -77,6 +77,33 @@ def test_impossible_values_are_refused(changes: dict, expected: str) -> None:
         parse(demo(**changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "needs `folds.inner`"),
+        ({"grid": {"learning_rat": [1]}}, "did you mean `learning_rate`"),
+        ({"grid": {"dropout": []}}, "leaves nothing to try"),
+        ({"grid": {"dropout": [0.1, 2.0]}}, "{'dropout': 2.0} does not fit `single_vit_tiny`"),
+    ],
+)
+def test_a_nested_grid_is_checked_before_any_work(changes: dict, expected: str) -> None:
+    inner = {"folds__inner": 3} if changes else {}
+    with pytest.raises(ConfigError) as error:
+        parse(demo(training__nested=changes, **inner))
+    assert expected in str(error.value)
+
+
+def test_a_point_of_the_grid_sets_training_and_model() -> None:
+    grid = {"learning_rate": [0.5, 0.1], "distillation.weight": [0.3]}
+    config = parse(demo(training__nested={"grid": grid}, folds__inner=3))
+    assert config.training.nested is not None
+    point = config.training.nested.points()[1]
+    settings, student = config.training.at(point, config.model_specs()["shazam_v2"])
+    assert (settings.learning_rate, student.distillation.weight) == (0.1, 0.3)
+    _, single = config.training.at(point, config.model_specs()["single_vit_tiny"])
+    assert single == config.model_specs()["single_vit_tiny"]
+
+
 def test_a_number_written_as_yaml_text_is_a_number() -> None:
     # YAML 1.1 reads 1e-4 as a string; it must not reach an optimiser as one.
     assert parse(demo(training__learning_rate="1e-4")).training.learning_rate == 1e-4

@@ -33,6 +33,15 @@ class Aggregator(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Bag:
         raise NotImplementedError
 
+    @staticmethod
+    def reduce(x: Tensor, mask: Tensor) -> Tensor | None:
+        """The bags as vectors (B, d), where a model sees no more of a bag than this.
+
+        Such a model gives the same output for the bag whose one tile is this vector, so that many
+        trainings on the same bags need not look at the tiles again. None for all others.
+        """
+        return None
+
     def instance_loss(self, bag: Bag, mask: Tensor, labels: Tensor) -> Tensor | None:
         """A loss on instances given the bags' classes int64 (B,); None where a model has none."""
         return None

@@ -98,9 +98,11 @@ class Network(nn.Module):
 
     Attributes:
         training_only: prefixes of the state that inference does not need.
+        settled: names of the buffers that `settle` fills.
     """
 
     training_only: ClassVar[tuple[str, ...]] = ()
+    settled: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

@@ -20,8 +20,11 @@ class MeanPool(Aggregator):
         self.head = nn.Linear(dim, out)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Bag:
-        mask = full_mask(x, mask)
-        return Bag(self.head(self.drop(masked_mean(x, mask))))
+        return Bag(self.head(self.drop(self.reduce(x, full_mask(x, mask)))))
+
+    @staticmethod
+    def reduce(x: Tensor, mask: Tensor) -> Tensor:
+        return masked_mean(x, mask)
 
 
 class MaxPool(Aggregator):
@@ -33,7 +36,9 @@ class MaxPool(Aggregator):
         self.head = nn.Linear(dim, out)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Bag:
-        mask = full_mask(x, mask)
+        return Bag(self.head(self.drop(self.reduce(x, full_mask(x, mask)))))
+
+    @staticmethod
+    def reduce(x: Tensor, mask: Tensor) -> Tensor:
         largest = x.masked_fill(mask[..., None], torch.finfo(x.dtype).min).amax(1)
-        largest = largest.masked_fill(mask.all(1, keepdim=True), 0.0)
-        return Bag(self.head(self.drop(largest)))
+        return largest.masked_fill(mask.all(1, keepdim=True), 0.0)

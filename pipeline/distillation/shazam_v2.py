@@ -70,6 +70,8 @@ class ShazamV2(Student):
             and pooling as published) whatever the other keys say.
     """
 
+    settled = ("share",)
+
     def __init__(self, shape: Shape, cfg: ShazamV2Model) -> None:
         if cfg.faithful:
             cfg = cfg.model_copy(update=FAITHFUL)

@@ -27,9 +27,11 @@ def make_folds(units: Units, cfg: FoldsConfig) -> list[Fold]:
         UserError: there are fewer cases, sites, events or members of a class than folds, or fewer
             than three sites to be train, validation and test.
     """
-    _check_counts(units, cfg)
+    least = cfg.k if units.labels.label is not None else cfg.k + 1
+    _check_counts(units, cfg, "folds.k", cfg.k, max(cfg.k, 3), least)
     grouped = cfg.group_by == "site"
-    tests = _grouped_tests(units, cfg) if grouped else _tests(units, cfg)
+    deal = _grouped_tests if grouped else _tests
+    tests = deal(units, cfg.k, cfg.seed)
     folds = []
     for k, test in enumerate(tests):
         rest = np.setdiff1d(np.arange(len(units.cases)), test)
@@ -46,30 +48,58 @@ def make_folds(units: Units, cfg: FoldsConfig) -> list[Fold]:
     return folds
 
 
-def _check_counts(units: Units, cfg: FoldsConfig) -> None:
+def make_inner(units: Units, fold: Fold, cfg: FoldsConfig) -> tuple[tuple[str, ...], ...]:
+    """`cfg.inner` parts of what a fold may learn from (train and validation), for nested
+    cross-validation: stratified and grouped as the folds are, and without its test cases.
+
+    Raises:
+        UserError: there are too few cases, sites, events or members of a class for so many parts.
+    """
+    assert cfg.inner is not None
+    shared = set(fold.test) & {*fold.train, *fold.val}
+    if shared:
+        raise UserError(
+            f"folds.inner: fold {fold.index} of the task {units.name} tests {len(shared)} cases "
+            "that it also learns from; nested cross-validation needs folds that are disjoint"
+        )
+    learned = units.take([*fold.train, *fold.val])
+    _check_counts(learned, cfg, "folds.inner", cfg.inner, cfg.inner, cfg.inner)
+    deal = _grouped_tests if cfg.group_by == "site" else _tests
+    parts = deal(learned, cfg.inner, cfg.seed + 1 + fold.index)
+    for part in parts:
+        if any(not (learned.strata[part] == stratum).any() for stratum in units.must):
+            raise UserError(
+                f"folds.inner is {cfg.inner}, but a part of fold {fold.index} of the task "
+                f"{units.name} would have no event. Lower folds.inner"
+            )
+    return tuple(tuple(str(case) for case in learned.cases[np.sort(part)]) for part in parts)
+
+
+def _check_counts(
+    units: Units, cfg: FoldsConfig, key: str, k: int, least_groups: int, least_members: int
+) -> None:
     n_groups = len(np.unique(units.groups))
     what = "cases" if cfg.group_by == "case" else "sites"
-    if n_groups < max(cfg.k, 3):
+    if n_groups < least_groups:
         raise UserError(
-            f"folds.k is {cfg.k}, but the task {units.name} has only {n_groups} {what} to split "
-            f"(at least {max(cfg.k, 3)} are needed). Lower folds.k"
+            f"{key} is {k}, but the task {units.name} has only {n_groups} {what} to split "
+            f"(at least {least_groups} are needed). Lower {key}"
             + (", or use folds.group_by: case" if what == "sites" else "")
         )
     needed = range(len(units.strata_names)) if units.labels.label is not None else units.must
     for stratum in needed:
         members = int((units.strata == stratum).sum())
-        least = cfg.k if units.labels.label is not None else cfg.k + 1
-        if members < least:
+        if members < least_members:
             kind = "class " if units.labels.label is not None else ""
             raise UserError(
-                f"folds.k is {cfg.k}, but the task {units.name} has only {members} case(s) with "
-                f"{kind}`{units.strata_names[stratum]}`; at least {least} are needed. Lower "
-                f"folds.k, or leave the {kind or 'task '}out"
+                f"{key} is {k}, but the task {units.name} has only {members} case(s) with "
+                f"{kind}`{units.strata_names[stratum]}`; at least {least_members} are needed. "
+                f"Lower {key}, or leave the {kind or 'task '}out"
             )
 
 
-def _tests(units: Units, cfg: FoldsConfig) -> list[np.ndarray]:
-    splitter = StratifiedKFold(cfg.k, shuffle=True, random_state=cfg.seed)
+def _tests(units: Units, k: int, seed: int) -> list[np.ndarray]:
+    splitter = StratifiedKFold(k, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # A rare stratum that only balances the folds (a bin, the censored) need not be in each.
         warnings.filterwarnings("ignore", message="The least populated class")
@@ -97,29 +127,29 @@ def _validation(units: Units, rows: np.ndarray, fraction: float, seed: list[int]
     return np.concatenate(chosen)
 
 
-def _grouped_tests(units: Units, cfg: FoldsConfig) -> list[np.ndarray]:
-    """Whole sites dealt to `cfg.k` folds: of many greedy deals the most even one.
+def _grouped_tests(units: Units, k: int, seed: int) -> list[np.ndarray]:
+    """Whole sites dealt to `k` folds: of many greedy deals the most even one.
 
     A deal takes the sites from big to small, in an order that is jittered anew each time, and
     gives each to the fold that is poorest in what the site brings.
     """
-    rng = np.random.default_rng(cfg.seed)
+    rng = np.random.default_rng(seed)
     everything = np.arange(len(units.cases))
     names, site = np.unique(units.groups.astype(str), return_inverse=True)
     brings = np.zeros((len(names), len(units.strata_names)))
     np.add.at(brings, (site, units.strata), 1)
     weighted = brings / np.maximum(brings.sum(axis=0), 1)
-    best, least = [everything[:0]] * cfg.k, np.inf
+    best, least = [everything[:0]] * k, np.inf
     for _ in range(_DRAWS):
         order = np.argsort(-brings.sum(axis=1) * rng.lognormal(sigma=0.2, size=len(names)))
         fold_of = np.zeros(len(names), dtype=int)
-        totals = np.zeros((cfg.k, brings.shape[1]))
+        totals = np.zeros((k, brings.shape[1]))
         for group in order:
             fold_of[group] = np.argmin(totals @ weighted[group] + 1e-9 * totals.sum(axis=1))
             totals[fold_of[group]] += brings[group]
-        tests = [everything[fold_of[site] == k] for k in range(cfg.k)]
+        tests = [everything[fold_of[site] == i] for i in range(k)]
         if all(len(test) for test in tests):
-            score = max(_unevenness(units, test, everything, 1 / cfg.k) for test in tests)
+            score = max(_unevenness(units, test, everything, 1 / k) for test in tests)
             if score < least:
                 best, least = tests, score
     return best

@@ -4,13 +4,16 @@ Writes `folds/<task>/`:
 
 - `fold_<k>.csv` (case_id, split), which training and evaluation read;
 - `splits_<k>.csv` and `splits_<k>_bool.csv`, the same by slide, as CLAM reads them;
+- `inner_<k>.csv` (case_id, part) with `folds.inner`: what the fold may learn from in so many parts,
+  for nested cross-validation;
 - `folds.json`: `{task, type, k, seed, group_by, mode, source, labelled, tests, n_cases, n_groups,
-  excluded: {case_id: reason}, folds: [{fold, train, val, test}], files}`, where a part tells its
-  `cases` and `events`, `classes` or target `means`.
+  inner, excluded: {case_id: reason}, folds: [{fold, train, val, test}], files}`, where a part tells
+  its `cases` and `events`, `classes` or target `means`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
@@ -21,10 +24,10 @@ from pipeline.artifacts import read_table, write_csv, write_json, write_text
 from pipeline.config import FoldsConfig
 from pipeline.errors import UserError
 from pipeline.folds.imported import read_folds, tests_are
-from pipeline.folds.made import make_folds
+from pipeline.folds.made import make_folds, make_inner
 from pipeline.folds.units import Units, units
 from pipeline.labels import Task
-from pipeline.splits import PARTS, Fold, check_fold, check_partition, fold_path, folder
+from pipeline.splits import PARTS, Fold, check_fold, check_partition, fold_path, folder, inner_path
 
 
 def run(*, cfg: FoldsConfig, cases: str, name: str, task: Task, root: Path) -> None:
@@ -66,6 +69,8 @@ def run(*, cfg: FoldsConfig, cases: str, name: str, task: Task, root: Path) -> N
     for fold in folds:
         check_fold(fold, f"fold {fold.index} of {name}")
         _check_strata(fold, found)
+    if cfg.inner is not None:
+        folds = [dataclasses.replace(f, inner=make_inner(found, f, cfg)) for f in folds]
 
     usable = coverage[coverage["status"] == "ok"].drop_duplicates("slide_id")
     slides_of: dict[str, list[str]] = {}
@@ -78,6 +83,7 @@ def run(*, cfg: FoldsConfig, cases: str, name: str, task: Task, root: Path) -> N
         "k": len(folds),
         "seed": cfg.seed,
         "group_by": cfg.group_by,
+        "inner": cfg.inner,
         "mode": cases,
         "source": "made" if cfg.import_dir is None else "imported",
         "labelled": folds[0].labelled,
@@ -123,6 +129,11 @@ def _write(folds: list[Fold], slides_of: dict[str, list[str]], root: Path, name:
         path = fold_path(root, name, fold.index)
         rows = [(case, part) for part in PARTS for case in fold.part(part)]
         write_csv(path, pd.DataFrame(rows, columns=["case_id", "split"]))
+        if fold.inner:
+            inner = inner_path(root, name, fold.index)
+            dealt = [(case, i) for i, part in enumerate(fold.inner) for case in part]
+            write_csv(inner, pd.DataFrame(dealt, columns=["case_id", "part"]))
+            written.append(inner)
         columns = [[s for case in fold.part(part) for s in slides_of[case]] for part in PARTS]
         _write_clam(path.parent, fold.index, columns)
         written += [path, *(path.parent / f"splits_{fold.index}{end}.csv" for end in ("", "_bool"))]

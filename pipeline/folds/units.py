@@ -41,6 +41,17 @@ class Units:
     labels: Labels
     excluded: dict[str, str]
 
+    def take(self, cases: Sequence[str]) -> Units:
+        """Some of the cases, as what is split again."""
+        rows = np.searchsorted(self.cases, np.array(sorted(cases), dtype=object))
+        return dataclasses.replace(
+            self,
+            cases=self.cases[rows],
+            strata=self.strata[rows],
+            groups=self.groups[rows],
+            labels=self.labels.take(rows),
+        )
+
     def describe(self, cases: Sequence[str]) -> dict[str, Any]:
         """How many of what a part holds, for `folds.json`."""
         rows = np.searchsorted(self.cases, np.array(list(cases), dtype=object))

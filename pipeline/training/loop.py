@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -25,10 +26,19 @@ CLIP = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """How a training went; the network holds the weights of the best epoch."""
+    """How a training went; the network holds the weights of the epoch that was kept.
+
+    Attributes:
+        best_epoch: the epoch that was kept, from 1.
+        history: a row an epoch: epoch, train_loss, val_loss, val_metric (NaN without a validation
+            part) and learning_rate.
+        validated: float32 (epochs, validation cases, C), raw outputs after each epoch; empty unless
+            the training had a fixed length.
+    """
 
     best_epoch: int
     history: list[dict[str, float]]
+    validated: np.ndarray
 
 
 def train(
@@ -39,17 +49,25 @@ def train(
     parts: dict[str, np.ndarray],
     cfg: TrainingConfig,
     seed: int,
+    length: int | None = None,
+    watch: Callable[[dict[str, float]], None] | None = None,
 ) -> Fitted:
     """Train on one fold's training part, keep the epoch that is best on its validation part.
+
+    With `length` the training runs for just so many epochs of the same schedule and the last one
+    is kept: a validation part, if there is one, only looks on.
 
     Args:
         network: fitted to the training part (`Network.fit`) and on the store's device.
         head: the task's head, fitted to the training part.
         store: the bags.
         y: float32 (cases, columns), as `head.targets` makes it.
-        parts: case numbers of `train` and `val`. Nothing else is read.
+        parts: case numbers of `train` and `val` (which may be empty with `length`). Nothing else
+            is read.
         cfg: epochs, patience, batch size and so on.
         seed: of the order, the tile draws and the dropout.
+        length: epochs to train for; None: until early stopping or `cfg.epochs`.
+        watch: called with each row of the history.
 
     Raises:
         UserError: the loss is not a number.
@@ -60,20 +78,24 @@ def train(
     targets = torch.from_numpy(y).to(store.device)
     strata = head.strata(y[learn])
     needed = EVENT if head.kind == "cox" else None
-    sizes, limit = store.sizes, _limit(cfg)
+    sizes, limit = store.sizes, tile_limit(cfg)
     validation = Batches(store, parts["val"], cfg.max_tiles_per_case)
     aims = y[parts["val"]]
+    validated: list[np.ndarray] = []
 
     def judge() -> tuple[float, float]:
+        if not len(aims):
+            return math.nan, math.nan
         out = outputs(network, validation, cfg.precision)
         judged = np.stack([out[case] for case in parts["val"].tolist()])
-        loss = float(head.loss(torch.from_numpy(judged), torch.from_numpy(aims)))
-        return loss, head.metric(judged, aims)
+        if length is not None:
+            validated.append(judged)
+        return appraise(head, judged, aims)
 
     optimiser = AdamW(network.parameters(), cfg.learning_rate, cfg.weight_decay, clip=CLIP)
     best, best_epoch, best_values = math.inf, 0, optimiser.snapshot()
     history: list[dict[str, float]] = []
-    for epoch in range(1, cfg.epochs + 1):
+    for epoch in range(1, (length or cfg.epochs) + 1):
         network.train()
         optimiser.learning_rate = cfg.learning_rate * cosine(epoch, cfg.epochs)
         total = 0.0
@@ -91,20 +113,44 @@ def train(
             loss.backward()
             optimiser.step()
             total += float(loss.detach()) * len(chosen) / len(learn)
-        if not math.isfinite(total):
-            raise UserError(
-                f"training: the loss is not a number in epoch {epoch}; lower "
-                f"training.learning_rate (now {cfg.learning_rate})"
-            )
+        check_finite(total, epoch, cfg.learning_rate)
         val_loss, metric = judge()
-        history.append(_row(epoch, total, val_loss, metric, optimiser.learning_rate))
-        if val_loss < best:
+        history.append(history_row(epoch, total, val_loss, metric, optimiser.learning_rate))
+        if watch is not None:
+            watch(history[-1])
+        if length is not None:
+            best_epoch = epoch
+        elif math.isnan(val_loss):
+            raise UserError(
+                f"training: the {len(aims)} validation cases have no event, so that no epoch can "
+                "be told from another; use another folds.validation_fraction, or more cases"
+            )
+        elif val_loss < best:
             best, best_epoch, best_values = val_loss, epoch, optimiser.snapshot()
         elif epoch - best_epoch >= cfg.patience:
             break
-    optimiser.restore(best_values)
-    network.settle(validation, y, objective(head, y[learn]))
-    return Fitted(best_epoch, history)
+    if length is None:
+        optimiser.restore(best_values)
+    if len(aims):
+        network.settle(validation, y, objective(head, y[learn]))
+    return Fitted(best_epoch, history, np.array(validated, dtype=np.float32))
+
+
+def appraise(head: Head, out: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Loss and metric of a validation part's raw outputs float32 (n, C); NaN where undefined."""
+    if head.kind == "cox" and EVENT not in head.strata(y):
+        return math.nan, math.nan
+    loss = float(head.loss(torch.from_numpy(out), torch.from_numpy(y)))
+    return loss, head.metric(out, y)
+
+
+def check_finite(loss: float, epoch: int, learning_rate: float) -> None:
+    """Raises UserError when a loss is not a number."""
+    if not math.isfinite(loss):
+        raise UserError(
+            f"training: the loss is not a number in epoch {epoch}; lower "
+            f"training.learning_rate (now {learning_rate})"
+        )
 
 
 def objective(head: Head, y: np.ndarray) -> Objective:
@@ -112,7 +158,10 @@ def objective(head: Head, y: np.ndarray) -> Objective:
     return Objective(head.loss, head.evidence, head.null(y))
 
 
-def _row(epoch: int, train: float, val: float, metric: float, rate: float) -> dict[str, float]:
+def history_row(
+    epoch: int, train: float, val: float, metric: float, rate: float
+) -> dict[str, float]:
+    """One epoch of a history."""
     return {
         "epoch": epoch,
         "train_loss": train,
@@ -127,6 +176,7 @@ def cosine(epoch: int, epochs: int) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * (epoch - 1) / epochs))
 
 
-def _limit(cfg: TrainingConfig) -> int | None:
+def tile_limit(cfg: TrainingConfig) -> int | None:
+    """Most tiles of a bag that a training step reads."""
     limits = [n for n in (cfg.tiles_per_step, cfg.max_tiles_per_case) if n is not None]
     return min(limits, default=None)

@@ -2,9 +2,9 @@
 
 The bags are read once and shared by all trainings. Writes `models/<task>/<model>/`:
 
-- `fold_<k>/seed_<s>/`: weights.safetensors, history.csv, predictions.parquet, attention.parquet and
-  last meta.json. A folder whose meta.json carries the fingerprint of what would be trained now is
-  not trained again.
+- `fold_<k>/seed_<s>/`: weights.safetensors, history.csv, predictions.parquet, attention.parquet,
+  with nested cross-validation inner.csv (every inner training's epochs), and last meta.json. A
+  folder whose meta.json carries the fingerprint of what would be trained now is not trained again.
 - `predictions.parquet`: the predictions of all folds and seeds for train, val and test cases.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from pipeline.aggregators.network import Lesson, Shape, parameter_count
+from pipeline.aggregators.network import Shape, parameter_count
 from pipeline.artifacts import read_json, write_text
-from pipeline.bags.store import Store, open_store
+from pipeline.bags.store import open_store
 from pipeline.config import ModelConfig, SurvivalTask, TrainingConfig
 from pipeline.errors import ArtifactError, UserError
 from pipeline.labels import Labels, Task, read_labels
@@ -30,31 +31,21 @@ from pipeline.provenance import digest
 from pipeline.splits import PARTS, Fold, read_folds
 from pipeline.training.attention import attention_table, extremes, slide_names
 from pipeline.training.checkpoint import read_meta, save_checkpoint
-from pipeline.training.loop import objective, train
-from pipeline.training.models import build_network, reads
+from pipeline.training.history import Watch, history_log
+from pipeline.training.job import Job, Prepared, prepare, seed_of
+from pipeline.training.loop import Fitted, train
+from pipeline.training.models import reads
+from pipeline.training.nested import CURVES, Choice, forget, search
 from pipeline.training.predict import predict
 from pipeline.training.tables import read_columns, stack_columns, write_columns
-from pipeline.training.tasks import Head, fit_head
+from pipeline.training.tasks import Head
 
 NOT_TRAINING = {
     "models",
     "ablations",
     "seeds",
+    "tensorboard",
 }  # keys of TrainingConfig that no training depends on
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What all folds and seeds of a run share."""
-
-    cfg: TrainingConfig
-    model_name: str
-    model: ModelConfig
-    task: Task
-    store: Store
-    labels: Labels
-    code: str
-    slides: dict[tuple[str, str], str]
 
 
 def run(
@@ -114,52 +105,49 @@ def run(
 def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Any]:
     """Train one fold with one seed unless that is done, and return its predictions."""
     place = {case: i for i, case in enumerate(job.store.cases)}
-    parts: dict[str, np.ndarray] = {
-        part: np.array([place[case] for case in fold.part(part)], dtype=np.int64) for part in PARTS
-    }
     has = np.asarray(job.store.present.any(axis=1))
-    usable = {part: rows[has[rows]] for part, rows in parts.items()}
+    usable: dict[str, np.ndarray] = {part: _rows(fold.part(part), place, has) for part in PARTS}
     for part in ("train", "val"):
         if not len(usable[part]):
             raise UserError(
                 f"fold {fold.index}: no {part} case has features of "
                 f"{', '.join(t.name for t in job.store.teachers)}; see coverage.csv"
             )
-    fingerprint = _fingerprint(job, usable, seed)
+    if job.cfg.nested and not fold.inner:
+        raise ArtifactError(
+            f"fold {fold.index} has no inner parts (inner_{fold.index}.csv), which training.nested "
+            "needs; run `folds` again with folds.inner"
+        )
+    inner = [_rows(part, place, has) for part in fold.inner] if job.cfg.nested else []
+    fingerprint = _fingerprint(job, usable, inner, seed)
     done = read_meta(folder)
     if done is not None and done.get("fingerprint") == fingerprint:
         return read_columns(folder / "predictions.parquet")
     started = time.perf_counter()
-    head = fit_head(job.task, job.labels, usable["train"])
-    y = head.targets(job.labels)
-    draw = int(digest(seed, fold.index, job.model_name), 16) % 2**63
-    torch.manual_seed(draw)
-    shape = Shape(
-        tuple(t.name for t in job.store.teachers),
-        tuple(t.dims for t in job.store.teachers),
-        head.outputs,
-    )
-    network = build_network(job.model, shape)
-    learned = usable["train"]
-    lesson = Lesson(
-        store=job.store,
-        train=learned,
-        y=y,
-        strata=head.strata(y[learned]),
-        task=objective(head, y[learned]),
-        standardise=job.cfg.standardise,
-        seed=draw,
-    )
-    network.fit(lesson)
-    network.to(job.store.device)
-    learning = {part: usable[part] for part in ("train", "val")}
-    fitted = train(network, head, job.store, y, learning, job.cfg, draw)
+    key = (seed, fold.index, job.model_name)
+    with history_log(folder, job.cfg.tensorboard) as watch:
+        if job.cfg.nested is None:
+            choice = None
+            ready = prepare(job, job.cfg, job.model, usable["train"], seed_of(*key))
+            learning = {part: usable[part] for part in ("train", "val")}
+            fitted = _train(job, job.cfg, ready, learning, seed_of(*key), None, watch)
+        else:
+            choice = search(job, job.cfg.nested, inner, folder, fingerprint, key)
+            learned = np.sort(np.concatenate([usable["train"], usable["val"]]))
+            ready = prepare(job, choice.cfg, choice.model, learned, seed_of(*key))
+            learning = {"train": learned, "val": learned[:0]}
+            fitted = _train(job, choice.cfg, ready, learning, seed_of(*key), choice.epoch, watch)
+            for name, value in choice.settled.items():
+                ready.network.get_buffer(name).copy_(value)
+    cfg, model = (job.cfg, job.model) if choice is None else (choice.cfg, choice.model)
+    network, head, y = ready.network, ready.head, ready.y
+    shape = network.shape
 
     rows = np.concatenate([usable[part] for part in PARTS])
     splits = np.repeat(np.array(PARTS, dtype=object), [len(usable[part]) for part in PARTS])
-    limit = job.cfg.max_tiles_per_case
+    limit = cfg.max_tiles_per_case
     asked = time.perf_counter()
-    out = predict(network, job.store, rows, limit, job.cfg.precision)
+    out = predict(network, job.store, rows, limit, cfg.precision)
     answered = time.perf_counter()
     columns: dict[str, Any] = {
         "seed": np.full(len(rows), seed, dtype=np.int64),
@@ -168,17 +156,22 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Any]:
         "case_id": np.array([job.store.cases[row] for row in rows], dtype=object),
         **head.columns(out, y[rows]),
     }
+    if choice is not None:
+        _validation_unseen(columns, rows, choice)
     tested = usable["test"]
     score = head.score(out[splits == "test"])
     shown = tested[extremes(score, job.cfg.attention_cases_per_fold)]
     table = attention_table(network, job.store, shown, limit, job.slides)
     write_columns(folder / "attention.parquet", table)
     write_columns(folder / "predictions.parquet", columns)
-    write_text(folder / "history.csv", _csv(fitted.history))
+    history = fitted.history if choice is None else _with_inner(fitted.history, choice)
+    write_text(folder / "history.csv", _csv(history))
+    if choice is not None:
+        write_text(folder / "inner.csv", _csv(choice.trials))
     meta = {
         "fingerprint": fingerprint,
         "model_name": job.model_name,
-        "model": job.model.model_dump(mode="json"),
+        "model": model.model_dump(mode="json"),
         "task": job.task.model_dump(mode="json"),
         "teachers": list(shape.teachers),
         "dims": list(shape.dims),
@@ -190,9 +183,12 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Any]:
         "seed": seed,
         "labelled": fold.labelled,
         "cases": {part: len(usable[part]) for part in PARTS},
-        "cases_without_features": {part: len(parts[part]) - len(usable[part]) for part in PARTS},
+        "cases_without_features": {
+            part: len(fold.part(part)) - len(usable[part]) for part in PARTS
+        },
         "cutoffs": _cutoffs(job.task, head, out[splits == "train"]),
         "best_epoch": fitted.best_epoch,
+        "nested": None if choice is None else _nested_facts(job, choice, len(inner)),
         "epochs": len(fitted.history),
         "n_parameters": parameter_count(network),
         "resident": job.store.resident is not None,
@@ -201,10 +197,63 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Any]:
         "inference_seconds_per_case": round((answered - asked) / len(rows), 6),
     }
     save_checkpoint(folder, network, meta)
+    forget(folder)
     return columns
 
 
-def _fingerprint(job: Job, parts: dict[str, np.ndarray], seed: int) -> str:
+def _rows(cases: Iterable[str], place: dict[str, int], has: np.ndarray) -> np.ndarray:
+    """Case numbers of those of the cases that have features."""
+    rows = np.array([place[case] for case in cases], dtype=np.int64)
+    return rows[has[rows]]
+
+
+def _train(
+    job: Job,
+    cfg: TrainingConfig,
+    ready: Prepared,
+    learning: dict[str, np.ndarray],
+    draw: int,
+    length: int | None,
+    watch: Watch,
+) -> Fitted:
+    return train(ready.network, ready.head, job.store, ready.y, learning, cfg, draw, length, watch)
+
+
+def _validation_unseen(columns: dict[str, Any], rows: np.ndarray, choice: Choice) -> None:
+    """With nested cross-validation the final model has learned from the validation part: its
+    predictions there are replaced by those of the inner trainings that had not seen the case."""
+    inside = np.flatnonzero(columns["split"] == "val")
+    place = {int(case): i for i, case in enumerate(choice.cases)}
+    found = np.array([place[int(row)] for row in rows[inside]], dtype=np.int64)
+    for name, values in choice.unseen.items():
+        if name in columns:
+            columns[name][inside] = values[found]
+
+
+def _with_inner(history: list[dict[str, float]], choice: Choice) -> list[dict[str, float]]:
+    """The final training's history, with the chosen point's inner means as validation."""
+    inner = choice.curves[:, [CURVES.index("val_loss"), CURVES.index("val_metric")]]
+    return [
+        {**row, "val_loss": float(loss), "val_metric": float(metric)}
+        for row, (loss, metric) in zip(history, inner, strict=False)
+    ]
+
+
+def _nested_facts(job: Job, choice: Choice, parts: int) -> dict[str, Any]:
+    assert job.cfg.nested is not None
+    points = len(job.cfg.nested.points())
+    return {
+        "chosen": choice.point,
+        "epochs": choice.epoch,
+        "criterion": job.cfg.nested.criterion,
+        "score": choice.score,
+        "points": points,
+        "parts": parts,
+        "trainings": points * parts + 1,
+    }
+
+
+def _fingerprint(job: Job, parts: dict[str, np.ndarray], inner: list[np.ndarray], seed: int) -> str:
     """Of everything that decides a training's result."""
     values = [job.labels.time, job.labels.event, job.labels.label, job.labels.targets]
     return digest(
@@ -218,6 +267,7 @@ def _fingerprint(job: Job, parts: dict[str, np.ndarray], seed: int) -> str:
         [None if v is None else v.tolist() for v in values],
         list(job.labels.classes),
         {part: rows.tolist() for part, rows in parts.items()},
+        [rows.tolist() for rows in inner],
         seed,
         job.store.device.type,
     )
@@ -267,12 +317,13 @@ def _cutoffs(task: Task, head: Head, out: np.ndarray) -> dict[str, Any]:
     return {"median": float(np.median(risk)), "tertiles": [float(v) for v in tertiles]}
 
 
-def _csv(history: list[dict[str, float]]) -> str:
+def _csv(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
-    names = list(history[0])
+    names = list(rows[0])
     text.write(",".join(names) + "\n")
-    for row in history:
-        text.write(",".join(f"{row[name]:.8g}" for name in names) + "\n")
+    for row in rows:
+        cells = [row[name] for name in names]
+        text.write(",".join(f"{c:.8g}" if isinstance(c, float) else str(c) for c in cells) + "\n")
     return text.getvalue()
 
 

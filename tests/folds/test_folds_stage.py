@@ -382,3 +382,41 @@ def test_imported_folds_must_keep_sites_together_when_asked(tmp_path: Path) -> N
     where = str(write_clam(tmp_path, _parts(cases)))
     with pytest.raises(UserError, match="group_by is site, but the site"):
         split(tmp_path, k=2, import_dir=where, group_by="site")
+
+
+@pytest.mark.parametrize("task", [SURVIVAL, SUBTYPE, SCORE], ids=lambda t: t.type)
+@pytest.mark.parametrize("group_by", ["case", "site"])
+def test_inner_parts_hold_what_a_fold_may_learn_from(
+    tmp_path: Path, task: Task, group_by: str
+) -> None:
+    cases = write_cases(tmp_path).set_index("case_id")
+    split(tmp_path, task, k=3, inner=3, group_by=group_by)
+    for fold in read_folds(tmp_path, "os"):
+        assert len(fold.inner) == 3
+        assert sorted(c for part in fold.inner for c in part) == sorted([*fold.train, *fold.val])
+        for part in fold.inner:
+            if task is SURVIVAL:
+                assert cases.loc[list(part)].event.sum() > 0
+            if group_by == "site":
+                rest = {c for p in fold.inner if p is not part for c in p}
+                assert not set(cases.loc[list(part)].site) & set(cases.loc[list(rest)].site)
+
+
+def test_inner_parts_that_do_not_fit_their_fold_are_refused(tmp_path: Path) -> None:
+    write_cases(tmp_path)
+    split(tmp_path, k=3, inner=4)
+    path = folder(tmp_path, "os") / "inner_1.csv"
+    tested = read_fold(tmp_path, "os", 1).test[0]
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:-1], f"{tested},0"]) + "\n")
+    with pytest.raises(ArtifactError, match=r"inner_1\.csv: its parts must hold"):
+        read_folds(tmp_path, "os")
+    split(tmp_path, k=3)  # without: no file is left behind, none is read
+    assert not path.exists()
+    assert read_fold(tmp_path, "os", 1).inner == ()
+
+
+def test_too_many_inner_parts_are_a_message(tmp_path: Path) -> None:
+    write_cases(tmp_path, n=24, event=[1] * 6 + [0] * 18)
+    with pytest.raises(UserError, match=r"folds\.inner is 5.*only \d case\(s\) with `event`"):
+        split(tmp_path, k=3, inner=5)

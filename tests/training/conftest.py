@@ -61,7 +61,10 @@ def write_folds(root: Path, task: str) -> None:
         parts = {c: "test" if i % 2 == k else "val" if i % 7 < 2 else "train" for i, c in _all()}
         lines = [f"{case},{part}" for case, part in parts.items()]
         (folder / f"fold_{k}.csv").write_text("\n".join(["case_id,split", *lines]) + "\n")
-    summary = {"k": 2, "labelled": "test", "tests": "partition"}
+        learned = [case for case, part in parts.items() if part != "test"]
+        dealt = [f"{case},{i // 2 % 3}" for i, case in enumerate(learned)]
+        (folder / f"inner_{k}.csv").write_text("\n".join(["case_id,part", *dealt]) + "\n")
+    summary = {"k": 2, "labelled": "test", "tests": "partition", "inner": 3}
     (folder / "folds.json").write_text(json.dumps(summary))
 
 

@@ -1,0 +1,81 @@
+"""What all trainings of a model share, and how one of them is made ready."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from pipeline.aggregators.network import Lesson, Network, Shape
+from pipeline.bags.store import Store
+from pipeline.config import ModelConfig, TrainingConfig
+from pipeline.labels import Labels, Task
+from pipeline.provenance import digest
+from pipeline.training.loop import objective
+from pipeline.training.models import build_network
+from pipeline.training.tasks import Head, fit_head
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What all folds and seeds of a run share."""
+
+    cfg: TrainingConfig
+    model_name: str
+    model: ModelConfig
+    task: Task
+    store: Store
+    labels: Labels
+    code: str
+    slides: dict[tuple[str, str], str]
+
+    def shape(self, outputs: int) -> Shape:
+        """What a network of this job must fit."""
+        teachers = self.store.teachers
+        return Shape(tuple(t.name for t in teachers), tuple(t.dims for t in teachers), outputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A network and a head, fitted as far as that goes without gradients.
+
+    Attributes:
+        network: with fresh weights, on the store's device.
+        head: of the task.
+        y: float32 (cases, columns), the head's targets.
+    """
+
+    network: Network
+    head: Head
+    y: np.ndarray
+
+
+def prepare(
+    job: Job, cfg: TrainingConfig, model: ModelConfig, train: np.ndarray, draw: int
+) -> Prepared:
+    """Draw the weights and fit head, scaler and what else there is to the training cases alone.
+
+    Raises:
+        UserError: the training part cannot be learned from.
+    """
+    head = fit_head(job.task, job.labels, train)
+    y = head.targets(job.labels)
+    torch.manual_seed(draw)
+    network = build_network(model, job.shape(head.outputs))
+    lesson = Lesson(
+        store=job.store,
+        train=train,
+        y=y,
+        strata=head.strata(y[train]),
+        task=objective(head, y[train]),
+        standardise=cfg.standardise,
+        seed=draw,
+    )
+    network.fit(lesson)
+    return Prepared(network.to(job.store.device), head, y)
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed from anything that has a digest."""
+    return int(digest(*parts), 16) % 2**63

@@ -1,0 +1,304 @@
+"""Nested cross-validation: settings and epochs chosen inside what a fold may learn from.
+
+For every point of the grid a model is trained on all inner parts but one and judged on that one
+after every epoch; the mean over the inner parts picks point and epoch; with these the model is
+trained anew on everything that the fold may learn from. The test part is not read (Filiot et al.
+2023, supplement, describe the scheme; here epochs are counted from 1, all points see the same
+inner parts, order and first weights, and a finished inner training is not repeated).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pipeline.artifacts import atomic_path
+from pipeline.config import ModelConfig, NestedConfig, TrainingConfig
+from pipeline.errors import UserError
+from pipeline.provenance import digest
+from pipeline.training.job import Job, Prepared, prepare, seed_of
+from pipeline.training.loop import Fitted, train
+from pipeline.training.predict import Batches, outputs
+from pipeline.training.tables import stack_columns
+from pipeline.training.tasks import fit_head
+from pipeline.training.together import Trial, alike, pays, train_together
+
+CURVES = ("epoch", "train_loss", "val_loss", "val_metric", "learning_rate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What the inner folds chose.
+
+    Attributes:
+        cfg, model: settings and model at the chosen point.
+        point: the point.
+        epoch: epochs to train for.
+        score: what it was chosen by: mean over the inner parts of the metric, or of the loss.
+        curves: the chosen point's mean over the inner parts: float64 (epochs, len(CURVES)).
+        trials: a row for each inner training and epoch, for `inner.csv`.
+        cases: int64 (n,), every case that was held out of an inner training, and
+        unseen: predictions of each by that training, as `Head.columns`.
+        settled: mean over the inner trainings of what `Network.settle` fits.
+    """
+
+    cfg: TrainingConfig
+    model: ModelConfig
+    point: dict[str, Any]
+    epoch: int
+    score: float
+    curves: np.ndarray
+    trials: list[dict[str, Any]]
+    cases: np.ndarray
+    unseen: dict[str, np.ndarray]
+    settled: dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    """One inner training, before it is done.
+
+    Attributes:
+        point, part: numbers of the grid point and of the inner part that is held out.
+        cfg, model: at that point.
+        parts: case numbers of `train` and `val`.
+        draw: its seed; the same at all points.
+        path: where its result lies or will lie.
+        fingerprint: of all that decides it.
+    """
+
+    point: int
+    part: int
+    cfg: TrainingConfig
+    model: ModelConfig
+    parts: dict[str, np.ndarray]
+    draw: int
+    path: Path
+    fingerprint: str
+
+
+def search(
+    job: Job,
+    nested: NestedConfig,
+    inner: Sequence[np.ndarray],
+    folder: Path,
+    fingerprint: str,
+    key: tuple[object, ...],
+) -> Choice:
+    """Train every grid point on every inner part and choose.
+
+    Args:
+        job: the model and its data.
+        nested: grid and criterion.
+        inner: case numbers of each inner part.
+        folder: of the fold and seed; results of inner trainings wait in its `inner/` until all are
+            there.
+        fingerprint: of the fold's training.
+        key: seeds every inner training, together with its part's number.
+
+    Raises:
+        UserError: an inner training has nothing to learn from, or no epoch can be judged.
+    """
+    if any(not len(part) for part in inner):
+        raise UserError("folds.inner: an inner part has no case with features; see coverage.csv")
+    points = nested.points()
+    planned = _plan(job, points, inner, folder / "inner", fingerprint, key)
+    _run(job, planned)
+    fitted = {(trial.point, trial.part): _read(trial) for trial in planned}
+    curves = np.array(
+        [[_table(fitted[p, i]) for i in range(len(inner))] for p in range(len(points))]
+    )  # (points, parts, epochs, columns)
+    p, epoch, score = choose(curves, nested.criterion)
+    winners = [trial for trial in planned if trial.point == p]
+    settled, held_out = _settle(job, winners, epoch)
+    if not held_out:
+        held_out = [fitted[p, trial.part].validated[epoch - 1] for trial in winners]
+    columns = []
+    for trial, out in zip(winners, held_out, strict=True):
+        head = fit_head(job.task, job.labels, trial.parts["train"])
+        columns.append(head.columns(out, head.targets(job.labels)[trial.parts["val"]]))
+    return Choice(
+        cfg=winners[0].cfg,
+        model=winners[0].model,
+        point=points[p],
+        epoch=epoch,
+        score=score,
+        curves=curves[p].mean(0),
+        trials=[
+            {"point": t.point, **points[t.point], "part": t.part, **row}
+            for t in planned
+            for row in fitted[t.point, t.part].history
+        ],
+        cases=np.concatenate(list(inner)),
+        unseen=stack_columns(columns),
+        settled=settled,
+    )
+
+
+def forget(folder: Path) -> None:
+    """Remove the inner results of a fold that is done."""
+    shutil.rmtree(folder / "inner", ignore_errors=True)
+
+
+def choose(curves: np.ndarray, criterion: str) -> tuple[int, int, float]:
+    """The best grid point and number of epochs.
+
+    Args:
+        curves: float64 (points, parts, epochs, len(CURVES)).
+        criterion: `metric` (highest mean; the lower mean loss decides between equals) or `loss`.
+
+    Returns:
+        number of the point, epochs from 1, and the mean that won.
+
+    Raises:
+        UserError: neither metric nor loss is defined anywhere.
+    """
+    loss = _mean(curves[..., CURVES.index("val_loss")])
+    metric = _mean(curves[..., CURVES.index("val_metric")])
+    use_metric = criterion == "metric" and bool(np.isfinite(metric).any())
+    value = metric if use_metric else -loss
+    if not np.isfinite(value).any():
+        raise UserError("nested cross-validation: no epoch of any grid point has a finite loss")
+    value = np.where(np.isfinite(value), value, -np.inf)
+    best = np.argwhere(value >= value.max() - 1e-12)
+    p, e = min(best.tolist(), key=lambda at: (loss[at[0], at[1]], at))
+    return p, e + 1, float(metric[p, e] if use_metric else loss[p, e])
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the inner parts where it is defined: (points, epochs)."""
+    known = np.isfinite(values)
+    total = np.where(known, values, 0.0).sum(1)
+    return np.where(known.any(1), total / np.maximum(known.sum(1), 1), np.nan)
+
+
+def _plan(
+    job: Job,
+    points: Sequence[dict[str, Any]],
+    inner: Sequence[np.ndarray],
+    folder: Path,
+    fingerprint: str,
+    key: tuple[object, ...],
+) -> list[Inner]:
+    planned = []
+    for p, point in enumerate(points):
+        cfg, model = job.cfg.at(point, job.model)
+        for i, held_out in enumerate(inner):
+            rest = np.sort(np.concatenate([part for j, part in enumerate(inner) if j != i]))
+            planned.append(
+                Inner(
+                    point=p,
+                    part=i,
+                    cfg=cfg,
+                    model=model,
+                    parts={"train": rest, "val": held_out},
+                    draw=seed_of(*key, i),
+                    path=folder / f"point_{p}_part_{i}.npz",
+                    fingerprint=digest(fingerprint, point, i),
+                )
+            )
+    return planned
+
+
+def _run(job: Job, planned: Sequence[Inner]) -> None:
+    """Do what is not done; trainings that can be done together are."""
+    groups: dict[str, list[Inner]] = {}
+    for trial in planned:
+        groups.setdefault(digest(trial.model.model_dump(mode="json")), []).append(trial)
+    with tqdm(total=len(planned), desc="inner", unit="fit", disable=None, leave=False) as bar:
+        for group in groups.values():
+            open_ = [trial for trial in group if not _done(trial)]
+            if open_:
+                _train(job, group, open_)
+            bar.update(len(group))
+
+
+def _train(job: Job, group: Sequence[Inner], open_: Sequence[Inner]) -> None:
+    """Together if that pays (then all of a group, so that dropout draws the same), else in turn."""
+    first = _prepared(job, group[0])
+    if pays([_trial(group[0], first)] * 2, job.store):
+        trials = [_trial(inner, _prepared(job, inner)) for inner in group]
+        stacks: dict[Any, list[int]] = {}
+        for n, trial in enumerate(trials):
+            stacks.setdefault(alike(trial), []).append(n)
+        for rows in stacks.values():
+            chosen = [trials[n] for n in rows]
+            for n, fitted in zip(
+                rows, train_together(chosen, job.store, job.cfg.epochs), strict=True
+            ):
+                _write(group[n], fitted)
+        return
+    for inner in open_:
+        ready = _prepared(job, inner)
+        parts, cfg = inner.parts, inner.cfg
+        fitted = train(
+            ready.network, ready.head, job.store, ready.y, parts, cfg, inner.draw, cfg.epochs
+        )
+        _write(inner, fitted)
+
+
+def _prepared(job: Job, inner: Inner) -> Prepared:
+    return prepare(job, inner.cfg, inner.model, inner.parts["train"], inner.draw)
+
+
+def _trial(inner: Inner, ready: Prepared) -> Trial:
+    return Trial(ready.network, ready.head, ready.y, inner.parts, inner.cfg, inner.draw)
+
+
+def _settle(
+    job: Job, winners: Sequence[Inner], epoch: int
+) -> tuple[dict[str, Tensor], list[np.ndarray]]:
+    """Train the chosen point's inner models again, for the chosen epochs, where a network has a
+    last fit on held-out cases: what that found, and the held-out predictions after it."""
+    found: dict[str, list[Tensor]] = {}
+    held_out = []
+    for inner in winners:
+        ready = _prepared(job, inner)
+        if not ready.network.settled:
+            break
+        parts, cfg = inner.parts, inner.cfg
+        train(ready.network, ready.head, job.store, ready.y, parts, cfg, inner.draw, epoch)
+        for name in ready.network.settled:
+            found.setdefault(name, []).append(ready.network.get_buffer(name).clone())
+        val = inner.parts["val"]
+        said = outputs(ready.network, Batches(job.store, val, cfg.max_tiles_per_case))
+        held_out.append(np.stack([said[case] for case in val.tolist()]))
+    return {name: torch.stack(values).mean(0) for name, values in found.items()}, held_out
+
+
+def _table(fitted: Fitted) -> np.ndarray:
+    """The history as float64 (epochs, len(CURVES))."""
+    return np.array([[row[name] for name in CURVES] for row in fitted.history])
+
+
+def _write(inner: Inner, fitted: Fitted) -> None:
+    with atomic_path(inner.path) as temporary, temporary.open("wb") as handle:
+        np.savez(
+            handle,
+            fingerprint=np.array(inner.fingerprint),
+            history=_table(fitted),
+            validated=fitted.validated,
+        )
+
+
+def _done(inner: Inner) -> bool:
+    try:
+        with np.load(inner.path, allow_pickle=False) as stored:
+            return str(stored["fingerprint"]) == inner.fingerprint
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return False
+
+
+def _read(inner: Inner) -> Fitted:
+    with np.load(inner.path, allow_pickle=False) as stored:
+        history = [dict(zip(CURVES, row, strict=True)) for row in stored["history"].tolist()]
+        return Fitted(len(history), history, stored["validated"])

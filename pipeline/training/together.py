@@ -1,0 +1,374 @@
+"""Many small trainings as one: parameters stacked, one forward pass for all of them.
+
+The trainings of a nested cross-validation differ in their cases, learning rate and weight decay,
+not in their shape. Stacked along a first dimension (`torch.func`), a step of all of them costs
+about as many operations as a step of one. That pays where the operations are small or launched on a
+GPU; on a CPU a model that reads every tile spends its time on the arithmetic, which stacking does
+not lessen, and is trained in turn instead (`pays`).
+
+Every training keeps its own order, tile draws, learning rate, gradient norm and moments, as in
+`pipeline.training.loop.train`, whose numbers it gives; only the draws of dropout are other ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from pipeline.aggregators.base import Aggregator
+from pipeline.aggregators.fusion import Mean
+from pipeline.aggregators.network import Network
+from pipeline.bags.batch import Batch
+from pipeline.bags.sampling import draw
+from pipeline.bags.store import Store, gather, whole
+from pipeline.config import TrainingConfig
+from pipeline.training.loop import (
+    CLIP,
+    EVENT,
+    Fitted,
+    appraise,
+    check_finite,
+    cosine,
+    history_row,
+    tile_limit,
+)
+from pipeline.training.predict import Batches, precision
+from pipeline.training.sampler import batches
+from pipeline.training.tasks import Head
+
+STACKED_VALUES = 2**28  # feature values of a stacked batch on a GPU: 1 GiB in float32
+REDUCED_CASES = 64  # cases whose tiles are in memory at once while they are reduced
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One training of many; the fields are the arguments of `pipeline.training.loop.train`."""
+
+    network: Network
+    head: Head
+    y: np.ndarray
+    parts: Mapping[str, np.ndarray]
+    cfg: TrainingConfig
+    seed: int
+
+    def order_key(self) -> tuple[Any, ...]:
+        """Trials with the same key see the same cases and tiles in the same order."""
+        limit = tile_limit(self.cfg)
+        return self.seed, self.parts["train"].tobytes(), limit, self.cfg.batch_size
+
+
+def alike(trial: Trial) -> tuple[Any, ...]:
+    """Trials whose networks can be stacked have the same key."""
+    state = trial.network.state_dict()
+    shapes = tuple((name, tuple(value.shape)) for name, value in state.items())
+    return type(trial.network).__name__, shapes, trial.cfg.standardise, repr(trial.network)
+
+
+def pays(trials: Sequence[Trial], store: Store) -> bool:
+    """Whether training these trials together is worth it, and possible."""
+    first = trials[0]
+    if len(trials) < 2 or not isinstance(first.network, Mean):
+        return False  # others have losses or last fits of their own
+    if reduces(first.network):
+        return True
+    models = first.network.aggregators
+    if store.device.type != "cuda" or any(_overrides(m, "instance_loss") for m in models):
+        return False
+    limit = tile_limit(first.cfg)
+    tiles = store.sizes.max(0) if limit is None else np.minimum(store.sizes.max(0), limit)
+    widths = np.array([sum(teacher.dims.values()) for teacher in store.teachers])
+    return len(trials) * first.cfg.batch_size * float(tiles @ widths) <= STACKED_VALUES
+
+
+def reduces(network: Mean) -> bool:
+    """Whether all its aggregators see a bag as one vector."""
+    return all(_overrides(model, "reduce") for model in network.aggregators)
+
+
+def _overrides(model: nn.Module, method: str) -> bool:
+    return getattr(type(model), method) is not getattr(Aggregator, method)
+
+
+def train_together(trials: Sequence[Trial], store: Store, length: int) -> list[Fitted]:
+    """Train all trials for a fixed number of epochs.
+
+    Args:
+        trials: fitted networks (`Network.fit`), alike.
+        store: the bags, the same for all.
+        length: epochs.
+
+    Returns:
+        for each what `train` with the same `length` returns. The networks keep their first weights.
+
+    Raises:
+        UserError: a loss is not a number.
+    """
+    torch.manual_seed(trials[0].seed)
+    stack = _Stack(trials, store)
+    learners = [np.random.default_rng(trial.seed) for trial in trials]
+    needed = [EVENT if trial.head.kind == "cox" else None for trial in trials]
+    strata = [trial.head.strata(trial.y[trial.parts["train"]]) for trial in trials]
+    targets = [torch.from_numpy(trial.y).to(store.device) for trial in trials]
+    history: list[list[dict[str, float]]] = [[] for _ in trials]
+    validated: list[list[np.ndarray]] = [[] for _ in trials]
+    for epoch in range(1, length + 1):
+        orders: dict[tuple[Any, ...], tuple[dict[int, list[np.ndarray]], list[np.ndarray]]] = {}
+        for m, trial in enumerate(trials):
+            if trial.order_key() in orders:
+                continue
+            learn = trial.parts["train"]
+            drawn = draw(store.sizes, learn.tolist(), tile_limit(trial.cfg), learners[m])
+            size = trial.cfg.batch_size
+            orders[trial.order_key()] = (
+                drawn,
+                batches(learn, strata[m], size, learners[m], needed[m]),
+            )
+        rates = [trial.cfg.learning_rate * cosine(epoch, trial.cfg.epochs) for trial in trials]
+        totals = np.zeros(len(trials))
+        source = stack.training({key: drawn for key, (drawn, _) in orders.items()})
+        for step in range(max(len(dealt) for _, dealt in orders.values())):
+            chosen = {key: dealt[step] for key, (_, dealt) in orders.items() if step < len(dealt)}
+            outs = stack.forward(source, chosen)
+            losses = []
+            for m, trial in enumerate(trials):
+                cases = chosen.get(trial.order_key())
+                if cases is None:
+                    continue
+                aim = targets[m][torch.from_numpy(cases).to(store.device)]
+                loss = trial.head.loss(outs[m][: len(cases)].float(), aim)
+                losses.append(loss)
+                totals[m] += float(loss.detach()) * len(cases) / len(trial.parts["train"])
+            stack.step(torch.stack(losses).sum(), rates, [t.order_key() in chosen for t in trials])
+        for m, (trial, judged) in enumerate(zip(trials, stack.validate(), strict=True)):
+            check_finite(totals[m], epoch, trial.cfg.learning_rate)
+            loss_, metric = appraise(trial.head, judged, trial.y[trial.parts["val"]])
+            history[m].append(history_row(epoch, totals[m], loss_, metric, rates[m]))
+            validated[m].append(judged)
+    return [
+        Fitted(length, rows, np.array(outs, dtype=np.float32))
+        for rows, outs in zip(history, validated, strict=True)
+    ]
+
+
+class _Stack:
+    """The stacked parameters, AdamW on them, and the bags as the stacked network reads them."""
+
+    def __init__(self, trials: Sequence[Trial], store: Store) -> None:
+        self.trials, self.store = trials, store
+        first = trials[0].network
+        assert isinstance(first, Mean)
+        self.reduced = reduces(first)
+        self.base = copy.deepcopy(first).to("meta")
+        values, buffers = stack_module_state([trial.network for trial in trials])
+        self.buffers = {k: v.to(store.device) for k, v in buffers.items()}
+        self.values = {k: v.detach().to(store.device).requires_grad_() for k, v in values.items()}
+        self.first = {k: torch.zeros_like(v) for k, v in self.values.items()}
+        self.second = {k: torch.zeros_like(v) for k, v in self.values.items()}
+        self.steps = torch.zeros(len(trials), device=store.device)
+        decays = [trial.cfg.weight_decay for trial in trials]
+        self.decays = torch.tensor(decays, device=store.device)
+        self.views: dict[bytes, list[int]] = {}
+        for m, trial in enumerate(trials):
+            self.views.setdefault(trial.parts["val"].tobytes() + _key(trial), []).append(m)
+        self.watched = {key: self._watched(trials[rows[0]]) for key, rows in self.views.items()}
+        self.tables: dict[Any, dict[tuple[int, str], Tensor]] = {}
+        if self.reduced:  # bags come scaled
+            self.buffers = {
+                name: torch.full_like(v, SCALED[name.split(".")[1].split("_")[0]])
+                if name.startswith("scaler.")
+                else v
+                for name, v in self.buffers.items()
+            }
+
+    # --- bags ---
+
+    def training(self, drawn: Mapping[Any, dict[int, list[np.ndarray]]]) -> Mapping[Any, Any]:
+        """What `forward` reads of this epoch's tiles, by order key."""
+        if not self.reduced:
+            return drawn
+        owner = {trial.order_key(): trial for trial in self.trials}
+        for key, rows in drawn.items():
+            whole_bags = all(
+                len(r) == n
+                for case, rs in rows.items()
+                for r, n in zip(rs, self.store.sizes[case], strict=True)
+            )
+            if key not in self.tables or not whole_bags:
+                self.tables[key] = self._reduce(owner[key].network, rows)
+        return self.tables
+
+    @torch.no_grad()
+    def _reduce(
+        self, network: Network, rows: Mapping[int, Sequence[np.ndarray]]
+    ) -> dict[tuple[int, str], Tensor]:
+        """(teacher, level) -> (all cases, d): scaled and reduced bags of the given cases."""
+        assert isinstance(network, Mean)
+        dims = self.store.teachers
+        table = {
+            (t, network.level): torch.zeros(
+                len(self.store.cases), teacher.dims[network.level], device=self.store.device
+            )
+            for t, teacher in enumerate(dims)
+        }
+        cases = list(rows)
+        for start in range(0, len(cases), REDUCED_CASES):
+            part = cases[start : start + REDUCED_CASES]
+            batch = gather(self.store, {case: rows[case] for case in part})
+            scaled = network.scaler(batch)
+            for t, model in enumerate(network.aggregators):
+                assert isinstance(model, Aggregator)
+                vectors = model.reduce(scaled[t][network.level], batch.masks[t])
+                assert vectors is not None
+                table[t, network.level][batch.cases] = vectors
+        return table
+
+    def _one_tile(self, table: Mapping[tuple[int, str], Tensor], cases: np.ndarray) -> Batch:
+        """Bags of one tile each, the reduced vector."""
+        rows = torch.from_numpy(cases).to(self.store.device)
+        present = torch.from_numpy(self.store.present[cases]).to(self.store.device)
+        teachers = range(len(self.store.teachers))
+        return Batch(
+            cases=rows,
+            features=tuple(
+                {level: x[rows][:, None] for (s, level), x in table.items() if s == t}
+                for t in teachers
+            ),
+            masks=tuple(~present[:, t : t + 1] for t in teachers),
+            rows=tuple(torch.zeros(len(cases), 1, dtype=torch.int64) for _ in teachers),
+            present=present,
+        )
+
+    def _watched(self, trial: Trial) -> list[Batch] | Batches:
+        """The validation bags of a trial."""
+        val, limit = trial.parts["val"], trial.cfg.max_tiles_per_case
+        if not self.reduced:
+            return Batches(self.store, val, limit)
+        table = self._reduce(trial.network, whole(self.store, val.tolist(), limit))
+        return [self._one_tile(table, val)]
+
+    # --- passes ---
+
+    def forward(self, source: Mapping[Any, Any], chosen: Mapping[Any, np.ndarray]) -> Tensor:
+        """Outputs (trials, B, C) of one batch for each trial; rows beyond its size are padding."""
+        made = {
+            key: self._one_tile(source[key], cases)
+            if self.reduced
+            else gather(self.store, {case: source[key][case] for case in cases.tolist()})
+            for key, cases in chosen.items()
+        }
+        any_batch = next(iter(made.values()))
+        each = [made.get(trial.order_key(), any_batch) for trial in self.trials]
+        self.base.train()
+        with precision(self.store.device, self.trials[0].cfg.precision):
+            call = vmap(self._call, randomness="different")
+            return call(self.values, self.buffers, *_stacked(each))
+
+    @torch.no_grad()
+    def validate(self) -> list[np.ndarray]:
+        """Raw outputs float32 (n, C) of each trial's validation part."""
+        self.base.eval()
+        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(self.trials)
+        for key, models in self.views.items():
+            rows = torch.tensor(models, device=self.store.device)
+            values = {k: v[rows] for k, v in self.values.items()}
+            buffers = {k: v[rows] for k, v in self.buffers.items()}
+            place: dict[int, np.ndarray] = {}
+            for batch in self.watched[key]:
+                with precision(self.store.device, self.trials[0].cfg.precision):
+                    call = vmap(self._call, in_dims=(0, 0, None, None, None))
+                    out = call(values, buffers, batch.features, batch.masks, batch.present)
+                columns = out.float().transpose(0, 1).cpu().numpy()  # (B, models, C)
+                place.update(zip(batch.cases.tolist(), columns, strict=True))
+            cases = self.trials[models[0]].parts["val"].tolist()
+            judged = np.stack([place[case] for case in cases])
+            for i, m in enumerate(models):
+                found[m] = np.ascontiguousarray(judged[:, i])
+        return found
+
+    def _call(
+        self,
+        values: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        features: tuple[dict[str, Tensor], ...],
+        masks: tuple[Tensor, ...],
+        present: Tensor,
+    ) -> Tensor:
+        none = torch.zeros(present.shape[0], dtype=torch.int64)
+        batch = Batch(none, features, masks, (), present)
+        return functional_call(self.base, (values, buffers), (batch,)).out
+
+    def step(self, loss: Tensor, rates: Sequence[float], active: Sequence[bool]) -> None:
+        """AdamW as in `pipeline.training.optimiser`, each trial with its own norm and rate.
+
+        A trial without a batch in this step stays as it is, its moments too.
+        """
+        names = list(self.values)
+        slopes = torch.autograd.grad(loss, list(self.values.values()))
+        moved = torch.tensor(active, device=self.store.device)
+        self.steps += moved
+        steps = self.steps.double().clamp(min=1)
+        norm = torch.stack([g.flatten(1).square().sum(1) for g in slopes]).sum(0).sqrt()
+        shrink = (CLIP / (norm + 1e-6)).clamp(max=1.0)
+        rate = torch.tensor(rates, device=self.store.device) * moved
+        one, two = 0.9, 0.999
+        first_size = rate / (1 - one**steps).float()
+        second_size = (1 - two**steps).sqrt().float()
+        with torch.no_grad():
+            for name, slope in zip(names, slopes, strict=True):
+                value = self.values[name]
+
+                def wide(x: Tensor, like: Tensor = value) -> Tensor:
+                    return x.view(-1, *[1] * (like.ndim - 1))
+
+                g = slope * wide(shrink)
+                still = wide(moved)
+                first, second = self.first[name], self.second[name]
+                first.copy_(torch.where(still, first.lerp(g, 1 - one), first))
+                second.copy_(torch.where(still, second * two + (1 - two) * g * g, second))
+                if value.ndim > 2:  # a matrix, stacked
+                    value.mul_(1 - wide(rate * self.decays))
+                spread = second.sqrt() / wide(second_size) + 1e-8
+                value.sub_(wide(first_size) * torch.where(still, first / spread, 0.0))
+
+
+SCALED = {"shift": 0.0, "scale": 1.0, "limit": math.inf}  # a scaler that does nothing
+
+
+def _key(trial: Trial) -> bytes:
+    """Trials with the same training cases and features have the same scaler."""
+    return trial.parts["train"].tobytes() + repr(trial.cfg.max_tiles_per_case).encode()
+
+
+def _stacked(
+    each: Sequence[Batch],
+) -> tuple[tuple[dict[str, Tensor], ...], tuple[Tensor, ...], Tensor]:
+    """Batches of several trials side by side, padded to the largest: features, masks, present."""
+    b = max(len(batch) for batch in each)
+    features, masks = [], []
+    for t in range(len(each[0].masks)):
+        n = max(batch.masks[t].shape[1] for batch in each)
+        masks.append(torch.stack([_padded(x.masks[t], b, n, True) for x in each]))
+        features.append(
+            {
+                level: torch.stack([_padded(x.features[t][level], b, n, 0.0) for x in each])
+                for level in each[0].features[t]
+            }
+        )
+    present = torch.stack([_padded(x.present, b, x.present.shape[1], False) for x in each])
+    return tuple(features), tuple(masks), present
+
+
+def _padded(x: Tensor, b: int, n: int, value: float) -> Tensor:
+    if x.shape[0] == b and x.shape[1] == n:
+        return x
+    out = x.new_full((b, n, *x.shape[2:]), value)
+    out[: x.shape[0], : x.shape[1]] = x
+    return out
