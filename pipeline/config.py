@@ -300,17 +300,6 @@ class SingleModel(Section):
     faithful: bool = False
 
 
-class FusionModel(Section):
-    """All teachers: `concat` of pooled vectors before the head, or `mean` of per-teacher heads."""
-
-    kind: Literal["concat", "mean"]
-    aggregator: Aggregator = "abmil"
-    level: Level = "high"
-    d_model: int = Field(128, ge=8)
-    dropout: Fraction = 0.25
-    faithful: bool = False
-
-
 class ShazamV1Model(Section):
     kind: Literal["shazam_v1"]
     d_model: int = Field(128, ge=8)
@@ -334,6 +323,22 @@ class ShazamV2Model(Section):
     fallback: Literal["stacked", "off"] = "stacked"
     faithful: bool = False
     distillation: DistillationConfig = DistillationConfig()
+
+
+class FusionModel(Section):
+    """All teachers: `concat` of pooled vectors before the head, or `mean` of per-teacher heads.
+
+    `sized_as` names a student: d_model is then chosen so that both have as many parameters. In
+    `Config.model_specs` the name is replaced by that student's config.
+    """
+
+    kind: Literal["concat", "mean"]
+    aggregator: Aggregator = "abmil"
+    level: Level = "high"
+    d_model: int = Field(128, ge=8)
+    dropout: Fraction = 0.25
+    faithful: bool = False
+    sized_as: Name | ShazamV1Model | ShazamV2Model | None = None
 
 
 ModelConfig = Annotated[
@@ -474,6 +479,7 @@ class Config(Section):
             if grouped.count(teacher) > 1:
                 raise ValueError(f"extraction.together: `{teacher}` stands in it twice")
         self._nested_fits()
+        self._sizes_exist()
         both = set(self.training.models) & set(self.training.ablations)
         if both:
             raise ValueError(f"training: {sorted(both)} stand in both models and ablations")
@@ -510,10 +516,22 @@ class Config(Section):
                         f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
                     ) from None
 
+    def _sizes_exist(self) -> None:
+        known = {**self.training.models, **self.training.ablations}
+        students = [n for n, m in known.items() if isinstance(m, ShazamV1Model | ShazamV2Model)]
+        for name, model in known.items():
+            sized_as = model.sized_as if isinstance(model, FusionModel) else None
+            if isinstance(sized_as, str) and sized_as not in students:
+                raise ValueError(
+                    f"training: model `{name}` is sized_as `{sized_as}`, which is not one of the "
+                    f"students{nearest(sized_as, students)}"
+                )
+
     def model_specs(self, ablations: bool = True) -> dict[str, Any]:
         """Every model that will be trained, by name, with `teacher: each` expanded.
 
-        A single model that is expanded is called `<name>_<teacher>`.
+        A single model that is expanded is called `<name>_<teacher>`. A fusion that is `sized_as` a
+        student carries that student's config.
         """
         specs: dict[str, Any] = {}
         named = {**self.training.models, **(self.training.ablations if ablations else {})}
@@ -521,6 +539,9 @@ class Config(Section):
             if isinstance(model, SingleModel) and model.teacher == "each":
                 for teacher in self.extraction.teachers:
                     specs[f"{name}_{teacher}"] = model.model_copy(update={"teacher": teacher})
+            elif isinstance(model, FusionModel) and isinstance(model.sized_as, str):
+                student = {**self.training.models, **self.training.ablations}[model.sized_as]
+                specs[name] = model.model_copy(update={"sized_as": student})
             else:
                 specs[name] = model
         return specs

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from pipeline.aggregators.fusion import Concat, Mean
-from pipeline.aggregators.network import Network, Shape
+from pipeline.aggregators.network import Network, Shape, parameter_count
 from pipeline.config import (
     FusionModel,
     ModelConfig,
@@ -62,9 +64,43 @@ def reads(model: ModelConfig, mapping: Mapping[str, Any]) -> tuple[list[str], li
 def build_network(model: ModelConfig, shape: Shape) -> Network:
     """The network of a model config, with freshly drawn weights."""
     if isinstance(model, SingleModel | FusionModel):
+        if isinstance(model, FusionModel) and model.sized_as is not None:
+            assert not isinstance(model.sized_as, str)  # Config.model_specs has replaced the name
+            width = matched_width(model, shape, _size(model.sized_as, shape))
+            model = model.model_copy(update={"d_model": width, "sized_as": None})
         return FUSIONS[model.kind](
             shape, model.aggregator, model.level, model.d_model, model.dropout, model.faithful
         )
     if isinstance(model, ShazamV1Model):
         return ShazamV1(shape, model)
     return ShazamV2(shape, model)
+
+
+def matched_width(model: FusionModel, shape: Shape, size: int) -> int:
+    """The d_model, a multiple of 8, with which a fusion comes nearest to `size` parameters.
+
+    Raises:
+        ConfigError: its size does not depend on d_model.
+    """
+
+    def at(width: int) -> int:
+        return _size(model.model_copy(update={"d_model": width, "sized_as": None}), shape)
+
+    if at(8) == at(16):
+        raise ConfigError(
+            f"sized_as: the size of `{model.aggregator}` does not depend on d_model"
+            f"{' with faithful: true' if model.faithful else ''}"
+        )
+    low, high = 8, 16
+    while at(high) < size:
+        low, high = high, 2 * high
+    while high - low > 8:
+        middle = (low + high) // 16 * 8
+        low, high = (middle, high) if at(middle) < size else (low, middle)
+    return min(low, high, key=lambda width: abs(at(width) - size))
+
+
+def _size(model: ModelConfig, shape: Shape) -> int:
+    """Trained parameters of a model, counted without making its weights."""
+    with torch.device("meta"):
+        return parameter_count(build_network(model, shape))
