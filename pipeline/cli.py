@@ -158,6 +158,16 @@ def extraction(
         )
 
 
+@app.command("extraction-check")
+def extraction_check(cfg: Cfg, out: Out) -> None:
+    """Check a teacher before the first job that needs a GPU, and write down what was verified."""
+    from pipeline.extraction import check
+
+    job = jobs.read(jobs.CheckJob, cfg)
+    with recorded(out.parent.parent.parent, "extraction_check", teacher=job.teacher):
+        check.run(teacher=job.teacher, settings=job.settings, weights_dir=job.weights_dir, out=out)
+
+
 @app.command()
 def export(
     root: Root,

@@ -149,6 +149,7 @@ class TeacherConfig(Section):
     pattern: str = "{slide_id}.h5"
     table: str | None = None
     revision: str | None = None
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     acknowledge_licence: bool = False
 
     @model_validator(mode="after")

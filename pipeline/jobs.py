@@ -22,10 +22,12 @@ from pipeline.config import (
     ModelConfig,
     Section,
     TaskConfig,
+    TeacherConfig,
     TilingConfig,
     TrainingConfig,
 )
 from pipeline.encoders import registry
+from pipeline.encoders.places import local_identity
 from pipeline.errors import ConfigError
 
 
@@ -47,6 +49,13 @@ class TilingJob(Section):
 class ExtractionJob(Section):
     extraction: ExtractionConfig
     slides: str
+    facts: dict[str, Any]
+
+
+class CheckJob(Section):
+    teacher: str
+    settings: TeacherConfig
+    weights_dir: str | None
     facts: dict[str, Any]
 
 
@@ -105,13 +114,31 @@ def extraction(config: Config, teachers: str, slides: str) -> ExtractionJob:
     goes along as `facts`, so that a corrected row makes its own teacher stale and no other.
     """
     named = {name: config.extraction.teachers[name] for name in teachers.split("+")}
-    facts = {
-        name: dataclasses.asdict(registry.resolve(settings.model or name))
-        for name, settings in named.items()
-        if settings.source == "registry"
-    }
+    facts = {name: teacher_facts(config, name) for name in named}
     alone = config.extraction.model_copy(update={"teachers": named, "together": ()})
     return ExtractionJob(extraction=alone, slides=slides, facts=facts)
+
+
+def check(config: Config, teacher: str) -> CheckJob:
+    """One teacher's preflight."""
+    extraction = config.extraction
+    return CheckJob(
+        teacher=teacher,
+        settings=extraction.teachers[teacher],
+        weights_dir=extraction.weights_dir,
+        facts=teacher_facts(config, teacher),
+    )
+
+
+def teacher_facts(config: Config, teacher: str) -> dict[str, Any]:
+    """A teacher's row of the registry, and which file its local weights are: another file is
+    another teacher."""
+    extraction = config.extraction
+    settings = extraction.teachers[teacher]
+    row = registry.resolve(settings.model or teacher) if settings.source == "registry" else None
+    facts = dataclasses.asdict(row) if row else {}
+    identity = local_identity(teacher, settings, row, extraction.weights_dir)
+    return facts | ({"identity": identity} if identity else {})
 
 
 def mapping(config: Config) -> MappingJob:

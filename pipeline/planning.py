@@ -17,6 +17,7 @@ from pipeline.cohort.sheet import SlideRow, chunk_digest, identities, slide_rows
 from pipeline.cohort.stage import portable
 from pipeline.config import Config, SyntheticConfig
 from pipeline.encoders import registry
+from pipeline.encoders.places import local_file
 from pipeline.extraction.locate import check_some_exist, expected_files
 from pipeline.ledger import chunk_of
 from pipeline.provenance import digest
@@ -67,14 +68,15 @@ def cohort_plan(
 
     Raises:
         SheetError: the sheet or a label cannot be used; all findings in one message.
-        ConfigError: a teacher is not in the registry, may not be used as configured, or is
-            imported and has no file for any slide.
+        ConfigError: a teacher is not in the registry, may not be used as configured, has no local
+            weights where it should, or is imported and has no file for any slide.
     """
     cohort, teachers = config.cohort, config.extraction.teachers
     if check:
         for name, facts in teachers.items():
-            if facts.source == "registry":
-                registry.check(name, facts)
+            model = registry.check(name, facts) if facts.source == "registry" else None
+            if facts.source != "import" and facts.weights == "local":
+                local_file(name, model, config.extraction.weights_dir)
     else:
         cohort = cohort.model_copy(update={"missing_files": "ledger"})
     rows = slide_rows(cohort, base)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
@@ -19,7 +20,7 @@ from pipeline.encoders.registry import Model
 from pipeline.encoders.taps import Taps, find_taps, forward_levels
 from pipeline.encoders.towers import TOWERS
 from pipeline.encoders.transforms import Transform, prepare
-from pipeline.errors import ConfigError
+from pipeline.errors import ArtifactError, ConfigError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -59,6 +60,7 @@ def build(
     levels: Sequence[str] = ("low", "mid", "high"),
     precision: str = "auto",
     weights_dir: str | None = None,
+    identity: str | None = None,
     device: torch.device | str = "cpu",
 ) -> Encoder:
     """Build a teacher, load its weights and put it on a device.
@@ -69,25 +71,90 @@ def build(
         levels: which of low, mid, high to give.
         precision: auto, fp32, bf16 or fp16.
         weights_dir: folder of local weights, one subfolder per teacher.
+        identity: of the weights file that the preflight checked; None takes any.
         device: where to run.
 
     Raises:
         ConfigError: the model is unknown, cannot be fed tiles of `input_px`, cannot be pooled so,
             needs a package, or its licence is not acknowledged.
-        ArtifactError: its weights are missing, damaged or of another model.
+        ArtifactError: its weights are missing, damaged, of another model, or not those checked.
+    """
+    network = make_network(name, cfg)
+    source = weights.find(network.module, name, cfg, network.row, weights_dir)
+    if identity is not None and source.identity != identity:
+        raise ArtifactError(
+            f"teacher `{name}`: {source.path} is not the weights file that was checked before; put "
+            f"that one back, or remove features/{name}/check.json to check and extract anew"
+        )
+    network = load_weights(network, name, cfg, source)
+    return finish(network, name, cfg, source, levels, precision, device)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network before its weights: without memory, on the meta device, if they are to be loaded.
+
+    Attributes:
+        row: its registry row, if it has one.
+        module: the network.
+        transform: from uint8 tiles to its input.
+    """
+
+    row: Model | None
+    module: nn.Module
+    transform: Transform
+
+
+def make_network(name: str, cfg: TeacherConfig) -> Network:
+    """The network of a teacher with seeded random parameters, or without any.
+
+    Raises:
+        ConfigError: as in `build`.
+    """
+    row = registry.check(name, cfg) if cfg.source == "registry" else None
+    with contextlib.nullcontext() if cfg.weights == "random" else torch.device("meta"):
+        module, transform = from_registry(row, cfg) if row else from_timm(name, cfg)
+    return Network(row, module, transform)
+
+
+def load_weights(
+    network: Network, name: str, cfg: TeacherConfig, source: weights.Source
+) -> Network:
+    """Load a network's weights, if it has any to load.
+
+    Raises:
+        ArtifactError: the file is damaged or of another model.
+    """
+    if source.path is None:
+        return network
+    weights.fill(network.module, source.path, network.row.layout if network.row else "timm")
+    if not any(buffer.is_meta for buffer in network.module.buffers()):
+        return network
+    # Buffers that are computed and not saved (Swin's position index) need a network with memory.
+    whole, _ = from_registry(network.row, cfg) if network.row else from_timm(name, cfg)
+    whole.load_state_dict(network.module.state_dict(), strict=True)
+    return dataclasses.replace(network, module=whole)
+
+
+def finish(
+    network: Network,
+    name: str,
+    cfg: TeacherConfig,
+    source: weights.Source,
+    levels: Sequence[str],
+    precision: str,
+    device: torch.device | str,
+) -> Encoder:
+    """Put a network that has its weights on a device, and say what it gives.
+
+    Raises:
+        ConfigError: it cannot be pooled so.
     """
     device = torch.device(device)
-    row: Model | None
-    if cfg.source == "registry":
-        row = registry.check(name, cfg)
-        module, transform = from_registry(row, cfg)
-        taps = find_taps(module, cfg.pooling or row.pooling, row.taps)
-    else:
-        row = None
-        module, transform = from_timm(name, cfg)
-        taps = find_taps(module, cfg.pooling)
-    source = weights.load(module, name, cfg, row, weights_dir)
-    module = module.eval().requires_grad_(False).to(device)
+    row, transform = network.row, network.transform
+    pooling = cfg.pooling or (row.pooling if row else None)
+    taps = find_taps(network.module, pooling, row.taps if row else None)
+    module = network.module.eval().requires_grad_(False).to(device)
     if taps.prefix is None:
         module = module.to(memory_format=torch.channels_last)
     chosen = choose_precision(precision, device, row.dtype if row else "")
@@ -95,7 +162,8 @@ def build(
         "model_id": cfg.model or name,
         "pooling": taps.pooling,
         "transform": describe(transform),
-        **source,
+        "weights": source.weights,
+        "revision": source.revision,
     }
     encoder = Encoder(name, module, transform, taps, tuple(levels), device, chosen, {}, facts)
     blank = torch.zeros(1, transform.crop, transform.crop, 3, dtype=torch.uint8, device=device)

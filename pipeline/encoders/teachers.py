@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import TeacherConfig
-from pipeline.encoders import registry
+from pipeline.encoders import places, registry
 from pipeline.encoders.registry import HUB_FILES, WEIGHT_SUFFIXES, Model
 from pipeline.errors import UserError
 
@@ -48,11 +48,19 @@ class Teacher:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One step of the preflight: `ok` is None where it does not apply."""
+    """One step of the preflight.
+
+    Attributes:
+        name: of the step.
+        ok: None where it does not apply.
+        detail: what was found, or what to do.
+        facts: what was found, for the artefact.
+    """
 
     name: str
     ok: bool | None
     detail: str
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def list_teachers(weights_dir: str | None = None) -> list[Teacher]:
@@ -124,6 +132,13 @@ def check_teacher(name: str, cfg: TeacherConfig, weights_dir: str | None = None)
     Yields:
         each step as it is done, so that a long download does not look like a halt.
     """
+    for check in _steps(name, cfg, weights_dir):
+        yield check
+        if check.ok is False:
+            return
+
+
+def _steps(name: str, cfg: TeacherConfig, weights_dir: str | None) -> Iterator[Check]:
     if cfg.source == "import":
         yield Check("source", None, "imported features: checked when they are imported")
         return
@@ -132,21 +147,23 @@ def check_teacher(name: str, cfg: TeacherConfig, weights_dir: str | None = None)
         row = registry.check(name, cfg) if cfg.source == "registry" else None
         if row is not None:
             acknowledged = ", acknowledged" if row.derivative_restricted else ""
-            yield Check(step, True, f"{row.title}, {row.hf_id or row.url}")
-            yield Check("licence", True, row.licence + acknowledged)
+            yield Check(step, True, f"{row.title}, {row.hf_id or row.url}", {"model": row.title})
+            yield Check("licence", True, row.licence + acknowledged, {"licence": row.licence})
         step = "architecture"
-        from pipeline.encoders import build
+        from pipeline.encoders import build, weights
 
-        module, transform = build.from_registry(row, cfg) if row else build.from_timm(name, cfg)
-        yield from _architecture(module, row, build.describe(transform))
-        access = _access(cfg, row)
-        yield access
-        if access.ok is False:
-            return
+        network = build.make_network(name, cfg)
+        yield from _architecture(network.module, row, build.describe(network.transform))
+        yield _access(cfg, row)
         step = "weights"
-        yield from _weights(module, name, cfg, row, weights_dir)
+        source = weights.find(network.module, name, cfg, row, weights_dir)
+        yield from _file(source, name, cfg, row)
+        network = build.load_weights(network, name, cfg, source)
+        if source.path is not None:
+            yield Check("keys", True, f"every parameter of {source.path.name} has its place")
         step = "output"
-        encoder = build.build(name, cfg, weights_dir=weights_dir)
+        levels = ("low", "mid", "high")
+        encoder = build.finish(network, name, cfg, source, levels, "fp32", "cpu")
         yield _output(encoder, row, cfg)
     except UserError as error:
         yield Check(step, False, str(error))
@@ -157,13 +174,14 @@ def _architecture(module: Any, row: Model | None, transform: str) -> Iterator[Ch
 
     found = count_parameters(module)
     wanted = row.params if row else found
-    yield Check("parameters", found == wanted, f"{found:,} of {wanted:,}")
+    yield Check("parameters", found == wanted, f"{found:,} of {wanted:,}", {"parameters": found})
     if row and row.tokens:
         tokens = int(getattr(module, "num_prefix_tokens", 0))
-        yield Check("prefix tokens", tokens == row.tokens, f"{tokens} of {row.tokens}")
+        facts = {"prefix_tokens": tokens}
+        yield Check("prefix tokens", tokens == row.tokens, f"{tokens} of {row.tokens}", facts)
         patch = int(module.patch_embed.patch_size[0])
-        yield Check("patch", patch == row.patch, f"{patch} px of {row.patch}")
-    yield Check("transform", True, transform)
+        yield Check("patch", patch == row.patch, f"{patch} px of {row.patch}", {"patch": patch})
+    yield Check("transform", True, transform, {"transform": transform})
 
 
 def _access(cfg: TeacherConfig, row: Model | None) -> Check:
@@ -183,26 +201,22 @@ def _access(cfg: TeacherConfig, row: Model | None) -> Check:
     return Check("access", True, "there is a token")
 
 
-def _weights(
-    module: Any, name: str, cfg: TeacherConfig, row: Model | None, weights_dir: str | None
-) -> Iterator[Check]:
-    from pipeline.encoders import weights
-
-    if cfg.weights == "random":
-        yield Check("weights", None, f"random, seed {cfg.seed}")
+def _file(source: Any, name: str, cfg: TeacherConfig, row: Model | None) -> Iterator[Check]:
+    """Hash and revision of the weights file, and how to hold on to them."""
+    facts = {"weights": source.weights, "revision": source.revision, "identity": source.identity}
+    if source.path is None:
+        yield Check("weights", None, f"random, {source.revision}", facts)
         return
-    if cfg.weights == "local":
-        path, commit = weights.local_file(name, row, weights_dir), ""
-    else:
-        path, commit = weights.hub_file(name, cfg, row, module)
-    found = weights.check_hash(path, row)
-    yield Check("hash", True if row and row.sha256 else None, f"SHA-256 {found}")
-    if commit:
-        pinned = (cfg.revision or (row.revision if row else "")) == commit
-        advice = "" if pinned else f"; to pin it set extraction.teachers.{name}.revision: {commit}"
-        yield Check("revision", True if pinned else None, commit + advice)
-    weights.fill(module, path, row.layout if row else "timm")
-    yield Check("keys", True, f"every parameter of {path.name} has its place")
+    wanted = places.wanted_hash(cfg, row)
+    found = places.check_hash(source.path, wanted)
+    where = f"extraction.teachers.{name}"
+    advice = "" if wanted else f"; to hold on to it set {where}.sha256"
+    facts |= {"sha256": found, "sha256_expected": bool(wanted)}
+    yield Check("hash", True if wanted else None, f"SHA-256 {found}{advice}", facts)
+    if source.weights == "hub":
+        pinned = places.wanted_revision(cfg, row) == source.revision
+        advice = "" if pinned else f"; to pin it set {where}.revision: {source.revision}"
+        yield Check("revision", True if pinned else None, source.revision + advice)
 
 
 def _output(encoder: Any, row: Model | None, cfg: TeacherConfig) -> Check:
@@ -218,7 +232,8 @@ def _output(encoder: Any, row: Model | None, cfg: TeacherConfig) -> Check:
     wanted = row.poolings[cfg.pooling or row.pooling] if row else encoder.dims["high"]
     right = encoder.dims["high"] == wanted
     dims = ", ".join(f"{k} {v}" for k, v in encoder.dims.items())
-    return Check("output", finite and right, f"{dims}; finite: {finite}")
+    facts = {"dims": dict(encoder.dims), "pooling": encoder.taps.pooling}
+    return Check("output", finite and right, f"{dims} of {wanted}; finite: {finite}", facts)
 
 
 def _cached(row: Model, revision: str | None = None) -> bool:

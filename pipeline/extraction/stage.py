@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,14 +11,19 @@ import torch
 from pipeline import ledger
 from pipeline.artifacts import read_table
 from pipeline.config import ExtractionConfig
-from pipeline.encoders import registry, weights
+from pipeline.encoders import registry
 from pipeline.encoders.build import Encoder, build
+from pipeline.encoders.places import local_identity, wanted_revision
+from pipeline.extraction.check import checked, pinned
 from pipeline.extraction.devices import choose_batch_size, choose_devices, cpu_budget
 from pipeline.extraction.engine import Job, Settings, extract, finished
 from pipeline.extraction.grid import read_grid
 from pipeline.extraction.writer import is_finished
 from pipeline.ledger import Record
 from pipeline.provenance import digest
+
+# Keys of a teacher that decide whether it may run or which file it is, not what it computes.
+NOT_NUMBERS = {"acknowledge_licence", "revision", "sha256"}
 
 
 def run(
@@ -57,7 +62,11 @@ def run(
     paths = {str(s): str(p) for s, p in zip(here["slide_id"], here["path"], strict=True)}
     tiled = {r.slide_id: r for r in ledger.read_manifest(root / f"tiles/manifest/{chunk}.json")}
 
-    prints = {name: teacher_fingerprint(cfg, name, code) for name in teachers}
+    found = {name: checked(root, name) for name in teachers}
+    settled = {name: pinned(cfg.teachers[name], found[name]) for name in teachers}
+    cfg = cfg.model_copy(update={"teachers": settled})
+    identities = {name: found[name].get("identity") for name in teachers}
+    prints = {t: teacher_fingerprint(cfg, t, code, identities[t]) for t in teachers}
     records: dict[tuple[str, str], Record] = {}
     jobs: list[Job] = []
     for slide_id, record in sorted(tiled.items()):
@@ -80,9 +89,9 @@ def run(
             jobs.append(Job(slide_id, Path(paths[slide_id]), grid, outputs, marks))
 
     if jobs:
-        records |= _extract(cfg, teachers, jobs, workers, device, chunk)
-    found = [_relative(record, root) for _, record in sorted(records.items())]
-    ledger.write_manifest(out, f"extraction/{'+'.join(teachers)}", digest(prints), found)
+        records |= _extract(cfg, teachers, jobs, workers, device, chunk, identities)
+    ordered = [_relative(record, root) for _, record in sorted(records.items())]
+    ledger.write_manifest(out, f"extraction/{'+'.join(teachers)}", digest(prints), ordered)
 
 
 def output(root: Path, teacher: str, slide_id: str) -> Path:
@@ -90,14 +99,26 @@ def output(root: Path, teacher: str, slide_id: str) -> Path:
     return root / "features" / teacher / f"{slide_id}.h5"
 
 
-def teacher_fingerprint(cfg: ExtractionConfig, teacher: str, code: str) -> str:
-    """What decides a teacher's numbers beside the tiles: its config and row, weights, and code."""
+def teacher_fingerprint(
+    cfg: ExtractionConfig, teacher: str, code: str, identity: str | None = None
+) -> str:
+    """What decides a teacher's numbers beside the tiles: its config and row, weights, and code.
+
+    Args:
+        cfg: the extraction section.
+        teacher: one of its teachers.
+        code: fingerprint of the code.
+        identity: of the weights file that the preflight checked. It stands for the revision: a
+            revision that is written into the config later, for the same file, changes nothing.
+    """
     spec = cfg.teachers[teacher]
     row = registry.resolve(spec.model or teacher) if spec.source == "registry" else None
+    if identity is None:
+        identity = local_identity(teacher, spec, row, cfg.weights_dir)
     facts = {
-        "teacher": spec.model_dump(mode="json", exclude={"acknowledge_licence"}),
-        "row": dataclasses.asdict(row) if row else None,
-        "weights": weights.identity(teacher, spec, row, cfg.weights_dir),
+        "teacher": spec.model_dump(mode="json", exclude=NOT_NUMBERS),
+        "row": dataclasses.asdict(row) | {"revision": ""} if row else None,
+        "weights": identity or (wanted_revision(spec, row) if spec.weights == "hub" else ""),
         "levels": cfg.levels,
         "precision": cfg.precision,
         "on_bad_tile": cfg.on_bad_tile,
@@ -112,6 +133,7 @@ def _extract(
     workers: int,
     device: str,
     chunk: int,
+    identities: Mapping[str, str | None],
 ) -> dict[tuple[str, str], Record]:
     needed = [t for t in teachers if any(t in job.outputs for job in jobs)]
     devices = choose_devices(device)
@@ -125,6 +147,7 @@ def _extract(
                 levels=cfg.levels,
                 precision=cfg.precision,
                 weights_dir=cfg.weights_dir,
+                identity=identities[name],
                 device=place,
             )
             for name in needed

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.config import TeacherConfig
-from pipeline.encoders import weights
+from pipeline.encoders import places
 from pipeline.encoders.build import build, choose_precision, encode
 from pipeline.errors import ArtifactError, ConfigError
 
@@ -166,9 +166,9 @@ def test_other_local_weights_have_another_identity(tmp_path: Path) -> None:
     found = []
     for seed in (1, 2):
         (folder / "w.pth").write_bytes(bytes([seed]) * 5_000_000)
-        found.append(weights.identity("a", _cfg(weights="local"), None, str(tmp_path)))
+        found.append(places.local_identity("a", _cfg(weights="local"), None, str(tmp_path)))
     assert found[0] != found[1]
-    assert weights.identity("a", _cfg(), None, str(tmp_path)) == ""
+    assert places.local_identity("a", _cfg(), None, str(tmp_path)) == ""
 
 
 def test_hub_without_access(monkeypatch: pytest.MonkeyPatch) -> None:

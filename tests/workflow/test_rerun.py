@@ -14,6 +14,7 @@ TEACHERS = ("resnet10t", "vit_tiny")
 MODELS = ("single_resnet10t", "single_vit_tiny", "shazam_v2")
 TILING = {f"tiling[chunk={c}]" for c in (0, 1)}
 EXTRACTION = {t: {f"extraction[chunk={c},teacher={t}]" for c in (0, 1)} for t in TEACHERS}
+CHECKS = {t: {f"extraction_check[teacher={t}]"} for t in TEACHERS}
 TRAINING = {f"training[model={m},task=survival]" for m in MODELS}
 EVALUATION = {"evaluation[task=survival]", "report"}
 AFTER_FEATURES = {"mapping", "folds[task=survival]"} | TRAINING | EVALUATION
@@ -59,8 +60,8 @@ CASES = {
     "one teacher": (
         "extraction.teachers.vit_tiny.seed",
         9,
-        EXTRACTION["vit_tiny"] | AFTER_FEATURES,
-        EXTRACTION["vit_tiny"],
+        CHECKS["vit_tiny"] | EXTRACTION["vit_tiny"] | AFTER_FEATURES,
+        CHECKS["vit_tiny"],  # what follows from a job is not asked for its own params
     ),
     "fold seed": (
         "folds.seed",
@@ -95,7 +96,10 @@ def test_a_config_change_reruns_its_stage_and_what_follows(house: House, name: s
 
 CODE = {
     "slides": ("pipeline/slides/grid.py", TILING | AFTER_TILES),
-    "encoders": ("pipeline/encoders/taps.py", AFTER_TILES - {"tiling_overview"}),
+    "encoders": (
+        "pipeline/encoders/taps.py",
+        set().union(*CHECKS.values()) | AFTER_TILES - {"tiling_overview"},
+    ),
     "aggregators": ("pipeline/aggregators/abmil.py", TRAINING | EVALUATION),
     "evaluation": ("pipeline/evaluation/metrics.py", EVALUATION),
 }

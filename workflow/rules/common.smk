@@ -33,6 +33,7 @@ TEACHERS = CONFIG.extraction.teachers
 IMPORTED = [t for t, facts in TEACHERS.items() if facts.source == "import"]
 # `a+b` are teachers that share one decoding of the slides.
 ENCODERS = ["+".join(group) for group in CONFIG.extraction.groups()]
+RUN = [teacher for group in ENCODERS for teacher in group.split("+")]
 MODELS = list(CONFIG.model_specs())
 
 

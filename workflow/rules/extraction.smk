@@ -1,7 +1,31 @@
 if ENCODERS:
 
+    rule extraction_check:
+        # Once per teacher, where the network is: licence, token, weights, their hash, keys, output.
+        output:
+            facts="<results>/features/{teacher}/check.json",
+        log:
+            "<logs>/extraction_check/{teacher}.log",
+        benchmark:
+            "<benchmarks>/extraction_check/{teacher}.tsv"
+        wildcard_constraints:
+            teacher="|".join(map(re.escape, RUN)),
+        localrule: True
+        conda:
+            "../envs/shazam.yaml"
+        params:
+            cfg=job(jobs.check, "teacher"),
+            code=provenance.code_fingerprint("pipeline.extraction.check"),
+        shell:
+            "python -m pipeline extraction-check --cfg {params.cfg:q} --out {output.facts:q}"
+            " > {log:q} 2>&1"
+
     rule extraction:
         input:
+            checks=lambda wildcards: collect(
+                "<results>/features/{teacher}/check.json",
+                teacher=wildcards.teacher.split("+"),
+            ),
             slides="<results>/slides/{chunk}.parquet",
             tiles="<results>/tiles/manifest/{chunk}.json",
         output:
