@@ -20,6 +20,8 @@ FLOOR = 1e-3
 # untrained teacher), and no weight fitted to the training part knows what to make of it.
 LIMIT = 10.0
 
+BLOCK_VALUES = 2**18  # 1 MiB in float32
+
 
 class Scaler(nn.Module):
     """x -> (x - mean) * inverse deviation within ±LIMIT, for each teacher and level.
@@ -71,15 +73,36 @@ class Scaler(nn.Module):
         """Scaled float32 features of a batch, in the layout of `Batch.features`."""
         return tuple(
             {
-                level: torch.addcmul(
+                level: scaled(
+                    batch.features[t][level],
                     self.get_buffer(f"shift_{t}_{level}"),
-                    batch.features[t][level].to(torch.float32),
                     self.get_buffer(f"scale_{t}_{level}"),
-                ).clamp(-self.limit, self.limit)
+                    self.limit,
+                )
                 for level in levels
             }
             for t, levels in enumerate(self.dims)
         )
+
+
+def scaled(x: Tensor, shift: Tensor, scale: Tensor, limit: Tensor) -> Tensor:
+    """x · scale + shift within ±limit, as float32 of the shape of x (…, d).
+
+    On a CPU large bags go through in blocks that stay in its cache: the three operations then cost
+    one pass over memory instead of three or four, which is most of the time of a wide teacher.
+    """
+    if x.device.type != "cpu" or x.numel() <= BLOCK_VALUES:
+        return torch.mul(x, scale).add(shift).clamp(-limit, limit)
+    width = x.shape[-1]
+    out = torch.empty(x.shape, dtype=torch.float32)
+    rows = max(1, BLOCK_VALUES // width)
+    bound = float(limit)
+    source, target = x.reshape(-1, width), out.view(-1, width)
+    for start in range(0, len(source), rows):
+        block = target[start : start + rows]
+        torch.mul(source[start : start + rows], scale, out=block)
+        block.add_(shift).clamp_(-bound, bound)
+    return out
 
 
 def tile_moments(

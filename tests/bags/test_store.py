@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.bags.sampling import draw
-from pipeline.bags.scale import LIMIT, Scaler
+from pipeline.bags.scale import LIMIT, Scaler, scaled
 from pipeline.bags.store import Store, gather, open_store, whole
 from pipeline.errors import ArtifactError, ConfigError
 
@@ -90,11 +90,11 @@ def test_scaler_is_fitted_on_the_given_cases_alone(mapping: dict[str, Any], tmp_
     scaler = Scaler(tuple(t.dims for t in store.teachers))
     scaler.fit(store, np.array([0, 2]))
     batch = gather(store, whole(store, [0, 2], None))
-    scaled = scaler(batch)[0]["high"]
+    values = scaler(batch)[0]["high"]
     weights = (~batch.masks[0]).float()
     weights = weights / weights.sum(1, keepdim=True) / 2  # every case counts as much as another
-    mean = (scaled * weights[..., None]).sum((0, 1))
-    square = (scaled**2 * weights[..., None]).sum((0, 1))
+    mean = (values * weights[..., None]).sum((0, 1))
+    square = (values**2 * weights[..., None]).sum((0, 1))
     np.testing.assert_allclose(mean, 0, atol=1e-5)
     np.testing.assert_allclose(square, 1, atol=1e-4)
     again = Scaler(tuple(t.dims for t in store.teachers))
@@ -155,3 +155,15 @@ def test_standardised_values_end_at_the_limit(tmp_path: Path) -> None:
     again = Scaler(({"high": 2},))
     again.load_state_dict(scaler.state_dict())
     assert torch.equal(again(batch)[0]["high"], out)
+
+
+def test_blocks_of_a_large_bag_give_what_one_piece_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x = (torch.randn(2, 7, 5) * 9).half()
+    shift, scale, limit = torch.randn(5), torch.rand(5), torch.tensor(4.0)
+    whole_piece = scaled(x, shift, scale, limit)
+    monkeypatch.setattr("pipeline.bags.scale.BLOCK_VALUES", 12)
+    blocks = scaled(x, shift, scale, limit)
+    assert torch.equal(whole_piece, blocks)
+    assert blocks.dtype == torch.float32
+    assert float(blocks.abs().max()) == 4.0
