@@ -228,7 +228,7 @@ class SurvivalTask(Section):
     time: str
     event: str
     unit: str = "months"
-    loss: Literal["nll", "cox"] = "nll"
+    loss: Literal["nll", "cox", "ranking"] = "nll"
     bins: int = Field(4, ge=2, le=30)
     alpha: Fraction = 0.4
     ties: Literal["breslow", "efron"] = "efron"

@@ -31,6 +31,7 @@ class ClassificationHead:
     weights: tuple[float, ...]
     smoothing: float
     kind: ClassVar[str] = "classification"
+    needed: ClassVar[int | None] = None
 
     @property
     def outputs(self) -> int:

@@ -20,7 +20,6 @@ from pipeline.training.predict import Batches, outputs, precision
 from pipeline.training.sampler import batches
 from pipeline.training.tasks import Head
 
-EVENT = 1
 CLIP = 5.0
 
 
@@ -77,7 +76,6 @@ def train(
     learn = parts["train"]
     targets = torch.from_numpy(y).to(store.device)
     strata = head.strata(y[learn])
-    needed = EVENT if head.kind == "cox" else None
     sizes, limit = store.sizes, tile_limit(cfg)
     validation = Batches(store, parts["val"], cfg.max_tiles_per_case)
     aims = y[parts["val"]]
@@ -100,7 +98,7 @@ def train(
         optimiser.learning_rate = cfg.learning_rate * cosine(epoch, cfg.epochs)
         total = 0.0
         drawn = draw(sizes, learn.tolist(), limit, rng)
-        for chosen in batches(learn, strata, cfg.batch_size, rng, needed):
+        for chosen in batches(learn, strata, cfg.batch_size, rng, head.needed):
             batch = gather(store, {case: drawn[case] for case in chosen.tolist()})
             with precision(store.device, cfg.precision):
                 output = network(batch)
@@ -138,7 +136,7 @@ def train(
 
 def appraise(head: Head, out: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Loss and metric of a validation part's raw outputs float32 (n, C); NaN where undefined."""
-    if head.kind == "cox" and EVENT not in head.strata(y):
+    if head.needed is not None and head.needed not in head.strata(y):
         return math.nan, math.nan
     loss = float(head.loss(torch.from_numpy(out), torch.from_numpy(y)))
     return loss, head.metric(out, y)

@@ -28,6 +28,7 @@ class RegressionHead:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     kind: ClassVar[str] = "regression"
+    needed: ClassVar[int | None] = None
 
     @property
     def outputs(self) -> int:

@@ -1,4 +1,4 @@
-"""Survival heads: discrete-time hazards and Cox."""
+"""Survival heads: discrete-time hazards, Cox and ranking."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from pipeline.labels import Labels
 from pipeline.training import nll
 from pipeline.training.cox import cox_loss
 from pipeline.training.metrics import concordance
+from pipeline.training.ranking import ranking_loss
+
+EVENT = 1  # the stratum that a loss on risk sets or pairs cannot do without
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,7 @@ class NllHead:
     edges: tuple[float, ...]
     alpha: float
     kind: ClassVar[str] = "nll"
+    needed: ClassVar[int | None] = None
 
     @property
     def outputs(self) -> int:
@@ -82,27 +86,21 @@ class NllHead:
 
 
 @dataclasses.dataclass(frozen=True)
-class CoxHead:
-    """Log relative hazard. Targets: time, event."""
+class RiskHead:
+    """One number a case, its risk. Targets: time, event. Subclasses have the loss."""
 
-    ties: Literal["breslow", "efron"]
-    kind: ClassVar[str] = "cox"
+    kind: ClassVar[str]
+    needed: ClassVar[int | None] = EVENT
 
     @property
     def outputs(self) -> int:
         return 1
 
-    @classmethod
-    def fit(cls, task: SurvivalTask, labels: Labels, train: np.ndarray) -> CoxHead:
-        _, event = _survival(labels)
-        _need_event(event[train])
-        return cls(task.ties)
-
     def targets(self, labels: Labels) -> np.ndarray:
         return np.stack(_survival(labels), axis=1).astype(np.float32)
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
-        return cox_loss(out[:, 0], y[:, 0], y[:, 1], self.ties)
+        raise NotImplementedError
 
     def null(self, y: np.ndarray) -> np.ndarray:
         return np.zeros(1)
@@ -133,11 +131,56 @@ class CoxHead:
         }
 
     def facts(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+
+@dataclasses.dataclass(frozen=True)
+class CoxHead(RiskHead):
+    """Log relative hazard."""
+
+    ties: Literal["breslow", "efron"]
+    kind: ClassVar[str] = "cox"
+
+    @classmethod
+    def fit(cls, task: SurvivalTask, labels: Labels, train: np.ndarray) -> CoxHead:
+        _, event = _survival(labels)
+        _need_event(event[train])
+        return cls(task.ties)
+
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        return cox_loss(out[:, 0], y[:, 0], y[:, 1], self.ties)
+
+    def facts(self) -> dict[str, Any]:
         return {"kind": self.kind, "ties": self.ties}
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> CoxHead:
         return cls(facts["ties"])
+
+
+@dataclasses.dataclass(frozen=True)
+class RankingHead(RiskHead):
+    """A score that only orders the cases."""
+
+    kind: ClassVar[str] = "ranking"
+
+    @classmethod
+    def fit(cls, task: SurvivalTask, labels: Labels, train: np.ndarray) -> RankingHead:
+        _, event = _survival(labels)
+        _need_event(event[train])
+        return cls()
+
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        return ranking_loss(out[:, 0], y[:, 0], y[:, 1])
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> RankingHead:
+        return cls()
+
+
+HEADS: dict[str, type[NllHead] | type[CoxHead] | type[RankingHead]] = {
+    head.kind: head for head in (NllHead, CoxHead, RankingHead)
+}
 
 
 def _survival(labels: Labels) -> tuple[np.ndarray, np.ndarray]:

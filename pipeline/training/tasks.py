@@ -14,15 +14,16 @@ from torch import Tensor
 
 from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.labels import Labels, Task
+from pipeline.training import survival
 from pipeline.training.classification import ClassificationHead
 from pipeline.training.regression import RegressionHead
-from pipeline.training.survival import CoxHead, NllHead
 
 
 class Head(Protocol):
     """What the loop needs of a task. `y` is float32 (n, columns) as `targets` makes it."""
 
     kind: ClassVar[str]
+    needed: ClassVar[int | None]  # a stratum without which a batch has no loss
 
     @property
     def outputs(self) -> int:
@@ -77,7 +78,7 @@ def fit_head(task: Task, labels: Labels, train: np.ndarray) -> Head:
         UserError: the training part cannot be learned from (no event, one class).
     """
     if isinstance(task, SurvivalTask):
-        return (NllHead if task.loss == "nll" else CoxHead).fit(task, labels, train)
+        return survival.HEADS[task.loss].fit(task, labels, train)
     if isinstance(task, ClassificationTask):
         return ClassificationHead.fit(task, labels, train)
     assert isinstance(task, RegressionTask)
@@ -85,8 +86,7 @@ def fit_head(task: Task, labels: Labels, train: np.ndarray) -> Head:
 
 
 HEADS: dict[str, Callable[[Mapping[str, Any]], Head]] = {
-    NllHead.kind: NllHead.from_facts,
-    CoxHead.kind: CoxHead.from_facts,
+    **{kind: head.from_facts for kind, head in survival.HEADS.items()},
     ClassificationHead.kind: ClassificationHead.from_facts,
     RegressionHead.kind: RegressionHead.from_facts,
 }

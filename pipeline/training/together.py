@@ -32,7 +32,6 @@ from pipeline.bags.store import Store, gather, whole
 from pipeline.config import TrainingConfig
 from pipeline.training.loop import (
     CLIP,
-    EVENT,
     Fitted,
     appraise,
     check_finite,
@@ -114,7 +113,6 @@ def train_together(trials: Sequence[Trial], store: Store, length: int) -> list[F
     torch.manual_seed(trials[0].seed)
     stack = _Stack(trials, store)
     learners = [np.random.default_rng(trial.seed) for trial in trials]
-    needed = [EVENT if trial.head.kind == "cox" else None for trial in trials]
     strata = [trial.head.strata(trial.y[trial.parts["train"]]) for trial in trials]
     targets = [torch.from_numpy(trial.y).to(store.device) for trial in trials]
     history: list[list[dict[str, float]]] = [[] for _ in trials]
@@ -129,7 +127,7 @@ def train_together(trials: Sequence[Trial], store: Store, length: int) -> list[F
             size = trial.cfg.batch_size
             orders[trial.order_key()] = (
                 drawn,
-                batches(learn, strata[m], size, learners[m], needed[m]),
+                batches(learn, strata[m], size, learners[m], trial.head.needed),
             )
         rates = [trial.cfg.learning_rate * cosine(epoch, trial.cfg.epochs) for trial in trials]
         totals = np.zeros(len(trials))

@@ -14,6 +14,7 @@ from pipeline.training.tasks import fit_head, from_facts
 
 NLL = SurvivalTask(type="survival", time="t", event="e", loss="nll")
 COX = SurvivalTask(type="survival", time="t", event="e", loss="cox")
+RANKING = SurvivalTask(type="survival", time="t", event="e", loss="ranking")
 CLASSES = ClassificationTask(type="classification", label="l")
 REGRESSION = RegressionTask(type="regression", targets=["p", "q"])
 N = 24
@@ -30,7 +31,7 @@ def labels(task: Task, seed: int = 0) -> Labels:
     return Labels(cases, {}, targets=rng.normal([5, -100], [2, 30], (N, 2)))
 
 
-TASKS = [NLL, COX, CLASSES, REGRESSION]
+TASKS = [NLL, COX, RANKING, CLASSES, REGRESSION]
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda t: getattr(t, "loss", t.type))
