@@ -310,6 +310,15 @@ class ShazamV1Model(Section):
     teacher_dropout: Fraction = 0.2
     distillation: DistillationConfig = DistillationConfig()
 
+    @model_validator(mode="after")
+    def _no_predictions(self) -> ShazamV1Model:
+        if self.distillation.prediction_weight:
+            raise ValueError(
+                "distillation.prediction_weight: only `shazam_v2` with `fallback: stacked` has "
+                "the teachers' out-of-fold predictions to learn from"
+            )
+        return self
+
 
 class ShazamV2Model(Section):
     kind: Literal["shazam_v2"]
@@ -324,6 +333,15 @@ class ShazamV2Model(Section):
     fallback: Literal["stacked", "off"] = "stacked"
     faithful: bool = False
     distillation: DistillationConfig = DistillationConfig()
+
+    @model_validator(mode="after")
+    def _predictions(self) -> ShazamV2Model:
+        if self.distillation.prediction_weight and (self.fallback == "off" or self.faithful):
+            raise ValueError(
+                "distillation.prediction_weight: the teachers' out-of-fold predictions come from "
+                "`fallback: stacked`, which is off"
+            )
+        return self
 
 
 class FusionModel(Section):

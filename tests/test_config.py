@@ -157,3 +157,17 @@ def test_every_key_stands_in_the_readme() -> None:
             if "$ref" in facts:  # a section, whose own keys are listed
                 continue
             assert f"`{key}`" in readme or f".{key}`" in readme, f"README lacks {name}.{key}"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"kind": "shazam_v1"},
+        {"kind": "shazam_v2", "fallback": "off"},
+        {"kind": "shazam_v2", "faithful": True},
+    ],
+)
+def test_predictions_that_nothing_makes_cannot_be_distilled(model: dict) -> None:
+    model = {**model, "distillation": {"prediction_weight": 1.0}}
+    with pytest.raises(ConfigError, match="out-of-fold predictions"):
+        parse(demo(training__models__odd=model))

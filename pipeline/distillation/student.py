@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -14,6 +15,8 @@ from pipeline.bags.batch import Batch
 from pipeline.config import DistillationConfig
 from pipeline.distillation.losses import feature_loss
 from pipeline.distillation.targets import fit_whitening
+
+LEVELS = ("low", "mid", "high")
 
 
 class Student(Network):
@@ -43,47 +46,67 @@ class Student(Network):
         super().__init__(shape)
         self.width = width
         self.distillation = distillation
-        self.taught = list(taught)
+        self.taught = sorted(taught, key=lambda pair: (LEVELS.index(pair[1]), pair[0]))
         self.readers = nn.ModuleDict()
-        self.goals: dict[tuple[int, str], Tensor] = {}
+        self.goals: Tensor | None = None  # (cases, P, K)
+        self.widths: Tensor | None = None  # (P,), 0 for a pair that cannot be whitened
 
     def fit(self, lesson: Lesson) -> None:
         super().fit(lesson)
-        store, train = lesson.store, lesson.train
         cfg = self.distillation
-        self.readers = nn.ModuleDict()
-        self.goals = {}
         if cfg.weight == 0 or cfg.targets != "whitened":
             return
+        store, train = lesson.store, lesson.train
+        known: list[np.ndarray] = []
         for t, level in self.taught:
             means = store.means(t, level)
-            has = train[store.teachers[t].sizes[train] > 0]
-            whitening = fit_whitening(means[has])
-            if whitening is None:
-                continue
-            goal = np.nan_to_num(whitening(means)).astype(np.float32)
-            self.goals[t, level] = torch.from_numpy(goal)
-            self.readers[f"{t}_{level}"] = nn.Linear(self.width, goal.shape[1])
+            whitening = fit_whitening(means[train[store.teachers[t].sizes[train] > 0]])
+            known.append(means[:, :0] if whitening is None else whitening(means))
+        widths = [goal.shape[1] for goal in known]
+        if not any(widths):
+            return
+        goals = np.zeros((len(store.cases), len(known), max(widths)), dtype=np.float32)
+        for p, goal in enumerate(known):
+            goals[:, p, : goal.shape[1]] = np.nan_to_num(goal)
+        self.goals, self.widths = torch.from_numpy(goals), torch.tensor(widths)
+        self.readers = nn.ModuleDict(
+            {
+                level: nn.Linear(self.width, max(widths) * len(list(group)))
+                for level, group in itertools.groupby(level for _, level in self.taught)
+            }
+        )
 
     def auxiliary(self, output: Output, batch: Batch, classes: Tensor | None) -> Tensor | None:
         cfg = self.distillation
         losses = []
-        for t, level in self.taught if cfg.weight else ():
-            state = output.levels[level]
-            if cfg.targets == "whitened":
-                if (t, level) not in self.goals:
-                    continue
-                goal = self.goals[t, level] = self.goals[t, level].to(state.device)
-                student, target = self.readers[f"{t}_{level}"](state), goal[batch.cases]
-            else:
-                student, target = state, output.tokens[t, level]
-                target = target if cfg.targets == "attached" else target.detach()
-            losses.append(feature_loss(student, target, batch.present[:, t], cfg.huber_delta))
-        total = torch.stack(losses).mean() * cfg.weight if losses else None
+        compared = self._compared(output, batch) if cfg.weight else None
+        if compared is not None:
+            present = batch.present[:, [t for t, _ in self.taught]]
+            loss = feature_loss(compared[0], compared[1], present, cfg.huber_delta, compared[2])
+            losses.append(loss * cfg.weight)
         if cfg.prediction_weight and output.anchor is not None:
-            apart = (output.out - output.anchor).square().mean() * cfg.prediction_weight
-            total = apart if total is None else total + apart
-        return total
+            apart = (output.out - output.anchor).square().mean()
+            losses.append(apart * cfg.prediction_weight)
+        return torch.stack(losses).sum() if losses else None
+
+    def _compared(
+        self, output: Output, batch: Batch
+    ) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """What is compared: student and target (B, P, K), and how much of K each pair uses."""
+        if self.distillation.targets != "whitened":
+            student = torch.stack([output.levels[level] for _, level in self.taught], dim=1)
+            target = torch.stack([output.tokens[pair] for pair in self.taught], dim=1)
+            attached = self.distillation.targets == "attached"
+            return student, target if attached else target.detach(), None
+        if self.goals is None or self.widths is None:
+            return None
+        self.goals = self.goals.to(batch.cases.device)
+        self.widths = self.widths.to(batch.cases.device)
+        k = self.goals.shape[2]
+        read = [reader(output.levels[level]) for level, reader in self.readers.items()]
+        student = torch.cat(read, dim=1).unflatten(1, (len(self.taught), k))
+        used = torch.arange(k, device=student.device) < self.widths[:, None]
+        return student * used, self.goals[batch.cases], self.widths
 
     def facts(self) -> dict[str, Any]:
         return {"distilled": [f"{self.shape.teachers[t]}/{level}" for t, level in self.taught]}

@@ -161,13 +161,15 @@ def test_gradients_reach_the_target_only_when_attached(
 def test_whitened_targets_are_fitted_on_train_and_fixed(shape: Shape, random_store: Store) -> None:
     net = v2(shape, distillation=DistillationConfig(weight=1.0))
     net.fit(lesson(random_store, np.arange(30)))
-    for (t, _), goal in net.goals.items():
-        has = random_store.present[:30, t]
-        seen = goal[:30][torch.from_numpy(has)]
+    assert net.goals is not None
+    assert net.widths is not None
+    assert not net.goals.requires_grad
+    for p, (t, _) in enumerate(net.taught):
+        has = torch.from_numpy(random_store.present[:30, t])
+        seen = net.goals[:30][has][:, p, : net.widths[p]]
         np.testing.assert_allclose(seen.mean(0), 0, atol=1e-4)
         np.testing.assert_allclose(seen.var(0, unbiased=False), 1, atol=1e-3)
-        assert not goal.requires_grad
-    assert set(net.goals) == set(net.taught)
+        assert (net.goals[:, p, net.widths[p] :] == 0).all()
 
 
 def test_the_loss_is_a_mean_over_levels_and_teachers(
@@ -177,7 +179,12 @@ def test_the_loss_is_a_mean_over_levels_and_teachers(
     output = net(batch)
     total = net.auxiliary(output, batch, None)
     each = [
-        feature_loss(output.levels[lv], output.tokens[t, lv].detach(), batch.present[:, t], 1.0)
+        feature_loss(
+            output.levels[lv][:, None],
+            output.tokens[t, lv].detach()[:, None],
+            batch.present[:, t : t + 1],
+            1.0,
+        )
         for t, lv in net.taught
     ]
     assert total is not None
@@ -206,10 +213,18 @@ def test_attention_sums_to_one_over_real_tiles(shape: Shape, batch: Batch) -> No
 
 
 def test_feature_loss_ignores_cases_without_the_teacher() -> None:
-    a, b = torch.randn(4, 6), torch.randn(4, 6)
-    present = torch.tensor([True, True, False, False])
+    a, b = torch.randn(4, 2, 6), torch.randn(4, 2, 6)
+    present = torch.tensor([[True, True], [True, True], [False, True], [False, True]])
     whole = feature_loss(a, b, present, 1.0)
-    b[2:] = 99.0
+    b[2:, 0] = 99.0
     assert torch.equal(feature_loss(a, b, present, 1.0), whole)
-    assert float(feature_loss(a, b, torch.zeros(4, dtype=torch.bool), 1.0)) == 0.0
+    assert float(feature_loss(a, b, torch.zeros(4, 2, dtype=torch.bool), 1.0)) == 0.0
     assert float(feature_loss(a, a, present, 1.0)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_feature_loss_counts_only_the_numbers_a_pair_uses() -> None:
+    a, b = torch.randn(3, 1, 4), torch.randn(3, 1, 4)
+    present = torch.ones(3, 1, dtype=torch.bool)
+    padded = [torch.cat([x, torch.zeros(3, 1, 5)], dim=2) for x in (a, b)]
+    wide = feature_loss(padded[0], padded[1], present, 1.0, torch.tensor([4]))
+    assert float(wide) == pytest.approx(float(feature_loss(a, b, present, 1.0)), rel=1e-5)
