@@ -86,6 +86,7 @@ def tiling(
     root: Root = Path("results"),
     chunk: ChunkNumber = 0,
     workers: Workers = 1,
+    tiles: Annotated[str, typer.Option(help="The folder below --root to write to.")] = "tiles",
 ) -> None:
     """Find the tissue of a chunk of slides and lay the tile grid over it."""
     from pipeline.tiling import stage
@@ -111,7 +112,15 @@ def tiling(
         raise UserError("tiling: give --slide FILE, or --cfg with --root, --chunk and --out")
     job = jobs.read(jobs.TilingJob, cfg)
     with recorded(root, "tiling", chunk=chunk):
-        stage.run(cfg=job.tiling, code=code, root=root, chunk=chunk, out=out, workers=workers)
+        stage.run(
+            cfg=job.tiling,
+            code=code,
+            root=root,
+            chunk=chunk,
+            out=out,
+            workers=workers,
+            tiles=tiles,
+        )
 
 
 @app.command("tiling-overview")
@@ -155,6 +164,7 @@ def extraction(
             out=out,
             workers=workers,
             device=device,
+            tiles=job.tiles,
         )
 
 

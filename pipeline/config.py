@@ -145,6 +145,8 @@ class TeacherConfig(Section):
     seed: int = 0
     pooling: str | None = None
     input_px: int | None = Field(None, ge=16, le=4096)
+    tile_px: int | None = Field(None, ge=16, le=8192)
+    target_mpp: float | None = Field(None, ge=0.05, le=10)
     path: str | None = None
     pattern: str = "{slide_id}.h5"
     table: str | None = None
@@ -175,16 +177,6 @@ class ExtractionConfig(Section):
         if "high" not in self.levels:
             raise ValueError("levels: `high` is what other tools and the teachers' models read")
         return self
-
-    def groups(self) -> list[tuple[str, ...]]:
-        """Teachers that share one decoding of the slides; each of the others stands alone."""
-        grouped = {teacher for group in self.together for teacher in group}
-        alone = [
-            (name,)
-            for name, facts in self.teachers.items()
-            if facts.source != "import" and name not in grouped
-        ]
-        return [*self.together, *alone]
 
     @model_validator(mode="before")
     @classmethod

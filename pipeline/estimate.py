@@ -11,9 +11,10 @@ import math
 from pathlib import Path
 from statistics import fmean
 
-from pipeline.config import Config, TeacherConfig
+from pipeline.config import Config, TeacherConfig, TilingConfig
 from pipeline.errors import SlideError
 from pipeline.planning import CohortPlan
+from pipeline.scales import scale_of, scales
 
 SAMPLED_SLIDES = 16
 ASSUMED_TISSUE_FRACTION = 0.3
@@ -70,15 +71,18 @@ def estimate(
     areas, sizes = _sample(config, plan)
     slides = len(plan.rows)
     encoders = {n: t for n, t in config.extraction.teachers.items() if t.source != "import"}
-    tiles: int | None = None
-    if areas and encoders:
-        step = (config.tiling.tile_px - config.tiling.overlap_px) * config.tiling.target_mpp
-        per_slide = [area * ASSUMED_TISSUE_FRACTION / step**2 for area in areas]
-        if config.tiling.max_tiles:
-            per_slide = [min(n, config.tiling.max_tiles) for n in per_slide]
-        tiles = round(fmean(per_slide) * slides)
+    known = areas and encoders
+    tiles = _tiles(config.tiling, areas, slides) if known else None
+    sections = {"": config.tiling, **scales(config)}
+    counts = {name: _tiles(s, areas, slides) for name, s in sections.items()} if known else {}
     costs = tuple(
-        _cost(name, facts, tiles, len(config.extraction.levels), device_tflops)
+        _cost(
+            name,
+            facts,
+            counts.get(scale_of(config, name)),
+            len(config.extraction.levels),
+            device_tflops,
+        )
         for name, facts in encoders.items()
     )
     read = fmean(sizes) * slides * len(encoders) / GIGABYTE if sizes else None
@@ -138,6 +142,15 @@ def text(found: Estimate) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.1f}"
+
+
+def _tiles(tiling: TilingConfig, areas: list[float], slides: int) -> int:
+    """Tiles over all slides, from the areas of some of them in µm²."""
+    step = (tiling.tile_px - tiling.overlap_px) * tiling.target_mpp
+    per_slide = [area * ASSUMED_TISSUE_FRACTION / step**2 for area in areas]
+    if tiling.max_tiles:
+        per_slide = [min(n, tiling.max_tiles) for n in per_slide]
+    return round(fmean(per_slide) * slides)
 
 
 def _sample(config: Config, plan: CohortPlan) -> tuple[list[float], list[int]]:

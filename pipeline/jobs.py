@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from pipeline import scales
 from pipeline.config import (
     CohortConfig,
     Config,
@@ -50,6 +51,7 @@ class ExtractionJob(Section):
     extraction: ExtractionConfig
     slides: str
     facts: dict[str, Any]
+    tiles: str
 
 
 class CheckJob(Section):
@@ -102,9 +104,10 @@ def cohort(config: Config) -> CohortJob:
     return CohortJob(cohort=config.cohort, tasks=config.tasks)
 
 
-def tiling(config: Config, slides: str) -> TilingJob:
+def tiling(config: Config, slides: str, scale: str = "") -> TilingJob:
     """`slides` is the digest of the chunk's slides: ids, contents, overrides."""
-    return TilingJob(tiling=config.tiling, slides=slides)
+    section = scales.scales(config)[scale] if scale else config.tiling
+    return TilingJob(tiling=section, slides=slides)
 
 
 def extraction(config: Config, teachers: str, slides: str) -> ExtractionJob:
@@ -116,7 +119,8 @@ def extraction(config: Config, teachers: str, slides: str) -> ExtractionJob:
     named = {name: config.extraction.teachers[name] for name in teachers.split("+")}
     facts = {name: teacher_facts(config, name) for name in named}
     alone = config.extraction.model_copy(update={"teachers": named, "together": ()})
-    return ExtractionJob(extraction=alone, slides=slides, facts=facts)
+    tiles = scales.folder(scales.scale_of(config, next(iter(named))))
+    return ExtractionJob(extraction=alone, slides=slides, facts=facts, tiles=tiles)
 
 
 def check(config: Config, teacher: str) -> CheckJob:
@@ -147,7 +151,7 @@ def mapping(config: Config) -> MappingJob:
     `tiled`: some teacher runs on tiles, so there are tiling manifests to read.
     """
     teachers = config.extraction.teachers
-    run = ["+".join(group) for group in config.extraction.groups()]
+    run = ["+".join(group) for group in scales.groups(config)]
     imported = [name for name, facts in teachers.items() if facts.source == "import"]
     return MappingJob(
         mapping=config.mapping, teachers=list(teachers), manifests=run + imported, tiled=bool(run)

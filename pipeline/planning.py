@@ -22,6 +22,7 @@ from pipeline.extraction.locate import check_some_exist, expected_files
 from pipeline.ledger import chunk_of
 from pipeline.provenance import digest
 from pipeline.recall import Recall
+from pipeline.scales import check_scales
 from pipeline.slides.identity import file_identity
 
 
@@ -68,8 +69,9 @@ def cohort_plan(
 
     Raises:
         SheetError: the sheet or a label cannot be used; all findings in one message.
-        ConfigError: a teacher is not in the registry, may not be used as configured, has no local
-            weights where it should, or is imported and has no file for any slide.
+        ConfigError: a teacher is not in the registry, may not be used as configured, would see a
+            scale that its authors do not use, has no local weights where it should, or is imported
+            and has no file for any slide.
     """
     cohort, teachers = config.cohort, config.extraction.teachers
     if check:
@@ -77,6 +79,7 @@ def cohort_plan(
             model = registry.check(name, facts) if facts.source == "registry" else None
             if facts.source != "import" and facts.weights == "local":
                 local_file(name, model, config.extraction.weights_dir)
+        check_scales(config)
     else:
         cohort = cohort.model_copy(update={"missing_files": "ledger"})
     rows = slide_rows(cohort, base)

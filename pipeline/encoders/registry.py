@@ -44,7 +44,8 @@ class Model:
         file: the weights' file name; empty for the usual ones.
         layout: how the checkpoint names its parameters (`pipeline.encoders.layouts`).
         url: where the weights are if not on the hub.
-        package: what to install, for `loader: package`.
+        package: what it runs with, for `loader: remote`.
+        env: its environment in `workflow/envs`, where that is not the one of all others.
         resize, crop: tile side in pixels after resizing, and after the centre crop.
         interp: bilinear or bicubic.
         mean, std: per channel, for values in 0…1.
@@ -88,6 +89,7 @@ class Model:
     layout: str = "timm"
     url: str = ""
     package: str = ""
+    env: str = ""
     dtype: Literal["fp32", "fp16", "bf16"] = "fp16"
     derivative_restricted: bool = False
     sha256: str = ""

@@ -34,6 +34,7 @@ from pipeline.extraction.writer import Block, facts, feature_file
 from pipeline.ledger import Record
 
 READ_AHEAD = 3  # batches between reader and device, and between device and writer
+CPU = torch.device("cpu")
 IN_FLIGHT = 2  # batches on a GPU whose results have not been fetched
 
 
@@ -84,13 +85,15 @@ class Settings:
         batch_size: tiles per forward pass.
         workers: decoding threads per device.
         on_bad_tile: `fail` the slide, or `drop` the tile.
-        direct: whether JPEG tiles may be decoded directly.
+        direct: whether compressed blocks may be decoded directly.
+        decode_on_gpu: whether JPEG blocks go to the GPU as they are.
     """
 
     batch_size: int
     workers: int
     on_bad_tile: str = "fail"
     direct: bool = True
+    decode_on_gpu: bool = False
 
 
 def extract(
@@ -167,7 +170,7 @@ def _threads(
     read: Channel[Batch] = Channel(READ_AHEAD, stop)
     made: Channel[Result] = Channel(READ_AHEAD, stop)
     return [
-        lambda: _read_slides(next_job, read, settings, pinned=device.type == "cuda"),
+        lambda: _read_slides(next_job, read, settings, device),
         lambda: _run_device(read, made, device, encoders),
         lambda: _write_slides(made, encoders, records, progress),
     ]
@@ -177,12 +180,15 @@ def _threads(
 
 
 def _read_slides(
-    next_job: Callable[[], Job | None], to: Channel[Batch], settings: Settings, pinned: bool
+    next_job: Callable[[], Job | None],
+    to: Channel[Batch],
+    settings: Settings,
+    device: torch.device,
 ) -> None:
     while (job := next_job()) is not None:
         error = None
         try:
-            for batch in read_batches(job, settings, pinned):
+            for batch in read_batches(job, settings, device):
                 to.put(batch)
         except SlideError as problem:
             error = problem
@@ -190,20 +196,22 @@ def _read_slides(
     to.close()
 
 
-def read_batches(job: Job, settings: Settings, pinned: bool = False) -> Iterator[Batch]:
-    """A slide's tiles in batches.
+def read_batches(job: Job, settings: Settings, device: torch.device = CPU) -> Iterator[Batch]:
+    """A slide's tiles in batches, in pinned memory for a GPU, or on it if it decodes them.
 
     Raises:
         SlideError: the slide cannot be opened, or, with `on_bad_tile: fail`, a tile not be read.
     """
     grid = job.grid
-    source = open_source(job.path, grid, settings.workers, settings.direct)
+    there = device if settings.decode_on_gpu else None
+    source = open_source(job.path, grid, settings.workers, settings.direct, there)
+    pinned = device.type == "cuda" and source.device is None
     try:
         for start in range(0, len(grid.coords), settings.batch_size):
             stop = min(start + settings.batch_size, len(grid.coords))
             shape = (stop - start, grid.side, grid.side, 3)
-            tiles = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
-            bad = source.read(start, stop, tiles.numpy())
+            tiles = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned, device=source.device)
+            bad = source.read(start, stop, tiles if source.device else tiles.numpy())
             rows = np.arange(start, stop)
             if bad:
                 if settings.on_bad_tile == "fail":

@@ -54,6 +54,11 @@ class Grid:
     attributes: dict[str, Any]
 
 
+def level_corners(grid: Grid, start: int, stop: int) -> np.ndarray:
+    """Corners of the tiles start…stop - 1 in whole pixels of the level: int64 (n, 2) as (x, y)."""
+    return np.rint(grid.coords[start:stop] / grid.downsample).astype(np.int64)
+
+
 def read_grid(path: Path) -> Grid:
     """Read a tiles file.
 

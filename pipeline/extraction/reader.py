@@ -1,10 +1,9 @@
 """Tiles of a slide as uint8 arrays, in the order of their coordinates.
 
-Two ways, with the same pixels. Where the level is a plain grid of JPEG tiles, those are decoded
-directly, each once for all the tiles that it touches (`pipeline.extraction.jpeg`). Otherwise runs
-of neighbouring tiles are read through the Slide interface and cut up. Which way a slide goes is
-decided when it is opened, and the direct way is taken only if it gives the pixels that the
-Slide interface gives.
+Three ways. Where the level is a plain grid of compressed blocks, those are decoded directly, each
+once for all the tiles that it touches (`pipeline.extraction.blocks`), on the CPU or, if they are
+JPEG, on the GPU. Otherwise runs of neighbouring tiles are read through the Slide interface and cut
+up. On the CPU both ways give the same pixels.
 
 A tile starts at the pixel of its level that is nearest to its level-0 coordinates. Pixels outside
 the slide are white; a region that cannot be decoded is an error of that tile, never a white tile.
@@ -12,34 +11,44 @@ the slide are white; a region that cannot be decoded is an error of that tile, n
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from pipeline.errors import SlideError
-from pipeline.extraction.grid import Grid
-from pipeline.extraction.jpeg import JpegSource, find_jpeg_level
+from pipeline.extraction.blocks import BlockSource, DeviceSource
+from pipeline.extraction.grid import Grid, level_corners
 from pipeline.slides.slide import Slide, open_slide
 
 RUN_PIXELS = 4096  # longest side of a region read at once
-SAME_PIXELS = 2.0  # mean absolute difference up to which two decoders are taken to agree
+# Mean absolute difference up to which a GPU's decoder is taken to agree with the CPU's: rounding,
+# and another way to enlarge subsampled chroma.
+SAME_PIXELS = 2.0
 
 
 class Source(Protocol):
     """Where tiles come from.
 
     Attributes:
-        kind: `jpeg` or `regions`.
+        kind: `blocks`, `device` or `regions`.
+        device: where it puts pixels; None is the host's memory.
     """
 
     kind: str
+    device: torch.device | None
 
-    def read(self, start: int, stop: int, out: np.ndarray) -> dict[int, SlideError]:
+    def read(self, start: int, stop: int, out: Any) -> dict[int, SlideError]:
         """Fill `out` (uint8, (stop - start, side, side, 3)) with the tiles start…stop - 1.
+
+        Args:
+            start, stop: which tiles.
+            out: an array, or a tensor on the source's device if it has one.
 
         Returns:
             the tiles that cannot be read, by their place in `out`; their pixels mean nothing.
@@ -51,14 +60,22 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: Path, grid: Grid, workers: int, direct: bool = True) -> Source:
+def open_source(
+    path: Path,
+    grid: Grid,
+    workers: int,
+    direct: bool = True,
+    device: torch.device | None = None,
+) -> Source:
     """Open a slide for reading its tiles.
 
     Args:
         path: the slide.
         grid: its tiles.
         workers: decoding threads.
-        direct: whether JPEG tiles may be decoded directly.
+        direct: whether compressed blocks may be decoded directly.
+        device: where JPEG blocks are to be decoded, if the decoder there agrees with the CPU's on
+            a tile of this slide; None is the CPU.
 
     Raises:
         SlideError: the slide cannot be opened.
@@ -69,17 +86,34 @@ def open_source(path: Path, grid: Grid, workers: int, direct: bool = True) -> So
             raise SlideError(
                 f"{path.name}: has no level {grid.level}; the file changed since tiling", "changed"
             )
-        if direct and (page := find_jpeg_level(slide, grid.level)) is not None:
-            source = JpegSource(path, page, grid, workers)
-            if _agrees(source, slide, grid):
-                slide.close()
-                return source
-            source.close()
+        if direct and slide.blocks is not None:
+            if device and slide.blocks.is_jpeg(grid.level) and agrees(slide, grid, device):
+                return DeviceSource(slide, grid, device)
+            return BlockSource(slide, grid, workers)
     except BaseException:
         slide.close()
         raise
     slide.close()
     return RegionSource(path, grid, workers)
+
+
+def agrees(slide: Slide, grid: Grid, device: torch.device) -> bool:
+    """Whether the device's decoder gives a tile in the middle the pixels that the CPU gives it."""
+    if not len(grid.coords):
+        return True
+    middle = len(grid.coords) // 2
+    one = dataclasses.replace(grid, coords=grid.coords[middle : middle + 1])
+    tile = torch.empty((1, grid.side, grid.side, 3), dtype=torch.uint8, device=device)
+    try:
+        if DeviceSource(slide, one, device).read(0, 1, tile):
+            return False  # the tile or the decoder is broken: let the CPU say which
+        left, top = level_corners(one, 0, 1)[0]
+        x, y = round(left * grid.downsample), round(top * grid.downsample)
+        same = slide.read_region(x, y, grid.level, grid.side, grid.side)
+    except SlideError:
+        return False
+    found = tile[0].cpu().numpy().astype(np.int16)
+    return float(np.abs(found - same).mean()) <= SAME_PIXELS
 
 
 class RegionSource:
@@ -90,6 +124,7 @@ class RegionSource:
     """
 
     kind = "regions"
+    device: torch.device | None = None
 
     def __init__(self, path: Path, grid: Grid, workers: int) -> None:
         self._path = path
@@ -151,11 +186,6 @@ class RegionSource:
             out[index - start] = region[:, place : place + grid.side]
 
 
-def level_corners(grid: Grid, start: int, stop: int) -> np.ndarray:
-    """Corners of the tiles start…stop - 1 in whole pixels of the level: int64 (n, 2) as (x, y)."""
-    return np.rint(grid.coords[start:stop] / grid.downsample).astype(np.int64)
-
-
 def _runs(grid: Grid, start: int, stop: int) -> Iterator[tuple[int, int]]:
     """Neighbouring tiles of one row: (first, last + 1), cut at fixed columns of RUN_PIXELS."""
     corners = level_corners(grid, start, stop)
@@ -170,20 +200,3 @@ def _runs(grid: Grid, start: int, stop: int) -> Iterator[tuple[int, int]]:
         ):
             yield start + first, start + i
             first = i
-
-
-def _agrees(source: JpegSource, slide: Slide, grid: Grid) -> bool:
-    """Whether a tile in the middle has the pixels that the Slide interface gives."""
-    if not len(grid.coords):
-        return True
-    middle = len(grid.coords) // 2
-    tile = np.empty((1, grid.side, grid.side, 3), np.uint8)
-    if source.peek(middle, tile):
-        return True  # the tile is broken either way; both ways report it
-    left, top = level_corners(grid, middle, middle + 1)[0]
-    x, y = round(left * grid.downsample), round(top * grid.downsample)
-    try:
-        same = slide.read_region(x, y, grid.level, grid.side, grid.side)
-    except SlideError:
-        return False
-    return float(np.abs(tile[0].astype(np.int16) - same).mean()) <= SAME_PIXELS

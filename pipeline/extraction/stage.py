@@ -36,6 +36,7 @@ def run(
     out: Path,
     workers: int,
     device: str = "auto",
+    tiles: str = "tiles",
 ) -> None:
     """Make the feature files of a chunk, and their manifest.
 
@@ -51,6 +52,7 @@ def run(
         out: the manifest to write; it holds the records of all these teachers.
         workers: threads to use; 0 for all that this process may use.
         device: auto (all GPUs, else the CPU), cpu, cuda, cuda:1, or several with commas.
+        tiles: the folder below `root` whose tiles these teachers see.
 
     Raises:
         ConfigError: a teacher cannot be built.
@@ -60,7 +62,7 @@ def run(
     slides = read_table(root / "slides" / f"{chunk}.parquet")
     here = slides[slides["chunk"] == chunk]
     paths = {str(s): str(p) for s, p in zip(here["slide_id"], here["path"], strict=True)}
-    tiled = {r.slide_id: r for r in ledger.read_manifest(root / f"tiles/manifest/{chunk}.json")}
+    tiled = {r.slide_id: r for r in ledger.read_manifest(root / tiles / f"manifest/{chunk}.json")}
 
     found = {name: checked(root, name) for name in teachers}
     settled = {name: pinned(cfg.teachers[name], found[name]) for name in teachers}

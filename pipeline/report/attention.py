@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.artifacts import read_table
-from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.config import ClassificationTask, Config, RegressionTask, SurvivalTask
 from pipeline.errors import ArtifactError
 from pipeline.report import pictures
 from pipeline.report.gallery import Gallery, gallery
 from pipeline.report.geojson import attention_geojson
 from pipeline.report.results import Results, describe
 from pipeline.report.tables import fixed
+from pipeline.scales import folder, scale_of
 
 CANVAS_PX = 460
 MAP = "cividis"  # one hue order for every reader, also for the colour blind
@@ -199,7 +201,8 @@ def _case(results: Results, task: str, case_id: str, rows: pd.DataFrame, title: 
     counts = rows.groupby("slide_id")[["x", "y"]].apply(lambda g: len(g.drop_duplicates()))
     slide_id = str(counts.sort_index().idxmax())
     mine = rows[rows["slide_id"].astype(str) == slide_id]
-    canvas, scale, origin, tile = _canvas(results.root, slide_id, mine)
+    tiles, mine, left = _one_scale(results.config, mine)
+    canvas, scale, origin, tile = _canvas(results.root, tiles, slide_id, mine)
     maps = [
         Map(
             "tissue",
@@ -216,6 +219,7 @@ def _case(results: Results, task: str, case_id: str, rows: pd.DataFrame, title: 
     suffix = (
         f"; {others} more slide{'s' if others > 1 else ''} of this case not shown" if others else ""
     )
+    suffix += f"; not shown, with tiles of another scale: {', '.join(left)}" if left else ""
     shown = gallery(_slide_path(results, slide_id), tables[FUSED], tile)
     return CaseMaps(
         case_id=case_id,
@@ -226,6 +230,20 @@ def _case(results: Results, task: str, case_id: str, rows: pd.DataFrame, title: 
         geojson=f"{FOLDER}/{task}-{slide_id}.geojson",
         squares=attention_geojson(tables, tile),
     )
+
+
+def _one_scale(config: Config, rows: pd.DataFrame) -> tuple[str, pd.DataFrame, list[str]]:
+    """The rows of the teachers that see the same tiles as most, since a map has one tile size.
+
+    Returns:
+        the folder of those tiles, the rows, and the teachers left out.
+    """
+    teachers = [t for t in config.extraction.teachers if t in set(rows["teacher"])]
+    of = {teacher: scale_of(config, teacher) for teacher in teachers}
+    counts = Counter(of.values())
+    chosen = min(counts, key=lambda scale: (-counts[scale], scale), default="")
+    left = [teacher for teacher in teachers if of[teacher] != chosen]
+    return folder(chosen), rows[~rows["teacher"].isin(left)], left
 
 
 def weight_tables(teachers: Sequence[str], rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -280,17 +298,17 @@ def concentration(weights: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _canvas(
-    root: Path, slide_id: str, rows: pd.DataFrame
+    root: Path, tiles: str, slide_id: str, rows: pd.DataFrame
 ) -> tuple[Image.Image, float, tuple[float, float], float]:
     """The slide's thumbnail, canvas pixels per level-0 pixel, level-0 origin, tile side (level 0).
 
     Without thumbnail or tile file (imported coordinates) the canvas is white and just holds the
     tiles, whose side is then the smallest distance between two of them.
     """
-    tile, width = _tile_facts(root / "tiles" / f"{slide_id}.h5")
+    tile, width = _tile_facts(root / tiles / f"{slide_id}.h5")
     if tile is None:
         tile = _spacing(rows)
-    thumbnail = pictures.load(root / "tiles" / "thumbnails" / f"{slide_id}.jpg")
+    thumbnail = pictures.load(root / tiles / "thumbnails" / f"{slide_id}.jpg")
     if thumbnail is not None and width:
         thumbnail.thumbnail((CANVAS_PX, CANVAS_PX), Image.Resampling.LANCZOS)
         return thumbnail, thumbnail.width / width, (0.0, 0.0), tile

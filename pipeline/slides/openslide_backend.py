@@ -58,12 +58,12 @@ class OpenSlideSlide(Slide):
             tuple(float(d) for d in self._slide.level_downsamples),
         )
         plain = self.properties.get("openslide.vendor") in PLAIN_GRIDS
-        self._blocks = _plain_blocks(path, self.level_dimensions) if plain else None
+        self.blocks = _plain_blocks(path, self.level_dimensions) if plain else None
 
     def _read(self, x: int, y: int, level: int, w: int, h: int) -> Image:
-        if self._blocks is not None:
+        if self.blocks is not None:
             downsample = self.level_downsamples[level]
-            return self._blocks.read(round(x / downsample), round(y / downsample), level, w, h)
+            return self.blocks.read(round(x / downsample), round(y / downsample), level, w, h)
         try:
             return on_white(np.asarray(self._slide.read_region((x, y), level, (w, h))))
         except openslide.OpenSlideError:
@@ -79,8 +79,8 @@ class OpenSlideSlide(Slide):
 
     def close(self) -> None:
         self._slide.close()
-        if self._blocks is not None:
-            self._blocks.close()
+        if self.blocks is not None:
+            self.blocks.close()
 
 
 def _plain_blocks(path: Path, dimensions: tuple[tuple[int, int], ...]) -> Blocks | None:
@@ -95,10 +95,11 @@ def _plain_blocks(path: Path, dimensions: tuple[tuple[int, int], ...]) -> Blocks
             levels = [[pages[size]] for size in dimensions]
             if not all(_is_plain(page) for (page,) in levels):
                 return None
+            blocks = Blocks(file, levels)
         except Exception:  # whatever tifffile cannot make of the file, OpenSlide reads
             return None
         stack.pop_all()
-        return Blocks(file, levels)
+        return blocks
 
 
 def _is_plain(page: tifffile.TiffPage) -> bool:

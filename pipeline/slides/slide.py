@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import cv2
 import numpy as np
@@ -24,6 +24,9 @@ import numpy.typing as npt
 
 from pipeline.errors import SlideError
 from pipeline.slides import tiff
+
+if TYPE_CHECKING:
+    from pipeline.slides.tiff_blocks import Blocks
 
 Image = npt.NDArray[np.uint8]
 
@@ -45,9 +48,11 @@ class Slide(abc.ABC):
         level_dimensions: (width, height) of each level, finest first.
         level_downsamples: level-0 pixels per pixel of each level; the first is 1.
         properties: texts as the file states them, under OpenSlide's names where it has one.
+        blocks: the file's own compressed blocks, where its levels are plain grids of them.
     """
 
     backend: ClassVar[str]
+    blocks: Blocks | None = None
 
     def __init__(
         self,

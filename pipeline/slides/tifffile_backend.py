@@ -39,21 +39,21 @@ class TiffSlide(Slide):
             for planes in levels:
                 _check_planes(path, planes)
             _check_ome(path, file.ome_metadata or "", len(levels[0]))
+            self._pixels = self.blocks = Blocks(file, levels)
         except SlideError:
             raise
         except Exception as error:  # a damaged TIFF raises anything
             raise SlideError(f"{path.name}: tifffile: {error}", "unopenable") from error
-        self._blocks = Blocks(file, levels)
         super().__init__(
             path, tuple((p[0].imagewidth, p[0].imagelength) for p in levels), properties
         )
 
     def _read(self, x: int, y: int, level: int, w: int, h: int) -> Image:
         downsample = self.level_downsamples[level]
-        return self._blocks.read(round(x / downsample), round(y / downsample), level, w, h)
+        return self._pixels.read(round(x / downsample), round(y / downsample), level, w, h)
 
     def close(self) -> None:
-        self._blocks.close()
+        self._pixels.close()
 
 
 def _levels(file: tifffile.TiffFile) -> list[list[tifffile.TiffPage]]:

@@ -52,7 +52,16 @@ class Job:
     coordinates: str = ""
 
 
-def run(*, cfg: TilingConfig, code: str, root: Path, chunk: int, out: Path, workers: int) -> None:
+def run(
+    *,
+    cfg: TilingConfig,
+    code: str,
+    root: Path,
+    chunk: int,
+    out: Path,
+    workers: int,
+    tiles: str = "tiles",
+) -> None:
     """Tile the slides of one chunk and write its manifest.
 
     Slides that were finished with the same config, code and inputs are recognised and skipped.
@@ -64,6 +73,7 @@ def run(*, cfg: TilingConfig, code: str, root: Path, chunk: int, out: Path, work
         chunk: which hash bucket.
         out: the manifest.
         workers: processes.
+        tiles: the folder below `root`; each scale has its own.
 
     Raises:
         ArtifactError: `slides/<chunk>.parquet` is missing or damaged.
@@ -71,7 +81,7 @@ def run(*, cfg: TilingConfig, code: str, root: Path, chunk: int, out: Path, work
     """
     from tqdm import tqdm
 
-    folder = root / "tiles"
+    folder = root / tiles
     jobs = _jobs(root / "slides" / f"{chunk}.parquet", chunk)
     records: list[Record] = []
     todo: list[Job] = []

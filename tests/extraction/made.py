@@ -30,6 +30,8 @@ def write_svs(
     options: dict[str, Any] = {"tile": (cell, cell), "photometric": "rgb", "metadata": None}
     if compression == "jpeg":
         options |= {"compression": "jpeg", "compressionargs": {"level": 90}}
+    elif compression:
+        options["compression"] = compression
     with tifffile.TiffWriter(path) as file:
         file.write(image, description=description, **options)
         small = cv2.resize(image, (width // 4, height // 4), interpolation=cv2.INTER_AREA)

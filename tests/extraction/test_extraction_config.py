@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config import Config, ExtractionConfig, parse
 from pipeline.errors import ConfigError
+from pipeline.scales import groups
 
 TEACHERS = {
     "a": {"source": "timm", "model": "resnet10t"},
@@ -22,8 +23,8 @@ def _parse(**extraction: Any) -> Config:
 
 
 def test_groups() -> None:
-    assert _parse().extraction.groups() == [("a",), ("b",), ("c",)]
-    assert _parse(together=[["c", "a"]]).extraction.groups() == [("c", "a"), ("b",)]
+    assert groups(_parse()) == [("a",), ("b",), ("c",)]
+    assert groups(_parse(together=[["c", "a"]])) == [("c", "a"), ("b",)]
 
 
 @pytest.mark.parametrize(

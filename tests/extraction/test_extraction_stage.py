@@ -186,7 +186,7 @@ def test_a_tile_that_cannot_be_read(
     slide = write_svs(tmp_path / "a.svs", tissue(320, 200))
     spoil(slide, 2)  # x 128…191, y 0…63: four tiles of 32 px
     if way == "regions":
-        monkeypatch.setattr("pipeline.extraction.reader.find_jpeg_level", lambda *_: None)
+        monkeypatch.setattr("pipeline.slides.openslide_backend._plain_blocks", lambda *_: None)
     root = cohort({"a": slide})
     record = _run(root, config)["a"]
     assert (record.status, record.kind) == ("failed", "unreadable")

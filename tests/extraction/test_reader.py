@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import SlideError
-from pipeline.extraction import reader
+from pipeline.extraction import blocks, reader
+from pipeline.extraction.blocks import DeviceSource
 from pipeline.extraction.grid import Grid, read_grid
-from pipeline.extraction.jpeg import find_jpeg_level
 from pipeline.extraction.reader import RegionSource, Source, open_source
 from pipeline.slides.slide import open_slide
 from tests.extraction.made import grid_coords, spoil, tissue, write_svs, write_tiles
@@ -60,7 +61,7 @@ def test_both_ways_give_the_pixels_of_single_reads(
     grid = _grid(grid_coords(WIDTH, HEIGHT, step), level, downsample, side)
     expected = _one_by_one(slide, grid)
     direct = open_source(slide, grid, workers=2)
-    assert direct.kind == "jpeg"
+    assert direct.kind == "blocks"
     np.testing.assert_array_equal(_read(direct, grid), expected)
     regions = open_source(slide, grid, workers=2, direct=False)
     assert regions.kind == "regions"
@@ -102,26 +103,37 @@ def test_each_compressed_tile_is_decoded_once_and_let_go(
     source = open_source(slide, grid, 1)
     decoded: list[int] = []
     decode = source._decode
-    monkeypatch.setattr(source, "_decode", lambda cell: decoded.append(cell) or decode(cell))
+    monkeypatch.setattr(source, "_decode", lambda number: decoded.append(number) or decode(number))
     most = 0
     out = np.zeros((5, 48, 48, 3), np.uint8)
     for start in range(0, len(grid.coords), 5):
         stop = min(start + 5, len(grid.coords))
         source.read(start, stop, out[: stop - start])
-        most = max(most, len(source._cells))
+        most = max(most, len(source._kept))
     source.close()
     assert sorted(decoded) == list(range(20))  # 5 x 4 of 64 px, each once
     assert most <= 15  # never the whole slide
 
 
-def test_other_formats_go_through_regions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate"])
+def test_other_compressions_go_the_same_way(tmp_path: Path, compression: str | None) -> None:
     grid = _grid(grid_coords(WIDTH, HEIGHT, 64))
-    plain = write_svs(tmp_path / "plain.svs", tissue(WIDTH, HEIGHT), compression=None)
-    with open_slide(plain) as opened:
-        assert find_jpeg_level(opened, 0) is None
-    source = open_source(plain, grid, 1)
-    assert source.kind == "regions"
+    plain = write_svs(tmp_path / "plain.svs", tissue(WIDTH, HEIGHT), compression=compression)
+    source = open_source(plain, grid, 2)
+    assert source.kind == "blocks"
     np.testing.assert_array_equal(_read(source, grid), _one_by_one(plain, grid))
+
+
+def test_a_slide_without_blocks_goes_through_regions(tmp_path: Path) -> None:
+    """A plain image: nothing says where its pixels are."""
+    from PIL import Image
+
+    path = tmp_path / "a.png"
+    Image.fromarray(tissue(WIDTH, HEIGHT)).save(path)
+    grid = _grid(grid_coords(WIDTH, HEIGHT, 64))
+    source = open_source(path, grid, 1)
+    assert source.kind == "regions"
+    np.testing.assert_array_equal(_read(source, grid), _one_by_one(path, grid))
 
 
 def test_ycbcr_tiles(tmp_path: Path) -> None:
@@ -138,21 +150,98 @@ def test_ycbcr_tiles(tmp_path: Path) -> None:
         )
     grid = _grid(grid_coords(WIDTH, HEIGHT, 48), side=48)
     source = open_source(path, grid, 1)
-    assert source.kind == "jpeg"
+    assert source.kind == "blocks"
     np.testing.assert_array_equal(_read(source, grid), _one_by_one(path, grid))
 
 
-def test_disagreement_of_the_decoders_ends_the_direct_way(
-    slide: Path, monkeypatch: pytest.MonkeyPatch
+# --- compressed blocks for another decoder --------------------------------------------------------
+
+
+def _write_jpeg(path: Path, photometric: str, subsampling: tuple[int, int] | None) -> Path:
+    with tifffile.TiffWriter(path) as file:
+        file.write(
+            tissue(WIDTH, HEIGHT),
+            tile=(64, 64),
+            photometric=photometric,
+            subsampling=subsampling,
+            compression="jpeg",
+            metadata=None,
+        )
+    return path
+
+
+def _on(device: torch.device, path: Path, grid: Grid, batch: int = 7) -> np.ndarray:
+    source = DeviceSource(open_slide(path), grid, device)
+    out = torch.zeros((len(grid.coords), grid.side, grid.side, 3), dtype=torch.uint8, device=device)
+    for start in range(0, len(out), batch):
+        stop = min(start + batch, len(out))
+        assert source.read(start, stop, out[start:stop]) == {}
+    assert not source._kept
+    source.close()
+    return out.cpu().numpy()
+
+
+JPEGS = [("ycbcr", (2, 2)), ("ycbcr", (2, 1)), ("ycbcr", (1, 1)), ("rgb", None)]
+
+
+@pytest.mark.parametrize(("photometric", "subsampling"), JPEGS)
+def test_streams_carry_their_tables_and_colour_space(
+    tmp_path: Path, photometric: str, subsampling: tuple[int, int] | None
 ) -> None:
+    """A decoder that knows nothing of the TIFF gives the same pixels."""
+    path = _write_jpeg(tmp_path / "a.tif", photometric, subsampling)
+    grid = _grid([[-16, -16], [100, 20], [30, 30], [304, 184], [400, 300]], side=48)
+    np.testing.assert_array_equal(_on(torch.device("cpu"), path, grid), _one_by_one(path, grid))
+
+
+def test_aperios_tables_are_shared(slide: Path) -> None:
+    grid = _grid(grid_coords(WIDTH, HEIGHT, 40), side=40)
+    np.testing.assert_array_equal(_on(torch.device("cpu"), slide, grid), _one_by_one(slide, grid))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="nvJPEG needs a GPU; there is none here")
+@pytest.mark.parametrize(("photometric", "subsampling"), JPEGS)
+def test_the_gpus_decoder_agrees_with_the_cpus(
+    tmp_path: Path, photometric: str, subsampling: tuple[int, int] | None
+) -> None:
+    path = _write_jpeg(tmp_path / "a.tif", photometric, subsampling)
+    grid = _grid(grid_coords(WIDTH, HEIGHT, 48), side=48)
+    expected = _one_by_one(path, grid).astype(np.int16)
+    off = np.abs(_on(torch.device("cuda"), path, grid) - expected)
+    assert off.mean() <= reader.SAME_PIXELS
+    if subsampling in (None, (1, 1)):
+        assert off.max() <= 3  # rounding of the transform and of the colours alone
+
+
+def test_a_decoder_that_disagrees_is_not_used(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = _grid(grid_coords(WIDTH, HEIGHT, 32))
-    original = reader.JpegSource._decode
+    cpu = torch.device("cpu")
+    source = open_source(slide, grid, 1, device=cpu)
+    assert (source.kind, source.device) == ("device", cpu)
+    source.close()
+    original = blocks.decode_streams
     monkeypatch.setattr(
-        reader.JpegSource, "_decode", lambda self, cell: np.roll(original(self, cell), 9, axis=0)
+        blocks,
+        "decode_streams",
+        lambda streams, device: [t.roll(9, dims=1) for t in original(streams, device)],
     )
-    source = open_source(slide, grid, 1)
-    assert source.kind == "regions"
+    source = open_source(slide, grid, 1, device=cpu)
+    assert source.kind == "blocks"
     np.testing.assert_array_equal(_read(source, grid), _one_by_one(slide, grid))
+
+
+def test_a_broken_stream_spoils_only_its_own_tiles(slide: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.svs"
+    broken.write_bytes(slide.read_bytes())
+    spoil(broken, 2)  # x 128…191, y 0…63
+    grid = _grid(grid_coords(WIDTH, HEIGHT, 32))
+    source = DeviceSource(open_slide(broken), grid, torch.device("cpu"))
+    out = torch.zeros((len(grid.coords), 32, 32, 3), dtype=torch.uint8)
+    bad = source.read(0, len(out), out)
+    source.close()
+    inside = (grid.coords[:, 0] // 64 == 2) & (grid.coords[:, 1] < 64)
+    assert sorted(bad) == np.flatnonzero(inside).tolist()
+    np.testing.assert_array_equal(out.numpy()[~inside], _one_by_one(slide, grid)[~inside])
 
 
 @pytest.mark.parametrize("direct", [True, False])

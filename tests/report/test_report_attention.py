@@ -61,7 +61,7 @@ def test_a_tile_is_coloured_where_it_lies_on_the_thumbnail(tmp_path: Path) -> No
     with h5py.File(tmp_path / "tiles" / "S.h5", "w") as file:
         file.attrs["patch_size_level0"], file.attrs["level0_width"] = 100, 1000
     table = rows("a", [0.05, 0.1, 0.15, 0.7])
-    canvas, scale, origin, tile = attention._canvas(tmp_path, "S", table)
+    canvas, scale, origin, tile = attention._canvas(tmp_path, "tiles", "S", table)
     assert (scale, origin, tile) == (0.2, (0.0, 0.0), 100.0)
     drawn = attention._map(canvas, attention._normalised(table), scale, origin, tile, "a", "S")
     data = base64.b64decode(drawn.picture.uri.partition(",")[2])
@@ -76,7 +76,7 @@ def test_a_tile_is_coloured_where_it_lies_on_the_thumbnail(tmp_path: Path) -> No
 
 def test_without_thumbnail_the_tiles_stand_on_white(tmp_path: Path) -> None:
     table = rows("a", [0.2, 0.8]).assign(x=lambda t: t["x"] + 5000)
-    canvas, scale, origin, tile = attention._canvas(tmp_path, "S", table)
+    canvas, scale, origin, tile = attention._canvas(tmp_path, "tiles", "S", table)
     assert tile == 100.0
     assert origin == (4900.0, -100.0)
     assert canvas.width == round((5100 + 200 - 4900) * scale)

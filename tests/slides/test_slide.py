@@ -236,7 +236,7 @@ def test_direct_tiles_are_openslides_pixels(tmp_path, image, photometric):
             metadata=None,
         )
     with open_slide(path) as slide, openslide.OpenSlide(str(path)) as plain:
-        assert slide._blocks is not None
+        assert slide.blocks is not None
         for x, y, level, w, h in (
             (0, 0, 0, 900, 700),
             (130, 77, 0, 300, 256),
@@ -253,7 +253,7 @@ def test_tiles_that_are_not_plain_are_left_to_openslide(tmp_path, image):
         counts = list(file.pages[0].databytecounts)
         file.pages[0].tags[325].overwrite([0, *counts[1:]])
     with open_slide(path) as slide:
-        assert slide.backend == "openslide" and slide._blocks is None
+        assert slide.backend == "openslide" and slide.blocks is None
         assert np.array_equal(slide.read_region(300, 300, 0, 99, 99), image[300:399, 300:399])
 
 

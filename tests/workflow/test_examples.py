@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -27,6 +28,16 @@ def test_a_foundation_model_cohort_is_planned_with_its_cost(bare: House) -> None
     assert "GPU-hours" in done.stderr
     # The embedded cohort's config is replaced, not merged.
     assert "resnet10t" not in done.stdout + done.stderr
+
+
+def test_a_teacher_with_tiles_of_its_own(tmp_path: Path) -> None:
+    """It shares a group no longer, and its tiles are laid beside the others'."""
+    config = copy.deepcopy(TINY)
+    config["extraction"]["teachers"]["vit_tiny"]["target_mpp"] = 2.0
+    config["extraction"]["together"] = [["resnet10t", "vit_tiny"]]
+    planned = set(House.build(tmp_path / "run", config).planned())
+    assert {"tiling[chunk=0]", "tiling_scale[chunk=0,scale=224px_2mpp]"} <= planned
+    assert {f"extraction[chunk=1,teacher={t}]" for t in ("resnet10t", "vit_tiny")} <= planned
 
 
 @pytest.mark.parametrize("profile", PROFILES)

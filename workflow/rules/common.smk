@@ -11,7 +11,7 @@ REPOSITORY = Path(workflow.basedir).resolve().parent
 if (REPOSITORY / "pipeline").is_dir():
     sys.path.insert(0, str(REPOSITORY))
 
-from pipeline import controller, estimate, jobs, planning, provenance, recall
+from pipeline import controller, estimate, jobs, planning, provenance, recall, scales
 from pipeline.config import parse as parse_config
 from pipeline.errors import UserError
 
@@ -32,7 +32,8 @@ CHUNKS = COHORT.chunks
 TEACHERS = CONFIG.extraction.teachers
 IMPORTED = [t for t, facts in TEACHERS.items() if facts.source == "import"]
 # `a+b` are teachers that share one decoding of the slides.
-ENCODERS = ["+".join(group) for group in CONFIG.extraction.groups()]
+ENCODERS = ["+".join(group) for group in scales.groups(CONFIG)]
+SCALES = list(scales.scales(CONFIG))
 RUN = [teacher for group in ENCODERS for teacher in group.split("+")]
 MODELS = list(CONFIG.model_specs())
 
@@ -51,7 +52,21 @@ def chunk_job(wildcards):
 
 
 def tiling_job(wildcards):
-    return jobs.tiling(CONFIG, COHORT.digest(int(wildcards.chunk))).canonical()
+    scale = getattr(wildcards, "scale", "")
+    return jobs.tiling(CONFIG, COHORT.digest(int(wildcards.chunk)), scale).canonical()
+
+
+def tiles_of(wildcards):
+    """The manifest of the tiles that a teacher, or a group of them, sees."""
+    teacher = wildcards.teacher.split("+")[0]
+    folder = scales.folder(scales.scale_of(CONFIG, teacher))
+    return f"<results>/{folder}/manifest/{wildcards.chunk}.json"
+
+
+def environment(wildcards):
+    """A teacher whose packages do not fit beside the others' has its own environment."""
+    own = scales.environment(CONFIG, wildcards.teacher.split("+")[0])
+    return f"../envs/{own or 'shazam'}.yaml"
 
 
 def extraction_job(wildcards):

@@ -12,7 +12,7 @@ if ENCODERS:
             teacher="|".join(map(re.escape, RUN)),
         localrule: True
         conda:
-            "../envs/shazam.yaml"
+            environment
         params:
             cfg=job(jobs.check, "teacher"),
             code=provenance.code_fingerprint("pipeline.extraction.check"),
@@ -27,7 +27,7 @@ if ENCODERS:
                 teacher=wildcards.teacher.split("+"),
             ),
             slides="<results>/slides/{chunk}.parquet",
-            tiles="<results>/tiles/manifest/{chunk}.json",
+            tiles=tiles_of,
         output:
             manifest="<results>/features/{teacher}/manifest/{chunk}.json",
         log:
@@ -37,7 +37,7 @@ if ENCODERS:
         wildcard_constraints:
             teacher="|".join(map(re.escape, ENCODERS)),
         conda:
-            "../envs/shazam.yaml"
+            environment
         threads: 2
         resources:
             mem_mb=8000,

@@ -21,6 +21,35 @@ rule tiling:
         " --workers {threads} > {log:q} 2>&1"
 
 
+if SCALES:
+
+    rule tiling_scale:
+        # Tiles of another size or scale, for the teachers that ask for them.
+        input:
+            slides="<results>/slides/{chunk}.parquet",
+        output:
+            manifest="<results>/tiles_{scale}/manifest/{chunk}.json",
+        log:
+            "<logs>/tiling_scale/{scale}/{chunk}.log",
+        benchmark:
+            "<benchmarks>/tiling_scale/{scale}/{chunk}.tsv"
+        wildcard_constraints:
+            scale="|".join(map(re.escape, SCALES)),
+        conda:
+            "../envs/shazam.yaml"
+        threads: 2
+        resources:
+            mem_mb=2000,
+        params:
+            cfg=tiling_job,
+            code=provenance.stage_code("tiling"),
+        shell:
+            "python -m pipeline tiling --cfg {params.cfg:q} --code {params.code}"
+            " --root $(dirname $(dirname {input.slides:q})) --tiles tiles_{wildcards.scale}"
+            " --chunk {wildcards.chunk} --out {output.manifest:q} --workers {threads}"
+            " > {log:q} 2>&1"
+
+
 rule tiling_overview:
     input:
         slides="<results>/slides.parquet",

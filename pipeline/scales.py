@@ -1,0 +1,112 @@
+"""Which tiles each teacher sees: the cohort's, or tiles of another size or scale that it asks for.
+
+Teachers with equal tiles form a group and are row-aligned with each other. Where all see the
+cohort's own tiles, which is the rule, there is one folder `tiles/`; each further scale has its own
+beside it, `tiles_<scale>/`. Imported at every parse of the workflow.
+"""
+
+from __future__ import annotations
+
+from pipeline.config import Config, TeacherConfig, TilingConfig
+from pipeline.encoders import registry
+from pipeline.encoders.registry import Model
+from pipeline.errors import ConfigError
+
+# How far the scale of a network's input may be from one that its authors use: cutting tiles of 256
+# instead of 224 px, as many do, is a factor of 1.14.
+NEAR = 1.25
+
+
+def scale_of(config: Config, teacher: str) -> str:
+    """The name of a teacher's tiles, e.g. `512px_0.5mpp`; empty for the cohort's own."""
+    own, tiling = _tiling(config, teacher), config.tiling
+    if (own.tile_px, own.target_mpp) == (tiling.tile_px, tiling.target_mpp):
+        return ""
+    return f"{own.tile_px}px_{own.target_mpp:g}mpp"
+
+
+def scales(config: Config) -> dict[str, TilingConfig]:
+    """The tiling section of every scale that some teacher asks for beside the cohort's."""
+    found = {scale_of(config, t): _tiling(config, t) for t in _run(config)}
+    return {name: found[name] for name in sorted(found) if name}
+
+
+def folder(scale: str) -> str:
+    """Where a scale's tiles are, below the results folder."""
+    return f"tiles_{scale}" if scale else "tiles"
+
+
+def groups(config: Config) -> list[tuple[str, ...]]:
+    """Teachers that share one decoding of the slides; each of the others stands alone.
+
+    A group of `extraction.together` whose teachers see different tiles, or need different
+    environments, falls into several.
+    """
+    grouped = {teacher for group in config.extraction.together for teacher in group}
+    alone = [(teacher,) for teacher in _run(config) if teacher not in grouped]
+    return [part for group in config.extraction.together for part in _split(config, group)] + alone
+
+
+def check_scales(config: Config) -> None:
+    """Refuse a registry teacher whose network would see a scale that its authors do not use.
+
+    What counts is µm per pixel of the network's input, after resizing. A teacher that states its
+    `target_mpp` in the config is taken at its word.
+
+    Raises:
+        ConfigError: it would; says what to set.
+    """
+    for teacher in _run(config):
+        settings = config.extraction.teachers[teacher]
+        if settings.source != "registry" or settings.target_mpp is not None:
+            continue
+        row = registry.resolve(settings.model or teacher)
+        seen = input_mpp(_tiling(config, teacher), settings, row)
+        if not any(1 / NEAR <= seen / mpp <= NEAR for mpp in row.mpp):
+            tiling = _tiling(config, teacher)
+            where = f"extraction.teachers.{teacher}"
+            mpp = min(row.mpp, key=lambda m: max(m / tiling.target_mpp, tiling.target_mpp / m))
+            raise ConfigError(
+                f"teacher `{teacher}`: tiles of {tiling.tile_px} px at {tiling.target_mpp:g} µm/px "
+                f"would reach {row.title} at {seen:.3g} µm per pixel of its input; its authors use "
+                f"{', '.join(f'{m:g}' for m in row.mpp)}. Set {where}.target_mpp: {mpp:g} and "
+                f"{where}.tile_px: {settings.input_px or row.resize} (its tiles then stand apart "
+                f"from the other teachers'), or {where}.target_mpp: {tiling.target_mpp:g} to "
+                "insist"
+            )
+
+
+def input_mpp(tiling: TilingConfig, settings: TeacherConfig, row: Model) -> float:
+    """µm per pixel of a network's input."""
+    return tiling.tile_px * tiling.target_mpp / (settings.input_px or row.resize)
+
+
+def environment(config: Config, teacher: str) -> str:
+    """The name of the environment that a teacher needs; empty for the one of all others."""
+    settings = config.extraction.teachers[teacher]
+    return registry.resolve(settings.model or teacher).env if settings.source == "registry" else ""
+
+
+def _run(config: Config) -> list[str]:
+    teachers = config.extraction.teachers
+    return [name for name, settings in teachers.items() if settings.source != "import"]
+
+
+def _tiling(config: Config, teacher: str) -> TilingConfig:
+    settings, tiling = config.extraction.teachers[teacher], config.tiling
+    tile_px = settings.tile_px or tiling.tile_px
+    return tiling.model_copy(
+        update={
+            "tile_px": tile_px,
+            "target_mpp": settings.target_mpp or tiling.target_mpp,
+            "overlap_px": round(tiling.overlap_px * tile_px / tiling.tile_px),
+        }
+    )
+
+
+def _split(config: Config, group: tuple[str, ...]) -> list[tuple[str, ...]]:
+    parts: dict[tuple[str, str], list[str]] = {}
+    for teacher in group:
+        key = scale_of(config, teacher), environment(config, teacher)
+        parts.setdefault(key, []).append(teacher)
+    return [tuple(part) for part in parts.values()]
