@@ -327,22 +327,39 @@ def teachers_check(
 def plan(
     config: ConfigFile = Path("config/config.yaml"),
     device_tflops: Annotated[
-        float, typer.Option(help="What the GPU sustains, in TFLOP/s, at the chosen precision.")
-    ] = 100.0,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs working at once.")] = 1,
+        float | None,
+        typer.Option(
+            help="What the GPU sustains, in TFLOP/s; by default as earlier jobs of this cohort "
+            "measured it, else 100."
+        ),
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPU jobs at once.")] = 1,
+    at_once: Annotated[int, typer.Option("--jobs", min=1, help="Other jobs at once.")] = 8,
+    queue_minutes: Annotated[
+        float, typer.Option(min=0, help="How long a job waits in the queue before it starts.")
+    ] = 0.0,
 ) -> None:
-    """Say what a run would cost: slides, tiles, gigabytes, GPU-hours. Reads slide headers only."""
-    from pipeline import estimate, planning
+    """Say what a run would cost: slides, tiles, gigabytes, GPU-hours, wall time.
+
+    Reads the headers of a few slides only.
+    """
+    from pipeline import estimate, planning, rates
     from pipeline.config import load
 
     settings = load(config)
+    rate = None
+    if device_tflops is None:
+        rate = rates.measured(settings, Path("results") / settings.cohort.name)
+        device_tflops = rate.tflops if rate else estimate.DEVICE_TFLOPS
     found = estimate.estimate(
         settings,
         planning.cohort_plan(settings, Path.cwd()),
         device_tflops=device_tflops,
-        gpus=gpus,
+        concurrency=estimate.Concurrency(gpus, at_once, queue_minutes / 60),
     )
     typer.echo(estimate.text(found))
+    if rate is not None:
+        typer.echo(f"  rate measured on {rate.device} in {rate.jobs} earlier jobs of this cohort")
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 Snakemake's lock outlives a `kill -9`, and the next call then refuses to start until somebody says
 `--unlock`. Here the running Snakemake notes who it is; the next one removes a lock whose owner, on
-this machine, no longer lives. A lock of a living process, or of another machine, is left alone.
+this machine, no longer lives, and first cancels what that one left in Slurm's queue, or the same
+jobs would run twice. A lock of a living process, or of another machine, is left alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import json
 import os
 import socket
 from pathlib import Path
+
+from pipeline import leftovers
 
 NOTE = "controller.json"
 
@@ -30,7 +33,10 @@ def take_over(folder: Path) -> bool:
         return False
     removed = False
     if owner is not None and owner["host"] == socket.gethostname():
-        for lock in (folder / "locks").glob("*"):
+        locks = list((folder / "locks").glob("*"))
+        if locks and not leftovers.cancel(folder.absolute().parent):
+            return False
+        for lock in locks:
             lock.unlink(missing_ok=True)
             removed = True
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a run would cost, said before it starts: tiles, gigabytes, GPU-hours.
+"""What a run would cost, said before it starts: tiles, gigabytes, GPU-hours, hours on the clock.
 
 Slide headers are read from a small, evenly spread sample; what cannot be known before the tissue is
 found is an assumption, and the text says so.
@@ -14,6 +14,8 @@ from statistics import fmean
 from pipeline.config import Config, TeacherConfig, TilingConfig
 from pipeline.errors import SlideError
 from pipeline.planning import CohortPlan
+from pipeline.queueing import Chain, makespan
+from pipeline.scales import groups as decodings
 from pipeline.scales import scale_of, scales
 
 SAMPLED_SLIDES = 16
@@ -21,6 +23,26 @@ ASSUMED_TISSUE_FRACTION = 0.3
 BYTES_PER_VALUE = 2  # features are float16
 BYTES_PER_COORDINATE = 8
 GIGABYTE = 1e9
+DEVICE_TFLOPS = 100.0
+# A job on a cluster starts Snakemake twice, then torch, then puts a model on the device.
+JOB_START_HOURS = 1.5 / 60
+TILING_SLIDE_HOURS = 0.5 / 60
+FEW_SLIDES, MANY_SLIDES = 10, 100  # per chunk: start-up dominates, or a lost job costs much
+
+
+@dataclasses.dataclass(frozen=True)
+class Concurrency:
+    """What works at once, and how long a job waits before it starts.
+
+    Attributes:
+        gpus: GPU jobs at once, of one GPU each.
+        jobs: other jobs at once.
+        queue_hours: time that a job stands in the queue although its turn has come.
+    """
+
+    gpus: int = 1
+    jobs: int = 8
+    queue_hours: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +60,12 @@ class Estimate:
     """What a run would do.
 
     Attributes:
-        slides, cases: how many.
+        slides, cases, chunks: how many.
         sampled: how many slide headers were read.
-        gigabytes_read: size of the slide files, once per teacher.
+        gigabytes_read: size of the slide files, once per group of teachers that share a decoding,
+            and once for tiling's overviews, which read a small part only.
         tiles: expected over all slides; None where no slide could be sampled.
+        wall_hours: up to the last feature; None where some teacher's cost is not known.
     """
 
     slides: int
@@ -52,13 +76,23 @@ class Estimate:
     tiles: int | None
     teachers: tuple[TeacherCost, ...]
     device_tflops: float
-    gpus: int
+    concurrency: Concurrency
+    wall_hours: float | None
     tile_px: int
     target_mpp: float
 
+    @property
+    def gigabytes_written(self) -> float | None:
+        """Features and coordinates of all teachers."""
+        known = [t.gigabytes for t in self.teachers if t.gigabytes is not None]
+        return sum(known) if known else None
+
 
 def estimate(
-    config: Config, plan: CohortPlan, device_tflops: float = 100.0, gpus: int = 1
+    config: Config,
+    plan: CohortPlan,
+    device_tflops: float = DEVICE_TFLOPS,
+    concurrency: Concurrency = Concurrency(),
 ) -> Estimate:
     """Estimate a run.
 
@@ -66,7 +100,7 @@ def estimate(
         config: the config.
         plan: the cohort.
         device_tflops: what a GPU sustains on these networks, in TFLOP/s.
-        gpus: GPUs that work at once.
+        concurrency: what works at once.
     """
     areas, sizes = _sample(config, plan)
     slides = len(plan.rows)
@@ -85,7 +119,8 @@ def estimate(
         )
         for name, facts in encoders.items()
     )
-    read = fmean(sizes) * slides * len(encoders) / GIGABYTE if sizes else None
+    groups = decodings(config)
+    read = fmean(sizes) * slides * len(groups) / GIGABYTE if sizes else None
     return Estimate(
         slides=slides,
         cases=len({row.case_id for row in plan.rows}),
@@ -95,7 +130,8 @@ def estimate(
         tiles=tiles,
         teachers=costs,
         device_tflops=device_tflops,
-        gpus=gpus,
+        concurrency=concurrency,
+        wall_hours=_wall_hours(plan, groups, costs, concurrency),
         tile_px=config.tiling.tile_px,
         target_mpp=config.tiling.target_mpp,
     )
@@ -105,7 +141,8 @@ def text(found: Estimate) -> str:
     """The estimate as a few lines for the end of a dry-run."""
     lines = [
         "What this run would cost (a finished part costs nothing again):",
-        f"  {found.slides} slides of {found.cases} cases in {found.chunks} chunks",
+        f"  {found.slides} slides of {found.cases} cases in {found.chunks} chunks"
+        + _chunk_advice(found.slides, found.chunks),
     ]
     if found.teachers:
         tiles = (
@@ -132,12 +169,56 @@ def text(found: Estimate) -> str:
         known = [t.gpu_hours for t in found.teachers if t.gpu_hours is not None]
         if known:
             lines.append(
-                f"  together {sum(known):,.1f} GPU-hours, {sum(known) / found.gpus:,.1f} h on "
-                f"{found.gpus} GPU(s) that sustain {found.device_tflops:g} TFLOP/s each"
+                f"  together {sum(known):,.1f} GPU-hours at {found.device_tflops:g} TFLOP/s "
+                f"sustained, {found.gigabytes_written or 0:,.1f} GB of features (float16; no tile "
+                f"images)"
+            )
+        if found.wall_hours is not None:
+            with_queue = found.concurrency.queue_hours
+            waiting = f", each job queued {60 * with_queue:g} min" if with_queue else ""
+            lines.append(
+                f"  wall time to the last feature about {found.wall_hours:,.1f} h with "
+                f"{found.concurrency.gpus} GPU job(s) and {found.concurrency.jobs} others at once"
+                f"{waiting}"
             )
         if len(known) < len(found.teachers):
             lines.append("  (-: not in the registry, or no slide known yet)")
     return "\n".join(lines)
+
+
+def _chunk_advice(slides: int, chunks: int) -> str:
+    """A chunk is one job: too small and start-up dominates, too large and a lost one costs much."""
+    per_chunk = slides / max(1, chunks)
+    wanted = max(1, round(slides / 40))
+    if per_chunk > MANY_SLIDES or (per_chunk < FEW_SLIDES and chunks > 2 * wanted):
+        return f" ({per_chunk:,.0f} a chunk; cohort.chunks: {wanted} would make it about 40)"
+    return ""
+
+
+def _wall_hours(
+    plan: CohortPlan,
+    groups: list[tuple[str, ...]],
+    costs: tuple[TeacherCost, ...],
+    concurrency: Concurrency,
+) -> float | None:
+    """From the first tiling job to the last feature, chunk by chunk through the queue."""
+    hours = {cost.name: cost.gpu_hours for cost in costs}
+    if not groups or any(hours[teacher] is None for group in groups for teacher in group):
+        return None
+    slides = len(plan.rows)
+    chains = []
+    for chunk in plan.chunks:
+        share = len(plan.members[chunk]) / slides
+        chains.append(
+            Chain(
+                first=JOB_START_HOURS + len(plan.members[chunk]) * TILING_SLIDE_HOURS,
+                then=tuple(
+                    JOB_START_HOURS + share * sum(hours[t] or 0.0 for t in group)
+                    for group in groups
+                ),
+            )
+        )
+    return makespan(chains, concurrency.jobs, concurrency.gpus, concurrency.queue_hours)
 
 
 def _number(value: float | None) -> str:
@@ -176,19 +257,32 @@ def _sample(config: Config, plan: CohortPlan) -> tuple[list[float], list[int]]:
     return areas, sizes
 
 
+def gflop_per_tile(name: str, facts: TeacherConfig) -> float | None:
+    """A vision transformer costs two FLOPs per parameter and token, attention itself aside.
+
+    None where the registry does not know the network, or it has no patches.
+    """
+    from pipeline.encoders import registry
+
+    if facts.source != "registry":
+        return None
+    row = registry.resolve(facts.model or name)
+    if not row.patch:
+        return None
+    side = (facts.input_px or row.crop) // row.patch
+    return 2 * row.params * (side**2 + row.tokens) / 1e9
+
+
 def _cost(
     name: str, facts: TeacherConfig, tiles: int | None, levels: int, tflops: float
 ) -> TeacherCost:
-    """A vision transformer costs two FLOPs per parameter and token, attention itself aside."""
     from pipeline.encoders import registry
 
     if facts.source != "registry":
         return TeacherCost(name, None, None, None)
     row = registry.resolve(facts.model or name)
-    gflop = hours = gigabytes = None
-    if row.patch:
-        side = (facts.input_px or row.crop) // row.patch
-        gflop = 2 * row.params * (side**2 + row.tokens) / 1e9
+    gflop = gflop_per_tile(name, facts)
+    hours = gigabytes = None
     if tiles is not None:
         size = tiles * (row.dim * levels * BYTES_PER_VALUE + BYTES_PER_COORDINATE)
         gigabytes = size / GIGABYTE

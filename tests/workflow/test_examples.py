@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from house import REPOSITORY, TINY, House
 
 EXAMPLES = sorted((REPOSITORY / "config" / "examples").glob("*.yaml"))
@@ -42,8 +44,29 @@ def test_a_teacher_with_tiles_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_is_accepted(bare: House, profile: str) -> None:
+    executor = yaml.safe_load((bare.path / "profiles" / profile / "profile.yaml").read_text())
+    plugin = f"snakemake_executor_plugin_{executor['executor']}"
+    if executor["executor"] != "local" and importlib.util.find_spec(plugin) is None:
+        pytest.skip(f"{plugin} is not installed")
     done = bare.run("-n", "--workflow-profile", f"profiles/{profile}")
     assert "extraction" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_gpu_stages_ask_for_one_gpu_and_no_other_stage_for_any(profile: str) -> None:
+    path = REPOSITORY / "profiles" / profile / "profile.yaml"
+    resources = yaml.safe_load(path.read_text()).get("set-resources", {})
+    asked = {rule: facts["gpu"] for rule, facts in resources.items() if "gpu" in facts}
+    assert asked in ({}, {"extraction": 1, "training": 1})
+
+
+def test_every_profile_is_explained() -> None:
+    text = (REPOSITORY / "profiles" / "README.md").read_text()
+    for profile in PROFILES:
+        assert f"| `{profile}` |" in text
+    lines = (REPOSITORY / "profiles" / "slurm" / "profile.yaml").read_text()
+    for key in yaml.safe_load(lines):
+        assert key in text or key in ("executor", "set-resources"), f"{key} is not explained"
 
 
 def test_no_profile_is_called_default() -> None:

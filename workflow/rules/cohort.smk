@@ -7,6 +7,8 @@ rule cohort_chunk:
         "<logs>/cohort_chunk/{chunk}.log",
     benchmark:
         "<benchmarks>/cohort_chunk/{chunk}.tsv"
+    # A sheet's chunk takes a second; only the embedded cohort's slides have to be drawn.
+    localrule: CONFIG.cohort.source == "sheet"
     conda:
         "../envs/shazam.yaml"
     params:

@@ -11,7 +11,16 @@ REPOSITORY = Path(workflow.basedir).resolve().parent
 if (REPOSITORY / "pipeline").is_dir():
     sys.path.insert(0, str(REPOSITORY))
 
-from pipeline import controller, estimate, jobs, planning, provenance, recall, scales
+from pipeline import (
+    controller,
+    estimate,
+    jobs,
+    limits,
+    planning,
+    provenance,
+    recall,
+    scales,
+)
 from pipeline.config import parse as parse_config
 from pipeline.errors import UserError
 
@@ -76,10 +85,31 @@ def extraction_job(wildcards):
     return jobs.extraction(CONFIG, wildcards.teacher, digest).canonical()
 
 
+def tiling_minutes(wildcards, attempt):
+    return limits.tiling_minutes(len(COHORT.members[int(wildcards.chunk)]), attempt)
+
+
+def extraction_minutes(wildcards, input, attempt):
+    teachers = wildcards.teacher.split("+")
+    return limits.extraction_minutes(CONFIG, teachers, Path(input.tiles), attempt)
+
+
+def asked_for(resource, otherwise):
+    """What `--resources` or the profile grants of a resource."""
+    given = workflow.global_resources.get(resource)
+    return given if isinstance(given, int) else otherwise
+
+
 def say_plan():
     """A dry-run ends with what the run would cost."""
+    jobs_at_once = workflow.resource_settings.nodes or workflow.resource_settings.cores
+    concurrency = estimate.Concurrency(
+        gpus=asked_for("gpu", 1),
+        jobs=jobs_at_once if isinstance(jobs_at_once, int) else 1,
+    )
     try:
-        print(estimate.text(estimate.estimate(CONFIG, COHORT)), file=sys.stderr)
+        found = estimate.estimate(CONFIG, COHORT, concurrency=concurrency)
+        print(estimate.text(found), file=sys.stderr)
     except UserError as error:
         print(f"No estimate: {error}", file=sys.stderr)
 

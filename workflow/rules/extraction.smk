@@ -41,6 +41,7 @@ if ENCODERS:
         threads: 2
         resources:
             mem_mb=8000,
+            runtime=extraction_minutes,
             gpu=0,
         params:
             cfg=extraction_job,

@@ -12,6 +12,7 @@ rule tiling:
     threads: 2
     resources:
         mem_mb=2000,
+        runtime=tiling_minutes,
     params:
         cfg=tiling_job,
         code=provenance.stage_code("tiling"),
@@ -40,6 +41,7 @@ if SCALES:
         threads: 2
         resources:
             mem_mb=2000,
+            runtime=tiling_minutes,
         params:
             cfg=tiling_job,
             code=provenance.stage_code("tiling"),
