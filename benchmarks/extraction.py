@@ -31,11 +31,12 @@ import torch
 from PIL import Image
 
 from pipeline.config import TeacherConfig
+from pipeline.cores import cpu_budget
 from pipeline.encoders.build import Encoder, build, encode
 from pipeline.encoders.transforms import prepare
 from pipeline.extraction import engine
 from pipeline.extraction.channel import Channel
-from pipeline.extraction.devices import choose_batch_size, choose_devices, cpu_budget
+from pipeline.extraction.devices import choose_batch_size, choose_devices
 from pipeline.extraction.engine import Job, Settings, extract
 from pipeline.extraction.grid import Grid
 from pipeline.extraction.reader import open_source

@@ -169,6 +169,7 @@ class ExtractionConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     batch_size: int | Literal["auto"] = "auto"
     weights_dir: str | None = None
+    decode: Literal["auto", "cpu", "gpu"] = "auto"
     on_bad_tile: Literal["fail", "drop"] = "fail"
     together: tuple[tuple[Name, ...], ...] = ()
 

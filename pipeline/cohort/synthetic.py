@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.artifacts import atomic_path, write_text
 from pipeline.cohort.hidden import TUMOUR_RANGE, HiddenCase, hidden_cases
 from pipeline.cohort.sheet import SlideRow
+from pipeline.cores import cpu_budget
 from pipeline.ledger import chunk_of
 from pipeline.provenance import code_fingerprint, digest
 
@@ -198,6 +199,7 @@ def generate(*, cfg: CohortConfig, sheet: Path, workers: int, chunk: int | None 
     ]
     todo = [s for s in wanted if not is_drawn(folder, s)]
     with tqdm(total=len(todo), desc="drawing slides", unit="slide", disable=None) as bar:
+        workers = cpu_budget(max(1, workers))
         if workers <= 1 or len(todo) <= 1:
             for slide in todo:
                 draw(folder, slide)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config import TeacherConfig, nearest
-from pipeline.encoders import registry, weights
+from pipeline.encoders import registry, remote, weights
+from pipeline.encoders.places import wanted_revision
 from pipeline.encoders.registry import Model
 from pipeline.encoders.taps import Taps, find_taps, forward_levels
 from pipeline.encoders.towers import TOWERS
@@ -76,7 +77,7 @@ def build(
 
     Raises:
         ConfigError: the model is unknown, cannot be fed tiles of `input_px`, cannot be pooled so,
-            needs a package, or its licence is not acknowledged.
+            needs an environment of its own, or its licence is not acknowledged.
         ArtifactError: its weights are missing, damaged, of another model, or not those checked.
     """
     network = make_network(name, cfg)
@@ -112,6 +113,9 @@ def make_network(name: str, cfg: TeacherConfig) -> Network:
         ConfigError: as in `build`.
     """
     row = registry.check(name, cfg) if cfg.source == "registry" else None
+    if row is not None and row.loader == "remote":
+        module = remote.load(row, wanted_revision(cfg, row))
+        return Network(row, module, registry_transform(row, cfg, fixed=True))
     with contextlib.nullcontext() if cfg.weights == "random" else torch.device("meta"):
         module, transform = from_registry(row, cfg) if row else from_timm(name, cfg)
     return Network(row, module, transform)
@@ -200,16 +204,26 @@ def from_registry(row: Model, cfg: TeacherConfig) -> tuple[nn.Module, Transform]
         ConfigError: `input_px` does not fit it.
     """
     module = architecture(row, cfg.seed)
-    transform = Transform(row.resize, row.crop, row.interp, row.mean, row.std)
-    if cfg.input_px and cfg.input_px != row.crop:
-        if row.tokens and not row.kwargs.get("dynamic_img_size"):
-            raise ConfigError(
-                f"teacher `{row.name}`: {row.title} takes tiles of {row.crop} px only; "
-                "remove input_px"
-            )
-        transform = dataclasses.replace(transform, resize=cfg.input_px, crop=cfg.input_px)
+    fixed = bool(row.tokens) and not row.kwargs.get("dynamic_img_size")
+    transform = registry_transform(row, cfg, fixed)
     check_patch(row.name, module, transform.crop)
     return module, transform
+
+
+def registry_transform(row: Model, cfg: TeacherConfig, fixed: bool) -> Transform:
+    """The transform of a registry row, for the authors' input size or the config's.
+
+    Raises:
+        ConfigError: `input_px` is another size, and the network takes no other (`fixed`).
+    """
+    transform = Transform(row.resize, row.crop, row.interp, row.mean, row.std)
+    if not cfg.input_px or cfg.input_px == row.crop:
+        return transform
+    if fixed:
+        raise ConfigError(
+            f"teacher `{row.name}`: {row.title} takes tiles of {row.crop} px only; remove input_px"
+        )
+    return dataclasses.replace(transform, resize=cfg.input_px, crop=cfg.input_px)
 
 
 def architecture(row: Model, seed: int = 0) -> nn.Module:

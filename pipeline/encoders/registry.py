@@ -25,7 +25,7 @@ PATH = Path(__file__).with_name("registry.yaml")
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
-Loader = Literal["timm", "package"]
+Loader = Literal["timm", "remote"]
 Pooling = Literal["cls", "cls_mean", "mean", "proj", "model"]
 
 
@@ -36,7 +36,7 @@ class Model:
     Attributes:
         name: the teacher's name in the config.
         title: its name as its authors write it.
-        loader: `timm` (built here), or `package` (needs `package` installed beside the pipeline).
+        loader: `timm` (built here), or `remote` (its authors' code, in the environment `env`).
         arch: timm architecture, or a builder's name of `pipeline.encoders.towers`.
         kwargs: arguments for the architecture.
         hf_id: repository on the Hugging Face hub; empty if its weights are elsewhere.
@@ -148,8 +148,7 @@ def check(name: str, cfg: TeacherConfig) -> Model:
 
     Raises:
         ConfigError: there is no such model, its licence restricts what is trained on its outputs
-            and that is not acknowledged, it runs only with its authors' package, or it has no
-            such pooling.
+            and that is not acknowledged, or it has no such pooling.
     """
     row = resolve(cfg.model or name)
     where = f"extraction.teachers.{name}"
@@ -159,11 +158,10 @@ def check(name: str, cfg: TeacherConfig) -> Model:
             "are trained on its outputs, which a distilled student is. Read it, and if your use is "
             f"covered set {where}.acknowledge_licence: true"
         )
-    if row.loader == "package":
+    if row.loader == "remote" and cfg.weights != "hub":
         raise ConfigError(
-            f"teacher `{name}`: {row.title} runs only with its authors' code, in an environment of "
-            f"its own. Install {row.package} there, extract with it, and use the files with "
-            "source: import"
+            f"{where}.weights: {row.title} runs with its authors' code, which comes from the hub "
+            "with its weights; set weights: hub (they are fetched once, into the hub's cache)"
         )
     if cfg.pooling and cfg.pooling not in row.poolings:
         raise ConfigError(

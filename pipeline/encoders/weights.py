@@ -30,7 +30,7 @@ class Source:
     Attributes:
         weights: hub, local or random.
         revision: the hub's commit; the file's identity; or the seed.
-        identity: of the file, cheap to compute again; empty for random parameters.
+        identity: of the file, cheap to compute again, or a commit; empty for random parameters.
         path: the file, if there is one.
     """
 
@@ -61,6 +61,9 @@ def find(
         path = places.local_file(name, row, weights_dir)
         identity = file_identity(path)
         return Source("local", identity, identity, path)
+    if row is not None and row.loader == "remote":  # came with its code, at that commit
+        revision = places.wanted_revision(cfg, row)
+        return Source("hub", revision, revision)
     path, commit = places.hub_file(name, cfg, row, getattr(module, "pretrained_cfg", None))
     return Source("hub", commit, file_identity(path), path)
 

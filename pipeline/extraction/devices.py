@@ -1,11 +1,9 @@
-"""What there is to work with: devices, cores, and the batch that suits them."""
+"""What there is to work with: devices, the batch that suits them, and who decodes."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 
@@ -15,7 +13,10 @@ from pipeline.errors import ConfigError
 CPU_BATCH = 32
 GPU_BATCHES = (32, 64, 128, 256, 512)
 WORTH = 1.03  # a larger batch must be this much faster per tile
-CGROUP = Path("/sys/fs/cgroup")
+# What a core decodes in JPEG pixels a second, and what a current GPU sustains in half and in full
+# precision: only for the choice of the decoder, where a factor of two is neither here nor there.
+PIXELS_PER_CORE = 1.5e8
+FLOPS = {False: 2e14, True: 4e13}
 
 
 def choose_devices(requested: str) -> list[torch.device]:
@@ -44,31 +45,6 @@ def choose_devices(requested: str) -> list[torch.device]:
             )
         devices.append(device)
     return devices
-
-
-def cpu_budget() -> int:
-    """How many cores this process may use: the least of affinity, Slurm's and the cgroup's."""
-    limits = [len(os.sched_getaffinity(0))]
-    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if slurm.isdigit():
-        limits.append(int(slurm))
-    limits += _cgroup_limits()
-    return max(1, min(limits))
-
-
-def _cgroup_limits() -> list[int]:
-    """Cores of the cgroup's quota, version 2 or 1; none where there is no quota."""
-    try:
-        quota, period = (CGROUP / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = (CGROUP / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (CGROUP / "cpu/cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return []
-    if not quota.isdigit() or not period.isdigit():
-        return []
-    return [max(1, int(quota) // int(period))]
 
 
 def choose_batch_size(
@@ -104,6 +80,31 @@ def choose_batch_size(
     best = grow(GPU_BATCHES, seconds)
     torch.cuda.empty_cache()
     return best
+
+
+def decodes_on_gpu(
+    requested: str, encoders: Sequence[Encoder], side: int, workers: int, device: torch.device
+) -> bool:
+    """Whether JPEG blocks go to the GPU as they are.
+
+    `auto` says yes where the cores cannot keep up with the networks. That is reckoned from the
+    networks' arithmetic and not measured, so that a rerun on the same machine decides alike.
+
+    Args:
+        requested: auto, cpu or gpu.
+        encoders: the networks that every batch goes through.
+        side: a tile's side in pixels, as read.
+        workers: decoding threads for this device.
+        device: where the networks are.
+    """
+    if device.type != "cuda" or requested == "cpu":
+        return False
+    if requested == "gpu":
+        return True
+    work = sum(
+        float(e.facts["gflop_per_tile"]) * 1e9 / FLOPS[e.precision == "fp32"] for e in encoders
+    )
+    return workers * PIXELS_PER_CORE / side**2 < 1 / max(work, 1e-9)
 
 
 def grow(sizes: Sequence[int], seconds: Callable[[int], float]) -> int:

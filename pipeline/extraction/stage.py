@@ -11,11 +11,12 @@ import torch
 from pipeline import ledger
 from pipeline.artifacts import read_table
 from pipeline.config import ExtractionConfig
+from pipeline.cores import cpu_budget
 from pipeline.encoders import registry
 from pipeline.encoders.build import Encoder, build
 from pipeline.encoders.places import local_identity, wanted_revision
 from pipeline.extraction.check import checked, pinned
-from pipeline.extraction.devices import choose_batch_size, choose_devices, cpu_budget
+from pipeline.extraction.devices import choose_batch_size, choose_devices, decodes_on_gpu
 from pipeline.extraction.engine import Job, Settings, extract, finished
 from pipeline.extraction.grid import read_grid
 from pipeline.extraction.writer import is_finished
@@ -50,7 +51,7 @@ def run(
         root: the cohort's results folder.
         chunk: which slides.
         out: the manifest to write; it holds the records of all these teachers.
-        workers: threads to use; 0 for all that this process may use.
+        workers: threads to use, as far as this process may; 0 for all that it may.
         device: auto (all GPUs, else the CPU), cpu, cuda, cuda:1, or several with commas.
         tiles: the folder below `root` whose tiles these teachers see.
 
@@ -58,7 +59,7 @@ def run(
         ConfigError: a teacher cannot be built.
         ArtifactError: tiles or weights are missing or damaged.
     """
-    workers = workers or cpu_budget()
+    workers = cpu_budget(workers)
     slides = read_table(root / "slides" / f"{chunk}.parquet")
     here = slides[slides["chunk"] == chunk]
     paths = {str(s): str(p) for s, p in zip(here["slide_id"], here["path"], strict=True)}
@@ -157,10 +158,13 @@ def _extract(
         for place in devices
     }
     side = max(job.grid.side for job in jobs)
+    each = max(1, workers // len(devices))
+    first = encoders[devices[0]]
     settings = Settings(
-        batch_size=choose_batch_size(cfg.batch_size, encoders[devices[0]], side, devices[0]),
-        workers=max(1, workers // len(devices)),
+        batch_size=choose_batch_size(cfg.batch_size, first, side, devices[0]),
+        workers=each,
         on_bad_tile=cfg.on_bad_tile,
+        decode_on_gpu=decodes_on_gpu(cfg.decode, first, side, each, devices[0]),
     )
     return extract(jobs, encoders, settings, f"{', '.join(needed)} (chunk {chunk})")
 

@@ -17,6 +17,7 @@ import cv2
 
 from pipeline.artifacts import COMPLETE, FINGERPRINT
 from pipeline.config import TilingConfig
+from pipeline.cores import cpu_budget
 from pipeline.errors import ArtifactError, SlideError, UserError
 from pipeline.ledger import Record, failed, write_manifest
 from pipeline.provenance import digest
@@ -192,7 +193,7 @@ def _pooled(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(
-        max_workers=max(1, workers),
+        max_workers=cpu_budget(max(1, workers)),
         mp_context=context,
         initializer=cv2.setNumThreads,
         initargs=(1,),

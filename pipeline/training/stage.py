@@ -25,6 +25,7 @@ from pipeline.aggregators.network import Shape, parameter_count
 from pipeline.artifacts import read_json, write_text
 from pipeline.bags.store import open_store
 from pipeline.config import ModelConfig, SurvivalTask, TrainingConfig
+from pipeline.cores import cpu_budget
 from pipeline.errors import ArtifactError, UserError
 from pipeline.labels import Labels, Task, read_labels
 from pipeline.provenance import digest
@@ -76,7 +77,7 @@ def run(
     Raises:
         UserError: inputs do not fit together, or a part cannot be learned from.
     """
-    torch.set_num_threads(max(1, workers))
+    torch.set_num_threads(cpu_budget(max(1, workers)))
     folds = read_folds(root, task_name)
     cases = sorted({case for fold in folds for part in PARTS for case in fold.part(part)})
     labels = _aligned(

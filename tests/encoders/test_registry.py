@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from pipeline.errors import ConfigError
 
 ROWS = registry.models()
 BUILT = [row for row in ROWS.values() if row.loader == "timm"]
+
+ENVIRONMENTS = Path(registry.__file__).parents[2] / "workflow" / "envs"
 
 # Published: parameters in millions, output dimension, input pixels, block taps. Written down here
 # a second time, so that a slip in the registry does not confirm itself.
@@ -96,10 +99,13 @@ def test_row_fits_its_architecture(row: Model) -> None:
         assert row.crop % row.patch == 0
 
 
-def test_every_row_is_published_or_needs_a_package() -> None:
-    packages = {name for name, row in ROWS.items() if row.loader == "package"}
-    assert PUBLISHED.keys() | packages == ROWS.keys()
-    assert all(ROWS[name].package for name in packages)
+def test_every_row_is_published_or_runs_its_authors_code_in_an_environment_of_its_own() -> None:
+    remote = {name for name, row in ROWS.items() if row.loader == "remote"}
+    assert PUBLISHED.keys() | remote == ROWS.keys()
+    for name in remote:
+        assert ROWS[name].package
+        assert (ENVIRONMENTS / f"{ROWS[name].env}.yaml").is_file()
+        assert len(ROWS[name].revision) == 40
 
 
 def test_normalisation_is_the_authors() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
 
 import pytest
 import torch
 
+from pipeline.config import TeacherConfig
+from pipeline.encoders.build import build
 from pipeline.errors import ConfigError
 from pipeline.extraction import devices
+from tests.extraction.made import TINY
 
 
 def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,24 +28,6 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(devices.choose_devices("cuda:0, cuda:1")) == 2
     with pytest.raises(ConfigError, match="cuda:2"):
         devices.choose_devices("cuda:2")
-
-
-def test_cores_are_the_least_of_all_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "CGROUP", tmp_path)
-    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: set(range(16)))
-    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
-    assert devices.cpu_budget() == 16
-    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
-    assert devices.cpu_budget() == 6
-    (tmp_path / "cpu.max").write_text("350000 100000\n")
-    assert devices.cpu_budget() == 3
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert devices.cpu_budget() == 6
-    (tmp_path / "cpu.max").unlink()
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("200000\n")
-    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
-    assert devices.cpu_budget() == 2
 
 
 def test_batch_grows_while_it_pays() -> None:
@@ -64,3 +49,23 @@ def test_batch_of_a_cpu_is_fixed() -> None:
     cpu = torch.device("cpu")
     assert devices.choose_batch_size("auto", [], 224, cpu) == devices.CPU_BATCH
     assert devices.choose_batch_size(7, [], 224, cpu) == 7
+
+
+def _encoder(gflop: float, precision: str = "bf16") -> devices.Encoder:
+    encoder = build("t", TeacherConfig.model_validate(TINY))
+    facts = {**encoder.facts, "gflop_per_tile": str(gflop)}
+    return dataclasses.replace(encoder, facts=facts, precision=precision)
+
+
+def test_who_decodes() -> None:
+    """A large network waits for the CPU on few cores only; a small one soon."""
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    large, small = _encoder(600.0), _encoder(9.0)
+    side = 448  # 700 tiles a second and core
+    assert not devices.decodes_on_gpu("auto", [large], side, 8, gpu)  # 333 tiles a second
+    assert devices.decodes_on_gpu("auto", [small], side, 8, gpu)  # 22,000
+    assert not devices.decodes_on_gpu("auto", [small], side, 64, gpu)
+    assert not devices.decodes_on_gpu("auto", [small, large], side, 1, gpu)
+    assert devices.decodes_on_gpu("gpu", [large], side, 64, gpu)
+    assert not devices.decodes_on_gpu("cpu", [small], side, 1, gpu)
+    assert not devices.decodes_on_gpu("gpu", [small], side, 1, cpu)

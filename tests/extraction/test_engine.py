@@ -64,6 +64,22 @@ def test_batch_size_changes_only_the_last_bit(jobs: list[Job], encoder: Encoder)
     np.testing.assert_allclose(found[0], found[2], rtol=2e-3, atol=1e-3)
 
 
+def test_blocks_that_the_device_decodes_give_the_same_features(
+    jobs: list[Job], encoder: Encoder
+) -> None:
+    """The way of a GPU's decoder through the whole engine, on a device that every machine has."""
+    found = []
+    for on_device in (False, True):
+        settings = Settings(batch_size=4, workers=1, decode_on_gpu=on_device)
+        kinds = {
+            b.tiles.device for b in engine.read_batches(jobs[0], settings) if b.tiles is not None
+        }
+        assert kinds == {CPU}
+        extract(jobs[:1], {CPU: [encoder]}, settings)
+        found.append(read_level(open_features(jobs[0].outputs["tiny"])))
+    np.testing.assert_array_equal(*found)
+
+
 def test_out_of_memory_halves_the_batch(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     tiles = torch.randint(0, 256, (11, 32, 32, 3), dtype=torch.uint8)
     sizes: list[int] = []
