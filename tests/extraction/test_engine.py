@@ -17,6 +17,7 @@ from pipeline.extraction import engine
 from pipeline.extraction.channel import Channel, Stopped
 from pipeline.extraction.engine import Job, Settings, encode_in_parts, extract
 from pipeline.extraction.grid import read_grid
+from pipeline.extraction.reader import open_source
 from tests.extraction.made import TINY, grid_coords, tissue, write_svs, write_tiles
 
 CPU = torch.device("cpu")
@@ -71,10 +72,9 @@ def test_blocks_that_the_device_decodes_give_the_same_features(
     found = []
     for on_device in (False, True):
         settings = Settings(batch_size=4, workers=1, decode_on_gpu=on_device)
-        kinds = {
-            b.tiles.device for b in engine.read_batches(jobs[0], settings) if b.tiles is not None
-        }
-        assert kinds == {CPU}
+        source = open_source(jobs[0].path, jobs[0].grid, 1, device=CPU if on_device else None)
+        assert source.kind == ("device" if on_device else "blocks")
+        source.close()
         extract(jobs[:1], {CPU: [encoder]}, settings)
         found.append(read_level(open_features(jobs[0].outputs["tiny"])))
     np.testing.assert_array_equal(*found)
