@@ -220,6 +220,26 @@ def mapping(cfg: Cfg, root: Root) -> None:
 
 
 @app.command()
+def probing(
+    cfg: Cfg,
+    root: Root,
+    teacher: Annotated[str, typer.Option(help="The teacher's name.")],
+    base: Base = Path(),
+) -> None:
+    """Measure how well a teacher's tiles tell tissue classes apart: linear, k-NN, few-shot."""
+    from pipeline.probing import stage
+
+    job = jobs.read(jobs.ProbingJob, cfg)
+    stage.run(
+        cfg=job.probing,
+        teacher=teacher,
+        manifests=_manifests(root, f"features/{job.manifests}"),
+        root=root,
+        base=base,
+    )
+
+
+@app.command()
 def folds(
     cfg: Cfg, root: Root, task: Annotated[str, typer.Option(help="The task's name.")]
 ) -> None:

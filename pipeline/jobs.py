@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pipeline import scales
+from pipeline.cohort.synthetic import annotation_pattern
 from pipeline.config import (
     CohortConfig,
     Config,
@@ -21,6 +22,7 @@ from pipeline.config import (
     FoldsConfig,
     MappingConfig,
     ModelConfig,
+    ProbingConfig,
     Section,
     TaskConfig,
     TeacherConfig,
@@ -66,6 +68,12 @@ class MappingJob(Section):
     teachers: list[str]
     manifests: list[str]
     tiled: bool
+
+
+class ProbingJob(Section):
+    probing: ProbingConfig
+    manifests: str
+    annotations: str
 
 
 class FoldsJob(Section):
@@ -156,6 +164,21 @@ def mapping(config: Config) -> MappingJob:
     return MappingJob(
         mapping=config.mapping, teachers=list(teachers), manifests=run + imported, tiled=bool(run)
     )
+
+
+def probing(config: Config, teacher: str, annotations: str) -> ProbingJob:
+    """`annotations` is the digest of the annotation files. The embedded cohort brings its own.
+
+    `manifests` is the folder of `features/` that says what became of the teacher's slides.
+    """
+    assert config.probing is not None
+    section = config.probing
+    if section.annotations is None and config.cohort.source == "synthetic":
+        drawn = annotation_pattern(config.cohort)
+        section = section.model_copy(update={"annotations": drawn})
+    groups = ["+".join(group) for group in config.extraction.groups()]
+    manifests = next((g for g in groups if teacher in g.split("+")), teacher)
+    return ProbingJob(probing=section, manifests=manifests, annotations=annotations)
 
 
 def folds(config: Config, task: str) -> FoldsJob:

@@ -121,3 +121,14 @@ def cohort_plan(
         table=table_print,
         imported=imported_print,
     )
+
+
+def annotation_digest(config: Config, plan: CohortPlan, base: Path) -> str:
+    """Of the annotation files that `probing.annotations` names; '' where it names none."""
+    if config.probing is None or config.probing.annotations is None:
+        return ""
+    paths = {
+        row.slide_id: base / config.probing.annotations.format(slide_id=row.slide_id)
+        for row in plan.rows
+    }
+    return digest({slide: file_identity(path) for slide, path in paths.items() if path.is_file()})

@@ -35,6 +35,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "tiling": ("openslide-python", "tifffile", "imagecodecs", "opencv-python-headless"),
     "extraction": ("torch", "timm"),
     "training": ("torch",),
+    "probing": ("scikit-learn",),
     "evaluation": ("scikit-learn", "scikit-survival", "lifelines"),
 }
 

@@ -63,19 +63,39 @@ class Picture:
     seed: int
 
 
-def paint(picture: Picture) -> Image:
+@dataclasses.dataclass(frozen=True)
+class Sketch:
+    """A slide before it is painted: where things lie, and the generator that goes on from there."""
+
+    rng: np.random.Generator
+    layout: Layout | None
+
+
+def sketch(picture: Picture) -> Sketch:
+    """Lay out a slide; a blank one has no layout."""
+    rng = np.random.default_rng(picture.seed)
+    if not picture.tissue:
+        return Sketch(rng, None)
+    size_um = (picture.width * picture.mpp, picture.height * picture.mpp)
+    return Sketch(rng, lay_out(rng, *size_um, picture.tumour_fraction, picture.growth))
+
+
+def paint(picture: Picture, begun: Sketch | None = None) -> Image:
     """Draw a slide at level 0.
+
+    Args:
+        picture: what to draw.
+        begun: its sketch, which is used up; None: it is made here.
 
     Returns:
         (height, width, 3) uint8 RGB.
     """
-    rng = np.random.default_rng(picture.seed)
+    begun = begun or sketch(picture)
+    rng, layout = begun.rng, begun.layout
     mpp = picture.mpp
     h, e = (np.zeros((picture.height, picture.width), np.float32) for _ in range(2))
     tint = None
-    if picture.tissue:
-        size_um = (picture.width * mpp, picture.height * mpp)
-        layout = lay_out(rng, *size_um, picture.tumour_fraction, picture.growth)
+    if layout is not None:
         grain = np.roll(_grain(), rng.integers(0, BAND, 2), (0, 1))
         grain = np.tile(grain, (1, math.ceil(picture.width / BAND)))[:, : picture.width]
         for top in range(0, picture.height, BAND):

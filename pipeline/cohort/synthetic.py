@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 import math
 import random
 from concurrent.futures import ProcessPoolExecutor
@@ -26,9 +27,13 @@ from pipeline.ledger import chunk_of
 from pipeline.provenance import code_fingerprint, digest
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pipeline.config import CohortConfig, SyntheticConfig
 
 RESOURCES = "resources"
+ANNOTATIONS = "annotations"
 LABELS = ("time", "event", "subtype", "score")
 COARSE_MPP, FINE_MPP = 0.5, 0.25
 PENS = ("blue", "green", "black", "red")
@@ -244,10 +249,14 @@ def draw(folder: Path, slide: PlannedSlide) -> None:
     """Draw one slide into its file, whole or not at all."""
     import cv2
 
-    from pipeline.cohort import aperio, painting
+    from pipeline.cohort import aperio, painting, tissue
 
     cv2.setNumThreads(1)
-    image = painting.paint(painting.Picture(**slide.facts))
+    picture = painting.Picture(**slide.facts)
+    begun = painting.sketch(picture)
+    if begun.layout is not None:
+        _annotate(folder, slide.slide_id, tissue.classes(begun.layout))
+    image = painting.paint(picture, begun)
     target = slide_path(folder, slide.slide_id)
     mpp = None if slide.role == "no_mpp" else slide.facts["mpp"]
     with atomic_path(target) as temporary:
@@ -256,6 +265,24 @@ def draw(folder: Path, slide: PlannedSlide) -> None:
         if slide.role == "truncated":  # within the full picture, which comes first
             with temporary.open("r+b") as file:
                 file.truncate(temporary.stat().st_size * 2 // 5)
+
+
+def annotation_pattern(cfg: CohortConfig) -> str:
+    """Where the drawn tissue classes of each slide lie, from the folder the workflow works in."""
+    return f"{RESOURCES}/{cfg.name}/{ANNOTATIONS}/{{slide_id}}.png"
+
+
+def _annotate(folder: Path, slide_id: str, classes: NDArray[np.uint8]) -> None:
+    """Write the tissue classes as a small image with its legend, as `slides.masks` reads them."""
+    import cv2
+
+    from pipeline.cohort.tissue import CLASSES
+
+    path = folder / ANNOTATIONS / f"{slide_id}.png"
+    legend = {k: name for k, name in enumerate(CLASSES, 1)}
+    write_text(path.with_suffix(".json"), json.dumps(legend))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", classes)[1].tobytes())
 
 
 def _sheet_csv(cfg: CohortConfig) -> str:

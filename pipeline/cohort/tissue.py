@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Field = NDArray[np.float32]
 
 GRID = 4.0
+CLASSES = ("tumour", "stroma", "fat")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,13 @@ def lay_out(
         fibre_v=v,
         tint=noise(rng, shape, 250.0),
     )
+
+
+def classes(layout: Layout) -> NDArray[np.uint8]:
+    """What a pathologist would annotate, on the grid: 0 = glass, k = `CLASSES[k - 1]`."""
+    found = np.where(layout.nests > 0, 1, 2)
+    found = np.where(layout.fat > 0, 3, found)
+    return np.where(layout.tissue > 0, found, 0).astype(np.uint8)
 
 
 def noise(

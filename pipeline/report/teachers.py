@@ -11,6 +11,8 @@ import h5py
 
 from pipeline.config import TeacherConfig
 from pipeline.encoders import registry
+from pipeline.report import probes
+from pipeline.report.probes import ProbesSection
 from pipeline.report.results import Results
 from pipeline.report.tables import Column, Table, code, count, text
 
@@ -26,11 +28,14 @@ _WEIGHTS = {
 class TeachersSection:
     table: Table
     warning: str
+    probes: ProbesSection | None
 
 
 def section(results: Results) -> TeachersSection:
     """Build the section; a warning stands above it when a teacher has random weights."""
-    return TeachersSection(table=_table(results), warning=random_weights(results))
+    return TeachersSection(
+        table=_table(results), warning=random_weights(results), probes=probes.section(results)
+    )
 
 
 def random_weights(results: Results) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import openslide
 import pandas as pd
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from pipeline.cohort import painting, sheet, synthetic
 from pipeline.config import CohortConfig, SyntheticConfig
 from pipeline.errors import UserError
+from pipeline.slides.masks import read_regions
+from pipeline.slides.slide import open_slide
 
 SMALL = SyntheticConfig(
     cases=12, two_slide_fraction=0.25, pen_fraction=0.25, slide_px=(300, 340), seed=5
@@ -99,9 +102,9 @@ def test_each_slide_is_what_it_was_planned_to_be(drawn: Path) -> None:
 def test_only_what_is_new_is_drawn(drawn: Path, tmp_path: Path, monkeypatch) -> None:
     asked: list[int] = []
 
-    def count(picture: painting.Picture) -> painting.Image:
+    def count(picture: painting.Picture, begun: painting.Sketch) -> painting.Image:
         asked.append(picture.seed)
-        return paint(picture)
+        return paint(picture, begun)
 
     paint = painting.paint
     monkeypatch.setattr(painting, "paint", count)
@@ -141,7 +144,7 @@ def test_several_workers_draw_the_same(drawn: Path, tmp_path: Path) -> None:
 
 
 def test_a_fault_while_drawing_is_not_swallowed(tmp_path: Path, monkeypatch) -> None:
-    def fail(picture: painting.Picture) -> painting.Image:
+    def fail(picture: painting.Picture, begun: painting.Sketch) -> painting.Image:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(painting, "paint", fail)
@@ -149,3 +152,17 @@ def test_a_fault_while_drawing_is_not_swallowed(tmp_path: Path, monkeypatch) -> 
         synthetic.generate(cfg=config(), sheet=tmp_path / "slides.csv", workers=1)
     assert not (tmp_path / "slides.csv").exists()
     assert not issubclass(OSError, UserError)
+
+
+def test_a_slides_annotation_lies_where_its_tissue_lies(drawn: Path) -> None:
+    good = [s for s in synthetic.slides(config().synthetic) if s.role == "good"]
+    for slide in good[:3]:
+        path = drawn / "annotations" / f"{slide.slide_id}.png"
+        width, height = slide.facts["width"], slide.facts["height"]
+        shape = (round(height * slide.facts["mpp"] / 8), round(width * slide.facts["mpp"] / 8))
+        regions = read_regions(path, shape, 8 / slide.facts["mpp"])
+        assert regions.names == ["tumour", "stroma", "fat"]
+        with open_slide(drawn / "slides" / f"{slide.slide_id}.svs") as opened:
+            picture = opened.thumbnail(max(shape))
+        grey = cv2.resize(picture, shape[::-1]).min(axis=2)
+        assert grey[regions.classes == 0].mean() > grey[regions.classes == 1].mean() + 40

@@ -47,6 +47,11 @@ RUN = [teacher for group in ENCODERS for teacher in group.split("+")]
 MODELS = list(CONFIG.model_specs())
 
 
+def group_of(teacher):
+    """The name that a teacher's manifests lie under."""
+    return next((g for g in ENCODERS if teacher in g.split("+")), teacher)
+
+
 def job(make, *names):
     """The `cfg` param: a function, since Snakemake reads braces in a plain string as wildcards."""
     return lambda wildcards: make(
@@ -98,6 +103,11 @@ def asked_for(resource, otherwise):
     """What `--resources` or the profile grants of a resource."""
     given = workflow.global_resources.get(resource)
     return given if isinstance(given, int) else otherwise
+
+
+def probing_job(wildcards):
+    annotations = planning.annotation_digest(CONFIG, COHORT, Path.cwd())
+    return jobs.probing(CONFIG, wildcards.probed, annotations).canonical()
 
 
 def say_plan():

@@ -3,6 +3,10 @@ rule report:
         cohort="<results>/cohort.json",
         flow="<results>/cohort_flow.json",
         slides="<results>/tiles/overview.csv" if ENCODERS else [],
+        probes=collect(
+            "<results>/probing/{probed}.json",
+            probed=TEACHERS if CONFIG.probing is not None else [],
+        ),
         evaluations=collect(
             "<results>/evaluation/{task}/evaluation.json", task=CONFIG.tasks
         ),

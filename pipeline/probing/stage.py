@@ -1,0 +1,215 @@
+"""The probing stage: how well one teacher's tiles tell tissue classes apart, as they are.
+
+For tiles that carry a class (an annotation, or a mask with classes), writes `probing/`:
+
+- `<teacher>.json` (Snakemake output): the classes, what there was of each, the confusion of each
+  probe, and the rows of
+- `<teacher>.csv`: probe, training (`all`, a portion, or shots per class), metric, value, low, high,
+  fold_std, n_train, n_test.
+
+Folds are grouped by case, so that no patient's tiles are on both sides.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifacts import read_table, write_json, write_text
+from pipeline.config import ProbingConfig
+from pipeline.ledger import read_manifests
+from pipeline.probing.gather import Tiles, gather
+from pipeline.probing.measure import Interval, confusion, macro_auc, scores
+from pipeline.probing.probes import Probe, logistic, nearest_centre, neighbours, sgd_ensemble
+
+LEAST_CASES = 3
+COLUMNS = ("probe", "training", "metric", "value", "low", "high", "fold_std", "n_train", "n_test")
+
+
+def run(*, cfg: ProbingConfig, teacher: str, manifests: list[Path], root: Path, base: Path) -> None:
+    """Probe one teacher.
+
+    Args:
+        cfg: the probing section.
+        teacher: its name.
+        manifests: of its extraction, as the cohort has chunks now.
+        root: the results folder.
+        base: folder that the config's relative paths start from.
+
+    Raises:
+        UserError: an annotation cannot be read.
+        ArtifactError: a feature file or a table is damaged.
+    """
+    table = read_table(root / "slides.parquet")
+    case_of = dict(zip(table["slide_id"].astype(str), table["case_id"].astype(str), strict=True))
+    stage = f"extraction/{teacher}"
+    records = [r for r in read_manifests(manifests) if r.stage == stage and r.slide_id in case_of]
+    tiles = gather(cfg, records, case_of, root, base)
+    facts: dict[str, Any] = {"teacher": teacher, "level": cfg.level, "rows": [], "reason": ""}
+    facts["reason"] = _reason(tiles)
+    if tiles is not None:
+        counts = np.bincount(tiles.y, minlength=len(tiles.classes))
+        facts |= {
+            "classes": dict(zip(tiles.classes, counts.tolist(), strict=True)),
+            "n_tiles": len(tiles.y),
+            "n_slides": tiles.n_slides,
+            "n_cases": tiles.n_cases,
+        }
+        if not facts["reason"]:
+            facts["rows"], facts["confusion"] = probe(cfg, tiles)
+    write_text(root / "probing" / f"{teacher}.csv", _csv(facts["rows"]))
+    write_json(root / "probing" / f"{teacher}.json", facts)
+
+
+def probe(cfg: ProbingConfig, tiles: Tiles) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of all probes, and the confusion matrix (true, predicted) of each trained on `all`."""
+    folds = list(_folds(cfg, tiles))
+    rows: list[dict[str, Any]] = []
+    matrices: dict[str, Any] = {}
+    rng = np.random.default_rng(cfg.seed)
+    for name, method in _probes(cfg).items():
+        for portion in cfg.portions:
+            training = "all" if portion == 1 else f"{portion:g}"
+            probabilities = np.zeros((len(tiles.y), len(tiles.classes)))
+            used = []
+            for train, test in folds:
+                chosen = train if portion == 1 else _portion(tiles.y, train, portion, rng)
+                probabilities[test] = _said(method, tiles, chosen, test)
+                used.append(len(chosen))
+            counts, found = _rows(cfg, tiles, folds, probabilities)
+            if portion == 1:
+                matrices[name] = counts.sum(0).tolist()
+            rows += [
+                {"probe": name, "training": training, "n_train": int(np.mean(used)), **row}
+                for row in found
+            ]
+    for shots in cfg.shots:
+        rows.append(_few_shot(cfg, tiles, folds, shots, rng))
+    return [{name: row[name] for name in COLUMNS} for row in rows], matrices
+
+
+def _probes(cfg: ProbingConfig) -> dict[str, Probe]:
+    found: dict[str, Probe] = {"logistic": logistic}
+    if cfg.members:
+        found[f"sgd_{cfg.members}"] = sgd_ensemble(cfg.members)
+    return found | {f"knn_{k}": neighbours(k) for k in cfg.neighbours}
+
+
+def _folds(cfg: ProbingConfig, tiles: Tiles) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    k = min(cfg.folds, tiles.n_cases)
+    splitter = StratifiedGroupKFold(k, shuffle=True, random_state=cfg.seed)
+    yield from splitter.split(tiles.x, tiles.y, tiles.groups)
+
+
+def _said(method: Probe, tiles: Tiles, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Probabilities of the test tiles; features are standardised by the training tiles."""
+    mean, deviation = tiles.x[train].mean(0), tiles.x[train].std(0)
+    scale = np.where(deviation > 1e-6 * (1 + np.abs(mean)), deviation, np.inf)
+    return method(
+        (tiles.x[train] - mean) / scale,
+        tiles.y[train],
+        (tiles.x[test] - mean) / scale,
+        len(tiles.classes),
+    )
+
+
+def _portion(
+    y: np.ndarray, train: np.ndarray, portion: float, rng: np.random.Generator
+) -> np.ndarray:
+    """A stratified part of the training tiles, at least one of each class that they have."""
+    chosen = []
+    for c in np.unique(y[train]):
+        members = rng.permutation(train[y[train] == c])
+        chosen.append(members[: max(1, round(portion * len(members)))])
+    return np.sort(np.concatenate(chosen))
+
+
+def _rows(
+    cfg: ProbingConfig,
+    tiles: Tiles,
+    folds: list[tuple[np.ndarray, np.ndarray]],
+    probabilities: np.ndarray,
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Confusion by case, and a row a metric, of held-out predictions of all tiles."""
+    y, said = tiles.y, probabilities.argmax(1)
+    counts = confusion(y, said, tiles.groups, len(tiles.classes))
+    rng = np.random.default_rng(cfg.seed)  # the same resamples for every probe and teacher
+    whole = scores(counts, cfg.bootstraps, cfg.confidence, rng)
+    by_fold: dict[str, list[float]] = {}
+    for _, test in folds:
+        part = confusion(y[test], said[test], tiles.groups[test], len(tiles.classes))
+        for name, one in scores(part, 1, cfg.confidence, np.random.default_rng(0)).items():
+            by_fold.setdefault(name, []).append(one.value)
+        by_fold.setdefault("auc", []).append(macro_auc(y[test], probabilities[test]))
+    rows = []
+    for name in ("auc", *whole):
+        interval: Interval | None = whole.get(name)
+        rows.append(
+            {
+                "metric": name,
+                "value": macro_auc(y, probabilities) if interval is None else interval.value,
+                "low": None if interval is None else interval.low,
+                "high": None if interval is None else interval.high,
+                "fold_std": float(np.nanstd(by_fold[name], ddof=1)),
+                "n_test": len(y),
+            }
+        )
+    return counts, rows
+
+
+def _few_shot(
+    cfg: ProbingConfig,
+    tiles: Tiles,
+    folds: list[tuple[np.ndarray, np.ndarray]],
+    shots: int,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Balanced accuracy of `shots` tiles a class: mean over episodes, with their quantiles."""
+    values = []
+    for episode in range(cfg.episodes):
+        train, test = folds[episode % len(folds)]
+        chosen = np.concatenate(
+            [rng.permutation(train[tiles.y[train] == c])[:shots] for c in np.unique(tiles.y[train])]
+        )
+        said = _said(nearest_centre, tiles, chosen, test).argmax(1)
+        found = [(said[tiles.y[test] == c] == c).mean() for c in np.unique(tiles.y[test])]
+        values.append(float(np.mean(found)))
+    tail = (1 - cfg.confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return {
+        "probe": "few_shot",
+        "training": f"{shots} a class",
+        "metric": "balanced_accuracy",
+        "value": float(np.mean(values)),
+        "low": float(low),
+        "high": float(high),
+        "fold_std": float(np.std(values, ddof=1)),
+        "n_train": shots * len(tiles.classes),
+        "n_test": int(np.mean([len(test) for _, test in folds])),
+    }
+
+
+def _reason(tiles: Tiles | None) -> str:
+    """Why there is nothing to measure; empty if there is."""
+    if tiles is None:
+        return "no tile has a class: give probing.annotations, or masks with class names"
+    if len(tiles.classes) < 2:
+        return f"all labelled tiles are `{tiles.classes[0]}`: nothing can be told apart"
+    if tiles.n_cases < LEAST_CASES:
+        return f"labelled tiles come from {tiles.n_cases} cases only: too few to hold some out"
+    return ""
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    text.write(",".join(COLUMNS) + "\n")
+    for row in rows:
+        cells = ["" if row[name] is None else row[name] for name in COLUMNS]
+        text.write(",".join(f"{c:.6g}" if isinstance(c, float) else str(c) for c in cells) + "\n")
+    return text.getvalue()

@@ -1,0 +1,37 @@
+if CONFIG.probing is not None:
+
+    rule probing:
+        # Beside the way of the slides' models: what each teacher's tiles say as they are.
+        input:
+            slides="<results>/slides.parquet",
+            tiles=collect(
+                "<results>/tiles/manifest/{chunk}.json",
+                chunk=CHUNKS if ENCODERS else [],
+            ),
+            features=lambda wildcards: collect(
+                "<results>/features/{group}/manifest/{chunk}.json",
+                group=group_of(wildcards.probed),
+                chunk=CHUNKS,
+            ),
+        output:
+            summary="<results>/probing/{probed}.json",
+            table=report(
+                "<results>/probing/{probed}.csv",
+                caption="../report/probing.rst",
+                category="Teachers",
+                labels={"teacher": "{probed}", "table": "tile probes"},
+            ),
+        log:
+            "<logs>/probing/{probed}.log",
+        benchmark:
+            "<benchmarks>/probing/{probed}.tsv"
+        conda:
+            "../envs/shazam.yaml"
+        resources:
+            mem_mb=8000,
+        params:
+            cfg=probing_job,
+            code=provenance.stage_code("probing"),
+        shell:
+            "python -m pipeline probing --cfg {params.cfg:q} --root $(dirname {input.slides:q})"
+            " --teacher {wildcards.probed} > {log:q} 2>&1"
