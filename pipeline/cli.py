@@ -234,6 +234,7 @@ def probing(
         cfg=job.probing,
         teacher=teacher,
         manifests=_manifests(root, f"features/{job.manifests}"),
+        tiles=root / job.tiles,
         root=root,
         base=base,
     )

@@ -73,6 +73,7 @@ class MappingJob(Section):
 class ProbingJob(Section):
     probing: ProbingConfig
     manifests: str
+    tiles: str
     annotations: str
 
 
@@ -169,16 +170,19 @@ def mapping(config: Config) -> MappingJob:
 def probing(config: Config, teacher: str, annotations: str) -> ProbingJob:
     """`annotations` is the digest of the annotation files. The embedded cohort brings its own.
 
-    `manifests` is the folder of `features/` that says what became of the teacher's slides.
+    `manifests` is the folder of `features/` that says what became of the teacher's slides, `tiles`
+    where the tiles that it saw are.
     """
     assert config.probing is not None
     section = config.probing
     if section.annotations is None and config.cohort.source == "synthetic":
         drawn = annotation_pattern(config.cohort)
         section = section.model_copy(update={"annotations": drawn})
-    groups = ["+".join(group) for group in config.extraction.groups()]
+    groups = ["+".join(group) for group in scales.groups(config)]
     manifests = next((g for g in groups if teacher in g.split("+")), teacher)
-    return ProbingJob(probing=section, manifests=manifests, annotations=annotations)
+    imported = config.extraction.teachers[teacher].source == "import"
+    tiles = scales.folder("" if imported else scales.scale_of(config, teacher))
+    return ProbingJob(probing=section, manifests=manifests, tiles=tiles, annotations=annotations)
 
 
 def folds(config: Config, task: str) -> FoldsJob:

@@ -39,6 +39,7 @@ def gather(
     cfg: ProbingConfig,
     records: Sequence[Record],
     case_of: Mapping[str, str],
+    folder: Path,
     root: Path,
     base: Path,
 ) -> Tiles | None:
@@ -51,6 +52,7 @@ def gather(
         cfg: the stage's config.
         records: of the teacher's manifests.
         case_of: slide -> case.
+        folder: of the tiles.
         root: the results folder.
         base: folder that `cfg.annotations` starts from.
 
@@ -68,7 +70,7 @@ def gather(
         annotation = None
         if cfg.annotations is not None:
             annotation = base / cfg.annotations.format(slide_id=record.slide_id)
-        tiles = root / "tiles" / f"{record.slide_id}.h5"
+        tiles = folder / f"{record.slide_id}.h5"
         labels = read_labels(tiles, annotation, cfg.min_cover)
         if labels is None:
             continue

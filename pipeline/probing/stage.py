@@ -37,6 +37,7 @@ def run(*, cfg: ProbingConfig, teacher: str, manifests: list[Path], root: Path, 
         cfg: the probing section.
         teacher: its name.
         manifests: of its extraction, as the cohort has chunks now.
+        tiles: folder of the tiles that it saw.
         root: the results folder.
         base: folder that the config's relative paths start from.
 
@@ -48,19 +49,19 @@ def run(*, cfg: ProbingConfig, teacher: str, manifests: list[Path], root: Path, 
     case_of = dict(zip(table["slide_id"].astype(str), table["case_id"].astype(str), strict=True))
     stage = f"extraction/{teacher}"
     records = [r for r in read_manifests(manifests) if r.stage == stage and r.slide_id in case_of]
-    tiles = gather(cfg, records, case_of, root, base)
+    found = gather(cfg, records, case_of, tiles, root, base)
     facts: dict[str, Any] = {"teacher": teacher, "level": cfg.level, "rows": [], "reason": ""}
-    facts["reason"] = _reason(tiles)
-    if tiles is not None:
-        counts = np.bincount(tiles.y, minlength=len(tiles.classes))
+    facts["reason"] = _reason(found)
+    if found is not None:
+        counts = np.bincount(found.y, minlength=len(found.classes))
         facts |= {
-            "classes": dict(zip(tiles.classes, counts.tolist(), strict=True)),
-            "n_tiles": len(tiles.y),
-            "n_slides": tiles.n_slides,
-            "n_cases": tiles.n_cases,
+            "classes": dict(zip(found.classes, counts.tolist(), strict=True)),
+            "n_tiles": len(found.y),
+            "n_slides": found.n_slides,
+            "n_cases": found.n_cases,
         }
         if not facts["reason"]:
-            facts["rows"], facts["confusion"] = probe(cfg, tiles)
+            facts["rows"], facts["confusion"] = probe(cfg, found)
     write_text(root / "probing" / f"{teacher}.csv", _csv(facts["rows"]))
     write_json(root / "probing" / f"{teacher}.json", facts)
 
