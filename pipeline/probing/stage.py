@@ -30,7 +30,15 @@ LEAST_CASES = 3
 COLUMNS = ("probe", "training", "metric", "value", "low", "high", "fold_std", "n_train", "n_test")
 
 
-def run(*, cfg: ProbingConfig, teacher: str, manifests: list[Path], root: Path, base: Path) -> None:
+def run(
+    *,
+    cfg: ProbingConfig,
+    teacher: str,
+    manifests: list[Path],
+    tiles: Path,
+    root: Path,
+    base: Path,
+) -> None:
     """Probe one teacher.
 
     Args:

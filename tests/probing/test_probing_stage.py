@@ -64,7 +64,8 @@ def build(root: Path, cases: int = 6, labels: bool = False, shuffle: bool = Fals
 
 def run(root: Path, manifests: list[Path], **cfg: Any) -> dict[str, Any]:
     settings = {"folds": 3, "members": 2, "shots": (2,), "episodes": 4, "bootstraps": 50, **cfg}
-    stage.run(cfg=ProbingConfig(**settings), teacher="t", manifests=manifests, root=root, base=root)
+    where = {"tiles": root / "tiles", "root": root, "base": root}
+    stage.run(cfg=ProbingConfig(**settings), teacher="t", manifests=manifests, **where)
     return dict(json.loads((root / "probing/t.json").read_text()))
 
 
