@@ -186,6 +186,7 @@ def export(
     teacher: Annotated[
         str | None, typer.Option(help="Whose features to write; without it, the tiles alone.")
     ] = None,
+    level: Annotated[str, typer.Option(help="low, mid or high.")] = "high",
 ) -> None:
     """Write features, or the coordinates of the tiles, as CLAM, TRIDENT or STAMP read them."""
     known = ("clam", "trident", "stamp") if teacher else ("clam", "trident")
@@ -195,7 +196,7 @@ def export(
     if teacher:
         from pipeline.extraction import exports
 
-        made = exports.run(root=root, teacher=teacher, tool=tool, out=out)  # type: ignore[arg-type]
+        made = exports.run(root=root, teacher=teacher, tool=tool, out=out, level=level)  # type: ignore[arg-type]
     else:
         from pipeline.tiling import exchange
 

@@ -42,8 +42,15 @@ def run(*, root: Path, teacher: str, tool: Tool, out: Path, level: str = "high")
         UserError: the teacher has no features here.
         ArtifactError: a feature file is damaged or lacks the level.
     """
-    manifests = sorted((root / "features" / teacher / "manifest").glob("*.json"))
-    records = [r for r in ledger.read_manifests(manifests) if r.status == "ok"]
+    # `a+b/manifest` speaks of teachers that were extracted together.
+    manifests = sorted(
+        path
+        for path in (root / "features").glob("*/manifest/*.json")
+        if teacher in path.parent.parent.name.split("+")
+    )
+    stage = f"extraction/{teacher}"
+    found = [r for r in ledger.read_manifests(manifests) if (r.stage, r.status) == (stage, "ok")]
+    records = list({record.slide_id: record for record in found}.values())
     if not records:
         raise UserError(f"teacher `{teacher}` has no features in {root}; run the extraction first")
     made: list[Path] = []

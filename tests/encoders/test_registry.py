@@ -11,7 +11,7 @@ import torch
 
 from pipeline.config import TeacherConfig
 from pipeline.encoders import registry
-from pipeline.encoders.build import architecture, describe, from_registry
+from pipeline.encoders.build import architecture, describe, from_registry, make_network
 from pipeline.encoders.registry import Model
 from pipeline.encoders.taps import find_taps, forward_levels, tap_blocks
 from pipeline.encoders.weights import count_parameters
@@ -116,6 +116,42 @@ def test_normalisation_is_the_authors() -> None:
     assert ROWS["conch"].mean[0] == pytest.approx(0.48145, abs=1e-5)
     assert ROWS["lunit_s8"].mean[0] == pytest.approx(0.70323, abs=1e-5)
     assert ROWS["hibou_l"].std[2] == pytest.approx(0.1816)
+
+
+def test_resizing_is_the_authors() -> None:
+    """Where the authors state one; the side that is resized to, and the middle that is kept."""
+    bicubic = "gigapath gigapath_flash hibou_b hibou_l conch musk keep"
+    for name in bicubic.split():
+        assert ROWS[name].interp == "bicubic", name
+    assert ROWS["conch_v1_5"].interp == "bilinear"
+    sizes = {name: (ROWS[name].resize, ROWS[name].crop) for name in ROWS}
+    odd = {
+        "gigapath": (256, 224),
+        "gigapath_flash": (256, 224),
+        "hipt_vit256": (256, 256),
+        "conch": (448, 448),
+        "conch_v1_5": (448, 448),
+        "musk": (384, 384),
+    }
+    assert sizes == dict.fromkeys(ROWS, (224, 224)) | odd
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling", "dim"),
+    [
+        *(("virchow2", None, 2560), ("virchow2", "cls", 1280)),
+        *(("midnight_12k", None, 3072), ("midnight_12k", "cls", 1536)),
+        *(("h0_mini", None, 768), ("h0_mini", "cls_mean", 1536)),
+        *(("conch", None, 512), ("conch", "cls", 768)),
+    ],
+)
+def test_pooling_is_the_authors_or_the_configs(name: str, pooling: str | None, dim: int) -> None:
+    settings = TeacherConfig(pooling=pooling, acknowledge_licence=True)
+    network = make_network(name, settings)
+    assert network.row is not None
+    taps = find_taps(network.module.eval(), settings.pooling or network.row.pooling, (3, 7))
+    images = torch.empty(1, 3, network.transform.crop, network.transform.crop, device="meta")
+    assert forward_levels(network.module, images, taps, ("high",))["high"].shape == (1, dim)
 
 
 def test_gigapath_is_resized_then_cropped_with_patch_16() -> None:

@@ -128,6 +128,17 @@ def test_other_level(root: Path, tmp_path: Path) -> None:
         exports.run(root=root, teacher="t", tool="stamp", out=tmp_path, level="mid")
 
 
+def test_teachers_that_were_extracted_together(root: Path, tmp_path: Path) -> None:
+    records = [
+        ledger.Record("a", "extraction/t", "ok", path="features/t/a.h5"),
+        ledger.Record("a", "extraction/u", "ok", path="features/u/a.h5"),
+    ]
+    (root / "features/t/manifest/0.json").unlink()
+    ledger.write_manifest(root / "features/t+u/manifest/0.json", "extraction/t+u", "f", records)
+    (path,) = exports.run(root=root, teacher="t", tool="stamp", out=tmp_path)
+    assert path == tmp_path / "t" / "a.h5"
+
+
 def test_nothing_to_export(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="teacher `other` has no features"):
         exports.run(root=root, teacher="other", tool="clam", out=tmp_path)

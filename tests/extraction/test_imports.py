@@ -9,8 +9,10 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pipeline import ledger
+from pipeline.bags.files import open_features, read_coords, read_level
 from pipeline.config import ExtractionConfig
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.extraction import imports
@@ -135,6 +137,92 @@ def test_manifest_is_the_same_again(tmp_path: Path) -> None:
     first = out.read_bytes()
     _run(tmp_path, _config(tmp_path / "given"))
     assert out.read_bytes() == first
+
+
+# --- every layout, by slide id and by table -------------------------------------------------------
+
+TILES, WIDTH = 6, 5
+SIZE = (4096, 3000)  # 2^12 px wide: DeepZoom level 12 is the full image
+COORDS = np.stack([np.arange(TILES) * 448, (np.arange(TILES) % 2) * 896], axis=1)
+VALUES = np.random.default_rng(1).normal(size=(TILES, WIDTH)).astype(np.float32)
+
+
+def _h5(path: Path, attributes: dict[str, object] | None = None, **data: np.ndarray) -> None:
+    with h5py.File(path, "w") as file:
+        for name, values in data.items():
+            file[name] = values
+        file.attrs.update(attributes or {})
+
+
+def _clam_pt(path: Path) -> None:
+    torch.save(torch.from_numpy(VALUES), path)
+
+
+def _dict_pt(path: Path) -> None:
+    torch.save({"feats": torch.from_numpy(VALUES), "coords": torch.from_numpy(COORDS)}, path)
+
+
+def _deepzoom(path: Path) -> None:
+    """HistoSSLscaling: tiles of 224 px at half the resolution, level 11."""
+    addresses = np.column_stack([np.full(TILES, 11), COORDS // 448])
+    np.save(path, np.hstack([addresses, VALUES]).astype(np.float32))
+
+
+# Layout: file name, writer, what it is recognised as, whether it says where its tiles are.
+LAYOUTS = {
+    "trident": (
+        "20x_224px_0px_overlap/features_t/{slide_id}.h5",
+        lambda p: _h5(p, features=VALUES, coords=COORDS.astype(np.int64)),
+        "h5",
+        True,
+    ),
+    "clam h5": (
+        "h5_files/{slide_id}.h5",
+        lambda p: _h5(p, features=VALUES, coords=COORDS.astype(np.int32)),
+        "h5",
+        True,
+    ),
+    "clam pt": ("pt_files/{slide_id}.pt", _clam_pt, "pt", False),
+    "stamp": (
+        "{slide_id}.h5",
+        lambda p: _h5(p, {"unit": "um"}, feats=VALUES.astype(np.float16), coords=COORDS * 0.25),
+        "stamp",
+        True,
+    ),
+    "histossl": ("{slide_id}/features.npy", _deepzoom, "deepzoom", True),
+    "plain npy": ("{slide_id}.npy", lambda p: np.save(p, VALUES), "npy", False),
+    "plain pt": ("{slide_id}.pt", _dict_pt, "pt", True),
+    "plain h5": ("{slide_id}.h5", lambda p: _h5(p, anything=VALUES), "h5", False),
+}
+
+
+@pytest.mark.parametrize("by", ["slide id", "table"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_by_slide_id_and_by_table(tmp_path: Path, layout: str, by: str) -> None:
+    pattern, write, form, placed = LAYOUTS[layout]
+    _cohort(tmp_path / "results", ["a", "b"])
+    name = (
+        pattern.format(slide_id="a") if by == "slide id" else "elsewhere/x" + Path(pattern).suffix
+    )
+    path = tmp_path / "given" / name
+    path.parent.mkdir(parents=True)
+    write(path)
+    more: dict[str, object] = {"pattern": pattern}
+    if by == "table":
+        table = tmp_path / "table.csv"
+        table.write_text(f"slide_id,path\na,{name}\n")
+        more = {"table": str(table)}
+    records = _run(tmp_path, _config(tmp_path / "given", **more))
+    assert (records["a"].status, records["b"].kind) == ("ok", "missing_features")
+    facts = {"n_tiles": TILES, "dims": {"high": WIDTH}, "format": form}
+    assert records["a"].facts == facts
+    file = open_features(records["a"].path)
+    np.testing.assert_allclose(read_level(file), VALUES, rtol=1e-3, atol=1e-3)
+    coords = read_coords(file, mpp=0.25, slide_size=SIZE)
+    if placed:
+        np.testing.assert_array_equal(coords, COORDS)
+    else:
+        assert coords is None
 
 
 @pytest.mark.skipif(not (REAL / "kirc").is_dir(), reason="real data not found (SHAZAM_REAL_DATA)")
