@@ -111,7 +111,7 @@ def tiling(
     if cfg is None:
         raise UserError("tiling: give --slide FILE, or --cfg with --root, --chunk and --out")
     job = jobs.read(jobs.TilingJob, cfg)
-    with recorded(root, "tiling", chunk=chunk):
+    with recorded(root, "tiling", chunk=chunk, tiles=tiles.removeprefix("tiles")):
         stage.run(
             cfg=job.tiling,
             code=code,

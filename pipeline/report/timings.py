@@ -1,4 +1,4 @@
-"""Section 6: what each stage cost, from Snakemake's benchmark files."""
+"""Section 6: what each stage cost, where, and what the plan had said."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import math
 from collections import defaultdict
 from pathlib import Path
 
-from pipeline.report import figures
+from pipeline.jobrecords import read_records
+from pipeline.report import figures, nodes, reckoning
 from pipeline.report.figures import Drawing
 from pipeline.report.results import Results
 from pipeline.report.tables import (
@@ -41,16 +42,21 @@ class TimingsSection:
     total: str
     table: Table | None
     drawing: Drawing | None
+    nodes: Table | None = None
+    reckoning: Table | None = None
 
 
 def section(results: Results) -> TimingsSection:
     """Build the section; without benchmark files it says so."""
     jobs = read_jobs(results.root / "benchmarks")
+    records = read_records(results.root)
+    by_node = nodes.table(results, records)
+    against_plan = reckoning.table(results, records)
     if not jobs:
         return TimingsSection(
             "No benchmark files were found: the stages were not run by the workflow here, or their "
             "records were deleted.",
-            "", None, None,
+            "", None, None, by_node, against_plan,
         )  # fmt: skip
     by_rule: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
@@ -92,6 +98,8 @@ def section(results: Results) -> TimingsSection:
         f"of processor time.",
         table=table,
         drawing=figures.stages("timings-rules", bars),
+        nodes=by_node,
+        reckoning=against_plan,
     )
 
 
