@@ -217,7 +217,10 @@ def cell(root: Path, options: argparse.Namespace) -> None:
         serial *= OUTER / options.folds
         folds_file.write_text(json.dumps(alone))
         job = jobs.TrainingJob(
-            training=TrainingConfig.model_validate(settings), model=model, task=kind_task()
+            training=TrainingConfig.model_validate(settings),
+            model=model,
+            task=kind_task(),
+            others={},
         )
         processes = 0.0
         for n in range(options.processes):

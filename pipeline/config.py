@@ -21,6 +21,7 @@ from pipeline.errors import ConfigError
 
 Level = Literal["low", "mid", "high"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+Weight = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -252,6 +253,7 @@ class SurvivalTask(Section):
     bins: int = Field(4, ge=2, le=30)
     alpha: Fraction = 0.4
     ties: Literal["breslow", "efron"] = "efron"
+    auxiliary: dict[Name, Weight] = Field(default_factory=dict)
 
 
 class ClassificationTask(Section):
@@ -260,11 +262,13 @@ class ClassificationTask(Section):
     classes: list[str] | None = None
     class_weights: bool = True
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    auxiliary: dict[Name, Weight] = Field(default_factory=dict)
 
 
 class RegressionTask(Section):
     type: Literal["regression"]
     targets: list[str] = Field(min_length=1)
+    auxiliary: dict[Name, Weight] = Field(default_factory=dict)
 
 
 TaskConfig = Annotated[
@@ -519,6 +523,13 @@ class Config(Section):
             if grouped.count(teacher) > 1:
                 raise ValueError(f"extraction.together: `{teacher}` stands in it twice")
         self._nested_fits()
+        for name, task in self.tasks.items():
+            for other in task.auxiliary:
+                if other == name or other not in self.tasks:
+                    raise ValueError(
+                        f"tasks.{name}.auxiliary: `{other}` is not another task"
+                        f"{nearest(other, set(self.tasks) - {name})}"
+                    )
         self._sizes_exist()
         both = set(self.training.models) & set(self.training.ablations)
         if both:

@@ -87,6 +87,7 @@ class TrainingJob(Section):
     training: TrainingConfig
     model: ModelConfig
     task: TaskConfig
+    others: dict[str, TaskConfig]
 
 
 class EvaluationJob(Section):
@@ -185,18 +186,26 @@ def probing(config: Config, teacher: str, annotations: str) -> ProbingJob:
     return ProbingJob(probing=section, manifests=manifests, tiles=tiles, annotations=annotations)
 
 
+def _alone(config: Config, task: str) -> Any:
+    """A task without what is learned beside it, which decides neither folds nor measures."""
+    return config.tasks[task].model_copy(update={"auxiliary": {}})
+
+
 def folds(config: Config, task: str) -> FoldsJob:
-    return FoldsJob(folds=config.folds, cases=config.mapping.cases, task=config.tasks[task])
+    return FoldsJob(folds=config.folds, cases=config.mapping.cases, task=_alone(config, task))
 
 
 def training(config: Config, task: str, model: str) -> TrainingJob:
     alone = config.training.model_copy(update={"models": {}, "ablations": {}})
-    return TrainingJob(training=alone, model=config.model_specs()[model], task=config.tasks[task])
+    others = {name: _alone(config, name) for name in config.tasks[task].auxiliary}
+    return TrainingJob(
+        training=alone, model=config.model_specs()[model], task=config.tasks[task], others=others
+    )
 
 
 def evaluation(config: Config, task: str) -> EvaluationJob:
     return EvaluationJob(
-        evaluation=config.evaluation, task=config.tasks[task], models=list(config.model_specs())
+        evaluation=config.evaluation, task=_alone(config, task), models=list(config.model_specs())
     )
 
 

@@ -14,6 +14,7 @@ from pipeline.labels import Labels, Task
 from pipeline.provenance import digest
 from pipeline.training.loop import objective
 from pipeline.training.models import build_network
+from pipeline.training.multitask import Beside
 from pipeline.training.tasks import Head, fit_head
 
 
@@ -29,6 +30,11 @@ class Job:
     labels: Labels
     code: str
     slides: dict[tuple[str, str], str]
+    beside: tuple[Beside, ...] = ()
+
+    def head(self, train: np.ndarray) -> Head:
+        """The task's head, fitted on training rows."""
+        return fit_head(self.task, self.labels, train, self.beside)
 
     def shape(self, outputs: int) -> Shape:
         """What a network of this job must fit."""
@@ -59,7 +65,7 @@ def prepare(
     Raises:
         UserError: the training part cannot be learned from.
     """
-    head = fit_head(job.task, job.labels, train)
+    head = job.head(train)
     y = head.targets(job.labels)
     torch.manual_seed(draw)
     network = build_network(model, job.shape(head.outputs))

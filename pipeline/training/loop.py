@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.training.optimiser import AdamW
 from pipeline.training.predict import Batches, outputs, precision
 from pipeline.training.sampler import batches
-from pipeline.training.tasks import Head
+from pipeline.training.tasks import Head, own
 
 CLIP = 5.0
 
@@ -135,7 +135,11 @@ def train(
 
 
 def appraise(head: Head, out: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Loss and metric of a validation part's raw outputs float32 (n, C); NaN where undefined."""
+    """Loss and metric of a validation part's raw outputs float32 (n, C); NaN where undefined.
+
+    What is learned beside the task does not count.
+    """
+    head, out, y = own(head, out, y)
     if head.needed is not None and head.needed not in head.strata(y):
         return math.nan, math.nan
     loss = float(head.loss(torch.from_numpy(out), torch.from_numpy(y)))

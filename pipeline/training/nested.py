@@ -29,7 +29,6 @@ from pipeline.training.job import Job, Prepared, prepare, seed_of
 from pipeline.training.loop import Fitted, train
 from pipeline.training.predict import Batches, outputs
 from pipeline.training.tables import stack_columns
-from pipeline.training.tasks import fit_head
 from pipeline.training.together import Trial, alike, pays, train_together
 
 CURVES = ("epoch", "train_loss", "val_loss", "val_metric", "learning_rate")
@@ -124,7 +123,7 @@ def search(
         held_out = [fitted[p, trial.part].validated[epoch - 1] for trial in winners]
     columns = []
     for trial, out in zip(winners, held_out, strict=True):
-        head = fit_head(job.task, job.labels, trial.parts["train"])
+        head = job.head(trial.parts["train"])
         columns.append(head.columns(out, head.targets(job.labels)[trial.parts["val"]]))
     return Choice(
         cfg=winners[0].cfg,

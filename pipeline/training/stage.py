@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from pipeline.training.history import Watch, history_log
 from pipeline.training.job import Job, Prepared, prepare, seed_of
 from pipeline.training.loop import Fitted, train
 from pipeline.training.models import reads
+from pipeline.training.multitask import Beside, align
 from pipeline.training.nested import CURVES, Choice, forget, search
 from pipeline.training.predict import predict
 from pipeline.training.tables import read_columns, stack_columns, write_columns
@@ -60,6 +61,7 @@ def run(
     code: str,
     workers: int,
     device: str,
+    others: Mapping[str, Task] | None = None,
 ) -> None:
     """Train one model of one task on every fold and seed, and predict all cases.
 
@@ -73,6 +75,7 @@ def run(
         code: fingerprint of the code; part of each training's fingerprint.
         workers: CPU threads.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ….
+        others: the tasks that `task.auxiliary` names.
 
     Raises:
         UserError: inputs do not fit together, or a part cannot be learned from.
@@ -80,8 +83,11 @@ def run(
     torch.set_num_threads(cpu_budget(max(1, workers)))
     folds = read_folds(root, task_name)
     cases = sorted({case for fold in folds for part in PARTS for case in fold.part(part)})
-    labels = _aligned(
-        read_labels(read_columns(root / "cases.parquet"), task_name, task), cases, task_name
+    table = read_columns(root / "cases.parquet")
+    labels = _aligned(read_labels(table, task_name, task), cases, task_name)
+    beside = tuple(
+        Beside(name, other, task.auxiliary[name], *align(read_labels(table, name, other), cases))
+        for name, other in (others or {}).items()
     )
     mapping = read_json(root / "case_to_features.json")
     unknown = [case for case in cases if case not in mapping["cases"]]
@@ -93,7 +99,7 @@ def run(
     teachers, levels = reads(model, mapping)
     store = open_store(mapping, root, teachers, levels, cases, _device(device))
     slides = slide_names(root) if cfg.attention_cases_per_fold else {}
-    job = Job(cfg, model_name, model, task, store, labels, code, slides)
+    job = Job(cfg, model_name, model, task, store, labels, code, slides, beside)
     folder = root / "models" / task_name / model_name
     work = [(fold, seed) for fold in folds for seed in cfg.seeds]
     tables = [
@@ -256,7 +262,7 @@ def _nested_facts(job: Job, choice: Choice, parts: int) -> dict[str, Any]:
 
 def _fingerprint(job: Job, parts: dict[str, np.ndarray], inner: list[np.ndarray], seed: int) -> str:
     """Of everything that decides a training's result."""
-    values = [job.labels.time, job.labels.event, job.labels.label, job.labels.targets]
+    values = _values(job.labels)
     return digest(
         job.model_name,
         job.model.model_dump(mode="json"),
@@ -265,13 +271,19 @@ def _fingerprint(job: Job, parts: dict[str, np.ndarray], inner: list[np.ndarray]
         job.code,
         job.store.digest(),
         list(job.store.cases),
-        [None if v is None else v.tolist() for v in values],
+        values,
+        [[b.task.model_dump(mode="json"), b.known.tolist(), _values(b.labels)] for b in job.beside],
         list(job.labels.classes),
         {part: rows.tolist() for part, rows in parts.items()},
         [rows.tolist() for rows in inner],
         seed,
         job.store.device.type,
     )
+
+
+def _values(labels: Labels) -> list[Any]:
+    values = (labels.time, labels.event, labels.label, labels.targets)
+    return [None if v is None else v.tolist() for v in values]
 
 
 def _aligned(labels: Labels, cases: list[str], task_name: str) -> Labels:

@@ -6,24 +6,32 @@ from then on and goes into the fold's meta.json, from which it can be rebuilt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.labels import Labels, Task
-from pipeline.training import survival
+from pipeline.training import multitask, survival
 from pipeline.training.classification import ClassificationHead
+from pipeline.training.multitask import Beside, MultiHead
 from pipeline.training.regression import RegressionHead
 
 
 class Head(Protocol):
     """What the loop needs of a task. `y` is float32 (n, columns) as `targets` makes it."""
 
-    kind: ClassVar[str]
-    needed: ClassVar[int | None]  # a stratum without which a batch has no loss
+    @property
+    def kind(self) -> str:
+        """What `from_facts` knows it by."""
+        ...
+
+    @property
+    def needed(self) -> int | None:
+        """A stratum without which a batch has no loss."""
+        ...
 
     @property
     def outputs(self) -> int:
@@ -71,12 +79,26 @@ class Head(Protocol):
         ...
 
 
-def fit_head(task: Task, labels: Labels, train: np.ndarray) -> Head:
+def fit_head(task: Task, labels: Labels, train: np.ndarray, beside: Sequence[Beside] = ()) -> Head:
     """The head of a task, fitted on the training rows of `labels` alone.
+
+    Args:
+        task: the task.
+        labels: of all cases.
+        train: rows to fit on.
+        beside: other endpoints to learn with it.
 
     Raises:
         UserError: the training part cannot be learned from (no event, one class).
     """
+    head = _fit_one(task, labels, train)
+    if not beside:
+        return head
+    width = head.targets(labels).shape[1]
+    return multitask.with_others(head, width, beside, train, _fit_one)
+
+
+def _fit_one(task: Task, labels: Labels, train: np.ndarray) -> Head:
     if isinstance(task, SurvivalTask):
         return survival.HEADS[task.loss].fit(task, labels, train)
     if isinstance(task, ClassificationTask):
@@ -94,4 +116,15 @@ HEADS: dict[str, Callable[[Mapping[str, Any]], Head]] = {
 
 def from_facts(facts: Mapping[str, Any]) -> Head:
     """The head that a meta.json describes."""
+    if "beside" in facts:
+        return multitask.from_facts(facts, _one_from_facts)
+    return _one_from_facts(facts)
+
+
+def _one_from_facts(facts: Mapping[str, Any]) -> Head:
     return HEADS[facts["kind"]](facts)
+
+
+def own(head: Head, out: Any, y: Any) -> tuple[Head, Any, Any]:
+    """The task's own head with its part of outputs and targets, without what is learned beside."""
+    return (head.main, *head.own(out, y)) if isinstance(head, MultiHead) else (head, out, y)
