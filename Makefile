@@ -7,7 +7,7 @@ CORES  ?= 2
 JOBS   ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test test-slow lint profiles clean
+.PHONY: setup demo test test-slow test-slurm lint profiles clean
 
 setup: $(STAMP)
 
@@ -28,7 +28,11 @@ test: setup lint
 	python -m pytest -n $(JOBS) --dist loadgroup -m "not slow"
 
 test-slow: setup
-	python -m pytest -n $(JOBS) --dist loadgroup -m slow
+	python -m pytest -n $(JOBS) --dist loadgroup -m "slow and not slurm"
+
+# As root, with Debian's munge and Slurm; elsewhere it says what is missing and skips.
+test-slurm: setup
+	python -m pytest tests/slurm -m slurm -s -rs
 
 lint: setup
 	ruff check .
@@ -42,5 +46,7 @@ profiles:
 	mkdir -p $${XDG_CONFIG_HOME:-$$HOME/.config}/snakemake
 	for p in profiles/*/; do ln -sfn "$(CURDIR)/$${p%/}" "$${XDG_CONFIG_HOME:-$$HOME/.config}/snakemake/$$(basename $$p)"; done
 
+# One cohort, and only what can be made again: python -m pipeline clean --root results/<cohort>
 clean:
+	@du -sch results resources .snakemake 2>/dev/null | tail -1 | sed 's/total/freed/' || true
 	rm -rf results resources .snakemake

@@ -385,6 +385,26 @@ def plan(
 
 
 @app.command()
+def clean(
+    root: Root,
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(help="Parts to remove, as listed: features/<teacher>, tiles, models, …"),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Really remove them.")] = False,
+) -> None:
+    """Say what of a results folder can be made again, and its size; remove it on request."""
+    from pipeline import storage
+
+    found = storage.parts(root)
+    if what and yes:
+        typer.echo(f"freed {storage.size(storage.remove(root, what))}")
+        return
+    typer.echo(storage.table(root, found))
+    typer.echo("Nothing was removed. Name parts and add --yes to remove them.")
+
+
+@app.command()
 def schema() -> None:
     """Print the config's JSON schema (kept in workflow/schemas for editors)."""
     import json

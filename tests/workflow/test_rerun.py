@@ -46,6 +46,12 @@ def test_comments_docs_profiles_and_the_order_of_keys_rerun_nothing(house: House
     assert house.planned() == {}
 
 
+def test_another_profile_reruns_nothing(finished: House) -> None:
+    """It changes threads and GPUs in the commands, and no result."""
+    done = finished.run("-n", "--workflow-profile", "profiles/local-gpu")
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
 def test_a_clone_reruns_nothing(house: House) -> None:
     """A checkout gives every source file a new time; only their content counts."""
     now = time.time()
