@@ -154,6 +154,31 @@ def test_streamed_bags_train_to_the_same_numbers(
     np.testing.assert_allclose(resident.risk, streamed.risk, atol=1e-5)
 
 
+def test_mixed_precision_trains_to_about_the_same(root: Path) -> None:
+    settings: dict[str, Any] = {"model": MODELS["single"], "name": "a", "epochs": 4}
+    full = train(root, **settings, precision="fp32")
+    mixed = train(root, **settings, precision="bf16", code="again")
+    assert not np.array_equal(full.risk, mixed.risk)
+    assert np.corrcoef(full.risk, mixed.risk)[0, 1] > 0.99
+
+
+def test_every_target_is_predicted_under_its_name(root: Path) -> None:
+    """Many targets at once, as with gene expression; the order in the sheet does not matter."""
+    cases = pd.read_parquet(root / "cases.parquet")
+    genes = [f"gene{i}" for i in range(12)]
+    signs = np.where(np.arange(12) % 2, 1.0, -1.0)
+    table = {g: signs[i] * cases.score * 10.0**i for i, g in enumerate(genes)}
+    cases.assign(**table)[[*cases.columns, *genes[::-1]]].to_parquet(root / "cases.parquet")
+    task = {"type": "regression", "targets": genes}
+    out = train(root, MODELS["single"], "score", task, epochs=30, learning_rate=1e-2)
+    learned = out[out.split == "train"]
+    values = pd.read_parquet(root / "cases.parquet").set_index("case_id")
+    for gene in genes:
+        said, true = learned[f"pred_{gene}"], learned[f"true_{gene}"]
+        np.testing.assert_allclose(true, values.loc[learned.case_id, gene], rtol=1e-4)
+        assert np.corrcoef(said, true)[0, 1] > 0.5  # of the other sign if it were a neighbour's
+
+
 def test_checkpoint_rebuilds_the_model(root: Path) -> None:
     table = train(root, MODELS["shazam_v2"])
     network, head, meta = load_checkpoint(root / "models/time/model/fold_0/seed_0")
