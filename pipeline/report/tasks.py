@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from pipeline.artifacts import read_json
 from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask
-from pipeline.report import costs, figures, histories, metrics, points, style
+from pipeline.report import costs, figures, histories, metrics, points, reliance, style
 from pipeline.report.evaluated import Evaluation, read_evaluation
 from pipeline.report.figures import Difference, Drawing
 from pipeline.report.headline import Headline, cases_of, headline
@@ -53,6 +53,7 @@ class TaskSection:
     headline: Headline
     metrics: Table
     ablations: Table | None
+    reliance: Table | None
     forest: Drawing | None
     curves: tuple[Drawing, ...]
     cost: Drawing
@@ -94,6 +95,7 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
         )
         if ablations
         else None,
+        reliance=reliance.table(results, task, student),
         forest=_forest(results, opened, infos, [*main[1:], *ablations]),
         curves=points.drawings(results, opened, infos, main),
         cost=costs.drawing(opened, infos, priced, chance),

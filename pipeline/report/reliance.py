@@ -1,0 +1,75 @@
+"""What the student leans on: what each teacher alone proved to know, and the weight it got."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.report.results import Results
+from pipeline.report.tables import DASH, Cell, Column, Table, number, text
+
+
+def table(results: Results, task: str, student: str) -> Table | None:
+    """A row a teacher, means over folds and seeds; None for a student without fallback."""
+    found = [
+        network
+        for path in sorted(
+            (results.root / "models" / task / student).glob("fold_*/seed_*/meta.json")
+        )
+        if "anchor" in (network := _network(path))
+    ]
+    if not found:
+        return None
+    probes = [network["anchor"]["teachers"] for network in found]
+    spreads = {name: [_of(p, name, "spread") for p in probes] for name in results.teachers}
+    total = sum(float(np.mean(values)) for values in spreads.values())
+    rows = [
+        [
+            text(teacher),
+            _mean([_of(p, teacher, "evidence") for p in probes], 1),
+            number(float(np.mean(spreads[teacher])) / total if total > 0 else None, 2),
+            text(f"{sum(v > 0 for v in spreads[teacher])} of {len(probes)}"),
+        ]
+        for teacher in sorted(results.teachers, key=lambda name: -float(np.mean(spreads[name])))
+    ]
+    share = float(np.mean([network["share"] for network in found]))
+    return Table(
+        caption="What the student leans on",
+        columns=[
+            Column("teacher"),
+            Column("evidence", True, "gain in log-likelihood over a constant, of predictions by "
+                   "probes that had not seen the case; mean ± standard deviation"),
+            Column("part", True, "of what the weighted probes say"),
+            Column("used in", True, "trainings that give its probe any weight"),
+        ],
+        rows=rows,
+        read=f"Before it learns, the student fits a linear probe to each teacher and weighs the "
+        f"probes by what they predict of training cases that they have not seen; a teacher that "
+        f"proves nothing gets nothing. The network then has {share:.0%} of the prediction and the "
+        f"probes the rest, as the validation cases decide.",
+        source=(f"models/{task}/{student}/fold_*/seed_*/meta.json",),
+    )  # fmt: skip
+
+
+def _network(path: Path) -> Mapping[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()).get("network", {}))
+    except (OSError, ValueError):
+        return {}
+
+
+def _of(probes: Mapping[str, Mapping[str, float]], teacher: str, key: str) -> float:
+    """A fact of a teacher's probe; 0 where too few cases had the teacher for one."""
+    return float(probes.get(teacher, {}).get(key, 0.0))
+
+
+def _mean(values: Sequence[float], digits: int) -> Cell:
+    mean, deviation = float(np.mean(values)), float(np.std(values))
+    shown = number(mean, digits)
+    if shown.html == DASH:
+        return shown
+    return Cell(text(f"{shown.html} ± {deviation:.{digits}f}").html, mean)
