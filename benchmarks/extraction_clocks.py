@@ -23,10 +23,16 @@ class Work:
         self._gpu = device.type == "cuda"
         self._spans: list[tuple[Any, Any]] = []
 
-    def launch(self, encoders: Sequence[Encoder], tiles: torch.Tensor, device: torch.device) -> Any:
+    def launch(
+        self,
+        encoders: Sequence[Encoder],
+        tiles: torch.Tensor,
+        device: torch.device,
+        most: dict[str, int],
+    ) -> Any:
         """The engine's own launch, timed."""
         start = self._mark()
-        fetch = launch(encoders, tiles, device)
+        fetch = launch(encoders, tiles, device, most)
         self._spans.append((start, self._mark()))
         return fetch
 

@@ -236,6 +236,8 @@ def _run_device(
 ) -> None:
     flying: deque[tuple[Batch, Callable[[], Mapping[str, Mapping[str, np.ndarray]]]]] = deque()
 
+    most: dict[str, int] = {}
+
     def land() -> None:
         batch, fetch = flying.popleft()
         features = {
@@ -250,14 +252,14 @@ def _run_device(
             to.put(Result(batch.job, None, batch.error))
             continue
         wanted = [e for e in encoders if e.name in batch.job.outputs]
-        flying.append((batch, launch(wanted, batch.tiles, device)))
+        flying.append((batch, launch(wanted, batch.tiles, device, most)))
         while len(flying) > (IN_FLIGHT if device.type == "cuda" else 0):
             land()
     to.close()
 
 
 def launch(
-    encoders: Sequence[Encoder], tiles: torch.Tensor, device: torch.device
+    encoders: Sequence[Encoder], tiles: torch.Tensor, device: torch.device, most: dict[str, int]
 ) -> Callable[[], Mapping[str, Mapping[str, np.ndarray]]]:
     """Start a batch on the device.
 
@@ -265,12 +267,13 @@ def launch(
         encoders: the networks to run it through.
         tiles: uint8 (B, S, S, 3) in the host's memory, pinned for a GPU.
         device: where the networks are.
+        most: teacher to the tiles that fit at once, where that is known; learnt here.
 
     Returns:
         a function that waits for the results: teacher to level to float16 (B, D).
     """
     there = tiles.to(device, non_blocking=True)
-    results = {e.name: encode_in_parts(e, there) for e in encoders}
+    results = {e.name: encode_in_parts(e, there, most) for e in encoders}
     if device.type != "cuda":
         return lambda: {k: {m: t.numpy() for m, t in v.items()} for k, v in results.items()}
     here = {
@@ -287,20 +290,33 @@ def launch(
     return fetch
 
 
-def encode_in_parts(encoder: Encoder, tiles: torch.Tensor) -> dict[str, torch.Tensor]:
-    """`encode`, in halves when the device's memory is too small for the batch.
+def encode_in_parts(
+    encoder: Encoder, tiles: torch.Tensor, most: dict[str, int]
+) -> dict[str, torch.Tensor]:
+    """`encode`, in as many tiles at once as the device's memory has room for.
+
+    What did not fit is halved, and what fits is remembered, so that later batches do not run into
+    the same wall.
+
+    Args:
+        encoder: the network.
+        tiles: on the device.
+        most: teacher to the tiles that fit at once; lowered here.
 
     Raises:
         torch.OutOfMemoryError: not even one tile fits.
     """
-    try:
-        return encode(encoder, tiles)
-    except torch.OutOfMemoryError:
-        if len(tiles) == 1:
-            raise
-    torch.cuda.empty_cache()
-    half = -(-len(tiles) // 2)
-    parts = [encode_in_parts(encoder, part) for part in tiles.split(half)]
+    parts = []
+    for part in tiles.split(min(len(tiles), most.get(encoder.name, len(tiles)))):
+        try:
+            parts.append(encode(encoder, part))
+            continue
+        except torch.OutOfMemoryError:
+            if len(part) == 1:
+                raise
+        torch.cuda.empty_cache()
+        most[encoder.name] = -(-len(part) // 2)
+        parts.append(encode_in_parts(encoder, part, most))
     return {level: torch.cat([part[level] for part in parts]) for level in parts[0]}
 
 

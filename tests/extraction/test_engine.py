@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from pipeline.bags.files import open_features, read_coords, read_level
 from pipeline.config import TeacherConfig
 from pipeline.encoders.build import Encoder, build, encode
-from pipeline.extraction import engine
+from pipeline.extraction import engine, writer
 from pipeline.extraction.channel import Channel, Stopped
 from pipeline.extraction.engine import Job, Settings, encode_in_parts, extract
 from pipeline.extraction.grid import read_grid
@@ -92,10 +93,67 @@ def test_out_of_memory_halves_the_batch(encoder: Encoder, monkeypatch: pytest.Mo
 
     expected = encode(encoder, tiles)
     monkeypatch.setattr(engine, "encode", small_device)
-    found = encode_in_parts(encoder, tiles)
+    most: dict[str, int] = {}
+    found = encode_in_parts(encoder, tiles, most)
     assert sizes == [11, 6, 3, 3, 5, 3, 2]
+    sizes.clear()
+    encode_in_parts(encoder, tiles, most)
+    assert sizes == [3, 3, 3, 2]  # the next batch does not run into the wall again
     for level, values in expected.items():
         torch.testing.assert_close(found[level].float(), values.float(), rtol=2e-3, atol=1e-3)
+
+
+def test_tiles_for_a_gpu_wait_in_pinned_memory(
+    jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for the CPU; and nothing but 8-bit pixels is kept for the way over the bus."""
+    asked: list[bool] = []
+    empty = torch.empty
+
+    def noted(*shape: Any, pin_memory: bool = False, **options: Any) -> torch.Tensor:
+        asked.append(pin_memory)
+        return empty(*shape, **options)
+
+    monkeypatch.setattr(engine.torch, "empty", noted)
+    for device, pinned in ((torch.device("cuda"), True), (CPU, False)):
+        asked.clear()
+        batches = list(engine.read_batches(jobs[0], Settings(batch_size=4, workers=1), device))
+        assert asked == [pinned] * len(batches)
+        assert {b.tiles.dtype for b in batches if b.tiles is not None} == {torch.uint8}
+
+
+def test_the_writer_keeps_few_rows_in_memory(
+    jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows go to the disk as they come, however large the slide is."""
+    held: list[int] = []
+    flush = writer._flush
+
+    def noted(data: Any, waiting: list[writer.Block]) -> None:
+        held.append(sum(len(block.rows) for block in waiting))
+        flush(data, waiting)
+
+    monkeypatch.setattr(writer, "ROWS", 6)
+    monkeypatch.setattr(writer, "_flush", noted)
+    job = jobs[0]
+    count = len(job.grid.coords)
+    assert count == 15
+    with writer.feature_file(
+        job.outputs["tiny"], job.grid, {"high": 3}, {"fingerprint": "f"}
+    ) as add:
+        for start in range(0, count, 4):
+            rows = np.arange(start, min(start + 4, count))
+            add(writer.Block(rows, {"high": np.full((len(rows), 3), start, np.float16)}))
+            assert sum(held) >= start - 6
+    assert held == [8, 7, 0]
+    values = read_level(open_features(job.outputs["tiny"]))
+    assert values[:, 0].tolist() == [start // 4 * 4 for start in range(count)]
+
+
+def test_convolutions_run_with_the_channels_last() -> None:
+    convolutional = build("tiny", TeacherConfig.model_validate(TINY))
+    (weight,) = [p for n, p in convolutional.module.named_parameters() if n == "conv1.0.weight"]
+    assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_not_even_one_tile_fits(
