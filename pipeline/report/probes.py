@@ -74,13 +74,14 @@ def _summary(measured: dict[str, dict[str, Any]]) -> Table:
         caption="Tile probes: balanced accuracy of simple classifiers on frozen features",
         columns=[
             Column("teacher"),
-            *(Column(_called(*kind), True) for kind in kinds),
+            *(Column(_short(*kind), True, _called(*kind)) for kind in kinds),
             Column("tiles", True),
         ],
         rows=rows,
         read=f"{len(facts['classes'])} classes ({classes}) on {plural(facts['n_slides'], 'slide')} "
         f"of {plural(facts['n_cases'], 'case')}; 1/{len(facts['classes'])} is chance. Folds are "
-        "grouped by case and intervals resample cases; few-shot intervals are over draws.",
+        "grouped by case and intervals resample cases; n-shot learns from n tiles a class, its "
+        "intervals are over draws.",
         source=("probing/",),
     )
 
@@ -114,6 +115,13 @@ def _details(teacher: str, facts: dict[str, Any]) -> Table:
 
 
 METRICS = {"auc": "macro AUC", "balanced_accuracy": "balanced accuracy", "f1": "macro F1"}
+
+
+def _short(probe: str, training: str) -> str:
+    """A column's heading; its tooltip is the full name."""
+    kind, _, size = probe.partition("_")
+    known = {"logistic": "logistic", "sgd": f"SGD × {size}", "knn": f"{size}-NN"}
+    return known.get(kind) or f"{training.split()[0]}-shot"
 
 
 def _called(probe: str, training: str) -> str:

@@ -40,7 +40,7 @@ def test_teachers_stand_side_by_side_and_the_silent_one_is_named(tmp_path: Path)
     assert found is not None
     assert found.summary is not None
     labels = [column.label for column in found.summary.columns]
-    assert labels == ["teacher", "20-nearest neighbours", "few-shot, 5 a class", "tiles"]
+    assert labels == ["teacher", "20-NN", "5-shot", "tiles"]
     cells = [cell.html for cell in found.summary.rows[0]]
     assert cells[1].startswith("0.800")
     assert "[0.600, 0.800]" in cells[2]
