@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.config import TeacherConfig
-from pipeline.encoders import places
+from pipeline.encoders import build as build_module
+from pipeline.encoders import places, registry, weights
 from pipeline.encoders.build import build, choose_precision, encode
 from pipeline.errors import ArtifactError, ConfigError
 
@@ -133,6 +135,40 @@ def test_positions_are_never_resampled_at_load(tmp_path: Path) -> None:
 def test_weights_for_another_input_interpolate_in_each_pass(tmp_path: Path) -> None:
     state = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
     _local(tmp_path, state, model="vit_tiny_patch16_224", input_px=64)
+
+
+def test_weights_in_half_precision_become_full(tmp_path: Path) -> None:
+    state = timm.create_model(MODEL, num_classes=0).half().state_dict()
+    folder = tmp_path / "a"
+    folder.mkdir()
+    save_file(state, folder / "model.safetensors")
+    module = build("a", _cfg(weights="local"), weights_dir=str(tmp_path)).module
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+    torch.testing.assert_close(module.conv1[0].weight, state["conv1.0.weight"].float())
+
+
+def test_what_is_computed_and_not_saved_is_there_after_loading(tmp_path: Path) -> None:
+    """Networks wait for their weights without memory; Swin's position index is in no checkpoint."""
+    small = {"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (3, 3, 3, 3), "img_size": 56}
+    row = dataclasses.replace(
+        registry.resolve("ctranspath"),
+        kwargs={"base": "swin_tiny_patch4_window7_224", **small},
+        crop=56,
+        resize=56,
+    )
+    source = build_module.architecture(row, seed=5).eval()
+    path = tmp_path / "model.safetensors"
+    save_file({k: v.contiguous() for k, v in source.state_dict().items()}, path)
+    cfg = TeacherConfig(weights="local")
+    with torch.device("meta"):
+        module, transform = build_module.from_registry(row, cfg)
+    network = build_module.Network(row, module, transform)
+    assert any(buffer.is_meta for buffer in module.buffers())
+    found = build_module.load_weights(network, "a", cfg, weights.Source("local", "x", "x", path))
+    assert not any(t.is_meta for t in (*found.module.buffers(), *found.module.parameters()))
+    images = torch.rand(2, 3, 56, 56)
+    with torch.inference_mode():
+        torch.testing.assert_close(found.module.eval()(images), source(images))
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
