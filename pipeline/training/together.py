@@ -160,7 +160,7 @@ class _Stack:
     """The stacked parameters, AdamW on them, and the bags as the stacked network reads them."""
 
     def __init__(self, trials: Sequence[Trial], store: Store) -> None:
-        self.trials, self.store = trials, store
+        self.trials, self.store, self.sizes = trials, store, store.sizes
         first = trials[0].network
         assert isinstance(first, Mean)
         self.reduced = reduces(first)
@@ -194,11 +194,8 @@ class _Stack:
             return drawn
         owner = {trial.order_key(): trial for trial in self.trials}
         for key, rows in drawn.items():
-            whole_bags = all(
-                len(r) == n
-                for case, rs in rows.items()
-                for r, n in zip(rs, self.store.sizes[case], strict=True)
-            )
+            limit = tile_limit(owner[key].cfg)
+            whole_bags = limit is None or bool((self.sizes[list(rows)] <= limit).all())
             if key not in self.tables or not whole_bags:
                 self.tables[key] = self._reduce(owner[key].network, rows)
         return self.tables
