@@ -231,14 +231,15 @@ def probing(
     from pipeline.probing import stage
 
     job = jobs.read(jobs.ProbingJob, cfg)
-    stage.run(
-        cfg=job.probing,
-        teacher=teacher,
-        manifests=_manifests(root, f"features/{job.manifests}"),
-        tiles=root / job.tiles,
-        root=root,
-        base=base,
-    )
+    with recorded(root, "probing", teacher=teacher):
+        stage.run(
+            cfg=job.probing,
+            teacher=teacher,
+            manifests=_manifests(root, f"features/{job.manifests}"),
+            tiles=root / job.tiles,
+            root=root,
+            base=base,
+        )
 
 
 @app.command()

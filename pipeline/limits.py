@@ -47,13 +47,21 @@ def extraction_minutes(
     Raises:
         FileNotFoundError: the chunk is not tiled yet; Snakemake asks again once it is.
     """
-    slides = json.loads(manifest.read_text())["slides"]
-    tiles = sum(int(slide["facts"].get("n_tiles", 0)) for slide in slides)
+    tiles = _tiles(manifest)
     gflop = sum(
         gflop_per_tile(name, config.extraction.teachers[name]) or ASSUMED_GFLOP for name in teachers
     )
     seconds = tiles * max(gflop / (SLOW_DEVICE_TFLOPS * 1e3), 1 / SLOW_READER_TILES)
     return _round(attempt * (START_MINUTES + seconds / 60))
+
+
+def _tiles(manifest: Path) -> int:
+    """Tiles of all slides; 0 for a damaged manifest, of which the job itself will say so."""
+    try:
+        slides = json.loads(manifest.read_text())["slides"]
+        return sum(int(slide["facts"].get("n_tiles", 0)) for slide in slides)
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def _round(minutes: float) -> int:

@@ -112,6 +112,11 @@ def test_limits_grow_with_the_tiles_and_the_attempt(tmp_path: Path) -> None:
     assert limits.tiling_minutes(40, 3) == 300
 
 
+def test_a_damaged_manifest_does_not_end_the_parse(tmp_path: Path) -> None:
+    (tmp_path / "0.json").write_text('{"slides": [{}')
+    assert limits.extraction_minutes(config(), ["uni2_h"], tmp_path / "0.json", 1) == 20
+
+
 def test_a_chunk_without_tiles_yet_has_no_limit_yet(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         limits.extraction_minutes(config(), ["uni2_h"], tmp_path / "0.json", 1)

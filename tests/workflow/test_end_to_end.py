@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from house import House
 
+from pipeline.jobrecords import read_records
+
 
 @pytest.fixture(scope="module")
 def results(finished: House):
@@ -50,6 +52,17 @@ def test_the_page_stands_alone_and_names_every_model(results) -> None:
         assert needed in page
     for outside in ('src="http', "src='http", '<link rel="stylesheet"', "@import"):
         assert outside not in page, "the page must open offline"
+
+
+def test_every_job_left_a_record_of_how_it_ended(results) -> None:
+    records = read_records(results)
+    stages = (
+        "cohort_chunk cohort tiling extraction_check extraction mapping folds training evaluation"
+    )
+    assert {r.stage for r in records} == set(stages.split())
+    assert {r.outcome for r in records} == {"ok"}
+    assert all(r.host and r.seconds > 0 and r.memory_mb > 0 for r in records)
+    assert "Every attempt, by stage and node" in (results / "report.html").read_text()
 
 
 def test_random_weights_are_admitted_on_the_page(results) -> None:

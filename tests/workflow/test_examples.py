@@ -32,6 +32,15 @@ def test_a_foundation_model_cohort_is_planned_with_its_cost(bare: House) -> None
     assert "resnet10t" not in done.stdout + done.stderr
 
 
+def test_the_dry_runs_closing_lines_reckon_with_what_is_granted(tmp_path: Path) -> None:
+    config = copy.deepcopy(TINY)
+    config["extraction"]["teachers"] = {"phikon_v2": {}}
+    config["tiling"] = {}
+    house = House.build(tmp_path / "run", config)
+    said = house.run("-n", "-q", "all", "--cores", "6", "--resources", "gpu=3").stderr
+    assert "with 3 GPU job(s) and 6 others at once" in said
+
+
 def test_a_teacher_with_tiles_of_its_own(tmp_path: Path) -> None:
     """It shares a group no longer, and its tiles are laid beside the others'."""
     config = copy.deepcopy(TINY)

@@ -99,23 +99,21 @@ def extraction_minutes(wildcards, input, attempt):
     return limits.extraction_minutes(CONFIG, teachers, Path(input.tiles), attempt)
 
 
-def asked_for(resource, otherwise):
-    """What `--resources` or the profile grants of a resource."""
-    given = workflow.global_resources.get(resource)
-    return given if isinstance(given, int) else otherwise
-
-
 def probing_job(wildcards):
     annotations = planning.annotation_digest(CONFIG, COHORT, Path.cwd())
     return jobs.probing(CONFIG, wildcards.probed, annotations).canonical()
 
 
+def at_once(resource, otherwise):
+    """How much of a resource `--resources` or the profile grants to all jobs together."""
+    granted = getattr(workflow.global_resources.get(resource), "value", None)
+    return granted if isinstance(granted, int) else otherwise
+
+
 def say_plan():
     """A dry-run ends with what the run would cost."""
-    jobs_at_once = workflow.resource_settings.nodes or workflow.resource_settings.cores
     concurrency = estimate.Concurrency(
-        gpus=asked_for("gpu", 1),
-        jobs=jobs_at_once if isinstance(jobs_at_once, int) else 1,
+        gpus=at_once("gpu", 1), jobs=at_once("_nodes", at_once("_cores", 1))
     )
     try:
         found = estimate.estimate(CONFIG, COHORT, concurrency=concurrency)
