@@ -338,7 +338,7 @@ class ShazamV1Model(Section):
     def _no_predictions(self) -> ShazamV1Model:
         if self.distillation.prediction_weight:
             raise ValueError(
-                "distillation.prediction_weight: only `shazam_v2` with `fallback: stacked` has "
+                "distillation.prediction_weight: only `shazam_v2` with a `fallback` has "
                 "the teachers' out-of-fold predictions to learn from"
             )
         return self
@@ -354,7 +354,7 @@ class ShazamV2Model(Section):
     dropout: Fraction = 0.25
     teacher_dropout: Fraction = 0.2
     drop_teachers: tuple[str, ...] = ()
-    fallback: Literal["stacked", "off"] = "stacked"
+    fallback: Literal["both", "stacked", "joint", "off"] = "both"
     faithful: bool = False
     distillation: DistillationConfig = DistillationConfig()
 
@@ -363,7 +363,7 @@ class ShazamV2Model(Section):
         if self.distillation.prediction_weight and (self.fallback == "off" or self.faithful):
             raise ValueError(
                 "distillation.prediction_weight: the teachers' out-of-fold predictions come from "
-                "`fallback: stacked`, which is off"
+                "`fallback`, which is off"
             )
         return self
 

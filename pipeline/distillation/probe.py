@@ -22,6 +22,7 @@ from pipeline.aggregators.network import Objective
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # per case, for standardised features
 INNER_FOLDS = 5
 REPEATS = 3
+LARGEST = 32
 CLIP = 5.0  # deviations; an outlying case must not outvote the rest
 
 
@@ -152,6 +153,29 @@ def fit_probe(
     constant = np.tile(task.null, (len(rows), 1))
     gained = task.evidence(task.null + out[rows], y[rows]) - task.evidence(constant, y[rows])
     return Reading(probe, out, gained, float(np.exp(share @ np.log(PENALTIES))))
+
+
+def components(z: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Leading principal components of several teachers' features, each of unit mean square.
+
+    Every teacher counts alike, however wide it is. As many components as a third of the cases, 32
+    at most: the last components of few cases are noise.
+
+    Args:
+        z: for each teacher (n, d_t), standardised; 0 where a case has no such teacher.
+
+    Returns:
+        (n, k), and for each teacher the map (d_t, k) that leads from its features to its part.
+    """
+    shares = [part / np.sqrt(part.shape[1]) for part in z]
+    joined = np.concatenate(shares, axis=1)
+    n = len(joined)
+    values, vectors = np.linalg.eigh(joined @ joined.T)
+    kept = np.flatnonzero(values > 1e-9 * max(values[-1], 1e-30))[::-1]
+    kept = kept[: max(1, min(n // 3, LARGEST))]
+    leading = vectors[:, kept] * np.sqrt(n)
+    maps = [part.T @ leading / values[kept] / np.sqrt(part.shape[1]) for part in shares]
+    return leading, maps
 
 
 def posterior(evidence: np.ndarray) -> np.ndarray:

@@ -110,7 +110,7 @@ class ShazamV2(Student):
             nn.LayerNorm(width),
             nn.Linear(width, shape.outputs),
         )
-        self.anchor = None if cfg.fallback == "off" else Anchor(shape, self.levels)
+        self.anchor = None if cfg.fallback == "off" else Anchor(shape, self.levels, cfg.fallback)
         self.register_buffer("share", torch.ones(()))
         self.share: Tensor
 

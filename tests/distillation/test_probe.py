@@ -13,7 +13,14 @@ from pipeline.aggregators.network import Lesson, Objective, Shape
 from pipeline.bags.scale import Scaler
 from pipeline.bags.store import Store, gather, whole
 from pipeline.distillation.anchor import Anchor
-from pipeline.distillation.probe import fit_probe, inner_folds, posterior, ridge_path, stack
+from pipeline.distillation.probe import (
+    components,
+    fit_probe,
+    inner_folds,
+    posterior,
+    ridge_path,
+    stack,
+)
 
 REGRESSION = Objective(
     lambda out, y: F.mse_loss(out, y.to(out.dtype)),
@@ -111,3 +118,40 @@ def test_anchor_predicts_what_its_probes_say_and_hides_train_cases_own_labels(
     again = Anchor(shape, ("high",))
     again.fit(Lesson(store, train, other, lesson.strata, REGRESSION, True, 0), scaler)
     assert torch.equal(again(scaler(batch), batch)[:, 0], torch.from_numpy(said))
+
+
+def test_components_are_of_unit_size_and_the_maps_lead_to_them() -> None:
+    rng = np.random.default_rng(0)
+    z = [rng.normal(size=(30, 6)), 3 * rng.normal(size=(30, 50))]
+    leading, maps = components(z)
+    assert leading.shape == (30, 10)  # a third of the cases
+    np.testing.assert_allclose(leading.T @ leading / 30, np.eye(10), atol=1e-9)
+    np.testing.assert_allclose(z[0] @ maps[0] + z[1] @ maps[1], leading, atol=1e-9)
+
+
+def test_both_is_the_mean_of_the_probes_apart_and_together(
+    make_store: Callable[..., Store],
+) -> None:
+    rng = np.random.default_rng(0)
+    x, y = data(1.5)
+    present = np.ones((N, 2), bool)
+    present[::9, 1] = False
+    store = make_store([{"high": x[:, :5]}, {"high": rng.normal(size=(N, 8))}], present)
+    shape = Shape(("a", "b"), ({"high": 5}, {"high": 8}), 1)
+    scaler = Scaler(shape.dims)
+    train = np.arange(60)
+    scaler.fit(store, train)
+    lesson = Lesson(store, train, y, np.zeros(60, np.int64), REGRESSION, True, 0)
+    batch = gather(store, whole(store, list(range(N)), None))
+    said, held = {}, {}
+    for kind in ("stacked", "joint", "both"):
+        anchor = Anchor(shape, ("high",), kind)  # type: ignore[arg-type]
+        anchor.fit(lesson, scaler)
+        said[kind] = anchor(scaler(batch), batch)[:, 0].numpy()
+        held[kind] = anchor.unseen(batch)[:60, 0].numpy()
+        assert np.corrcoef(said[kind][60:], y[60:, 0])[0, 1] > 0.6
+        assert np.corrcoef(held[kind], y[:60, 0])[0, 1] > 0.5
+    for found in (said, held):
+        middle = (found["stacked"] + found["joint"]) / 2
+        np.testing.assert_allclose(found["both"], middle, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(said["stacked"], said["joint"], atol=0.01)
