@@ -381,6 +381,8 @@ def plan(
         concurrency=estimate.Concurrency(gpus, at_once, queue_minutes / 60),
     )
     typer.echo(estimate.text(found))
+    if said := estimate.room(found, Path("results")):
+        typer.echo(said)
     if rate is not None:
         typer.echo(f"  rate measured on {rate.device} in {rate.jobs} earlier jobs of this cohort")
 

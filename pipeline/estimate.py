@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 from statistics import fmean
 
@@ -184,6 +185,22 @@ def text(found: Estimate) -> str:
         if len(known) < len(found.teachers):
             lines.append("  (-: not in the registry, or no slide known yet)")
     return "\n".join(lines)
+
+
+def room(found: Estimate, folder: Path) -> str:
+    """Whether the features will fit where the results go, as a line; empty where that is unknown.
+
+    Args:
+        found: the estimate.
+        folder: the results folder, which need not exist yet.
+    """
+    written = found.gigabytes_written
+    if written is None:
+        return ""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free / GIGABYTE
+    verdict = "" if written < free else "NOT ENOUGH ROOM: "
+    return f"  {verdict}{written:,.1f} GB of features to write, {free:,.1f} GB free in {there}"
 
 
 def _chunk_advice(slides: int, chunks: int) -> str:

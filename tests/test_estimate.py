@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,16 @@ def test_the_text_names_every_teacher_and_what_is_assumed(plan: CohortPlan) -> N
     text = estimate.text(estimate.estimate(config(), plan, concurrency=Concurrency(2, 4, 0.25)))
     for part in ("uni2_h", "GPU-hours", "30% of a slide is tissue", "2 GPU job", "queued 15 min"):
         assert part in text
+
+
+def test_a_full_disk_is_said_before_the_run(
+    plan: CohortPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = estimate.estimate(config(), plan)
+    assert "NOT ENOUGH" not in estimate.room(found, tmp_path / "results" / "new")
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert "NOT ENOUGH ROOM" in estimate.room(found, tmp_path / "results" / "new")
 
 
 def test_a_network_that_is_not_known_has_no_hours(tmp_path: Path) -> None:

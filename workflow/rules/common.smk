@@ -118,6 +118,7 @@ def say_plan():
     try:
         found = estimate.estimate(CONFIG, COHORT, concurrency=concurrency)
         print(estimate.text(found), file=sys.stderr)
+        print(estimate.room(found, Path("results")), file=sys.stderr)
     except UserError as error:
         print(f"No estimate: {error}", file=sys.stderr)
 
