@@ -29,10 +29,11 @@ class Work:
         tiles: torch.Tensor,
         device: torch.device,
         most: dict[str, int],
+        pool: Any = None,
     ) -> Any:
         """The engine's own launch, timed."""
         start = self._mark()
-        fetch = launch(encoders, tiles, device, most)
+        fetch = launch(encoders, tiles, device, most, pool)
         self._spans.append((start, self._mark()))
         return fetch
 

@@ -10,17 +10,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import secrets
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ArtifactError
+from pipeline.faults import is_machines
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FINGERPRINT = "fingerprint"
 COMPLETE = "complete"
+# A temporary file says who writes it: two machines may have the same process number.
+_TEMPORARY = re.compile(r"\..+\.(?P<host>[^/]*)-(?P<pid>\d+)-[0-9a-f]{8}\.tmp(\.\w+)?")
+ABANDONED_SECONDS = 86_400
 
 
 @contextlib.contextmanager
@@ -28,14 +36,48 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     """A temporary path beside `target` that replaces it when the block ends without an error."""
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp{target.suffix}")
+    writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = target.with_name(f".{target.name}.{writer}.tmp{target.suffix}")
     try:
         yield temporary
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error that ended the block says more
+            temporary.unlink(missing_ok=True)
+
+
+def sweep(*folders: Path) -> None:
+    """Take away the temporary files of writers that were killed.
+
+    Those of living processes are left alone, and those of other machines, which cannot be asked,
+    for a day. Called once per stage and folder, since listing a folder of a cohort costs.
+    """
+    here = socket.gethostname()
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for entry in entries:
+                match = _TEMPORARY.fullmatch(entry.name)
+                if match is None:
+                    continue
+                with contextlib.suppress(OSError):  # gone meanwhile, or not ours to take away
+                    if match["host"] == here:
+                        abandoned = not _lives(int(match["pid"]))
+                    else:
+                        abandoned = time.time() - entry.stat().st_mtime > ABANDONED_SECONDS
+                    if abandoned:
+                        Path(entry.path).unlink()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -59,7 +101,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise ArtifactError(f"{path}: missing; run the stage that makes it") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ArtifactError(f"{path}: not valid JSON ({error}); delete it and run again") from None
 
 
@@ -90,6 +132,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise ArtifactError(f"{path}: missing; run the stage that makes it") from None
     except (OSError, ValueError) as error:
+        if is_machines(error):
+            raise
         raise ArtifactError(f"{path}: damaged ({error}); delete it and run again") from None
 
 
@@ -113,11 +157,17 @@ def new_hdf5(target: str | Path, attributes: Mapping[str, Any]) -> Iterator[Any]
 
 
 def is_complete(path: str | Path, fingerprint: str) -> bool:
-    """Whether an HDF5 artefact exists, opens, is complete and was made from `fingerprint`."""
+    """Whether an HDF5 artefact exists, opens, is complete and was made from `fingerprint`.
+
+    Raises:
+        OSError: the disk does not answer, which says nothing of the file.
+    """
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
             return bool(file.attrs.get(COMPLETE)) and file.attrs.get(FINGERPRINT) == fingerprint
-    except OSError:
+    except OSError as error:
+        if is_machines(error):
+            raise
         return False

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import jobs, slots
+from pipeline import faults, jobs, slots
 from pipeline.errors import SlideError, UserError
 from pipeline.jobrecords import recorded
 
@@ -149,7 +149,14 @@ def extraction(
         from pipeline.extraction import imports
 
         with recorded(root, "extraction_import", chunk=chunk, teacher=teachers[0]):
-            imports.run(cfg=job.extraction, teacher=teachers[0], root=root, chunk=chunk, out=out)
+            imports.run(
+                cfg=job.extraction,
+                teacher=teachers[0],
+                root=root,
+                chunk=chunk,
+                out=out,
+                expected=job.slides,
+            )
         return
     slots.claim(gpus)
     with recorded(root, "extraction", chunk=chunk, teacher="+".join(teachers)):
@@ -426,9 +433,19 @@ def _manifests(root: Path, folder: str) -> list[Path]:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is a message and exit code 2, not a traceback."""
+    """Run the command line.
+
+    A user's mistake is a message and exit code 2, a failure of the machine a message and exit
+    code 1; only what nobody expects is a traceback.
+    """
     try:
         app()
     except (UserError, SlideError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Exception as error:
+        said = faults.remedy(error)
+        if said is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
+        sys.exit(1)

@@ -24,6 +24,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=
 Weight = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
+# More values than the config of the largest study, far fewer than an alias of aliases makes.
+MAX_VALUES = 200_000
+
 
 class Section(BaseModel):
     """A part of the config: immutable, and unknown keys are errors."""
@@ -626,10 +629,30 @@ def parse(data: Mapping[str, Any], source: str = "config") -> Config:
     Raises:
         ConfigError: a key is unknown, missing or of the wrong kind. All findings are listed.
     """
+    if not _is_small(data):
+        raise ConfigError(
+            f"{source}: more than {MAX_VALUES:,} values, as YAML aliases of aliases make; write "
+            "out what is meant"
+        )
     try:
         return Config.model_validate(dict(data))
     except ValidationError as error:
         raise ConfigError(_explain(error, source)) from None
+
+
+def _is_small(data: Any) -> bool:
+    """Whether the values, with aliases spelt out, are few; counted no further than the limit."""
+    todo, seen = [data], 0
+    while todo:
+        value = todo.pop()
+        seen += 1
+        if seen > MAX_VALUES:
+            return False
+        if isinstance(value, Mapping):
+            todo += value.values()
+        elif isinstance(value, list | tuple):
+            todo += value
+    return True
 
 
 def load(path: str | Path) -> Config:

@@ -31,3 +31,10 @@ class SlideError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.kind = kind
+
+
+class MachineError(Exception):
+    """A disk, a network path or memory failed the job. Nobody's data is wrong: it is run again.
+
+    The message says what to mend before that.
+    """

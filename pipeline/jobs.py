@@ -42,6 +42,7 @@ class ChunkJob(Section):
 class CohortJob(Section):
     cohort: CohortConfig
     tasks: dict[str, TaskConfig]
+    sheet: str = ""
 
 
 class TilingJob(Section):
@@ -81,6 +82,7 @@ class FoldsJob(Section):
     folds: FoldsConfig
     cases: str
     task: TaskConfig
+    imported: str = ""
 
 
 class TrainingJob(Section):
@@ -110,8 +112,9 @@ def chunk(config: Config, slides: str, cases: int) -> ChunkJob:
     return ChunkJob(cohort=config.cohort.model_copy(update={"synthetic": synthetic}), slides=slides)
 
 
-def cohort(config: Config) -> CohortJob:
-    return CohortJob(cohort=config.cohort, tasks=config.tasks)
+def cohort(config: Config, sheet: str) -> CohortJob:
+    """`sheet` is the digest of all rows: a sheet that was copied with an old time is seen too."""
+    return CohortJob(cohort=config.cohort, tasks=config.tasks, sheet=sheet)
 
 
 def tiling(config: Config, slides: str, scale: str = "") -> TilingJob:
@@ -191,8 +194,14 @@ def _alone(config: Config, task: str) -> Any:
     return config.tasks[task].model_copy(update={"auxiliary": {}})
 
 
-def folds(config: Config, task: str) -> FoldsJob:
-    return FoldsJob(folds=config.folds, cases=config.mapping.cases, task=_alone(config, task))
+def folds(config: Config, task: str, imported: str = "") -> FoldsJob:
+    """`imported` is the digest of the fold files in `folds.import_dir`."""
+    return FoldsJob(
+        folds=config.folds,
+        cases=config.mapping.cases,
+        task=_alone(config, task),
+        imported=imported,
+    )
 
 
 def training(config: Config, task: str, model: str) -> TrainingJob:

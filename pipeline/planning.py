@@ -18,12 +18,12 @@ from pipeline.cohort.stage import portable
 from pipeline.config import Config, SyntheticConfig
 from pipeline.encoders import registry
 from pipeline.encoders.places import local_file
-from pipeline.extraction.locate import check_some_exist, expected_files
+from pipeline.extraction.locate import check_some_exist, expected_files, files_digest
 from pipeline.ledger import chunk_of
 from pipeline.provenance import digest
 from pipeline.recall import Recall
 from pipeline.scales import check_scales
-from pipeline.slides.identity import file_identity
+from pipeline.slides.identity import content_digest, file_identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +35,16 @@ class CohortPlan:
         digest: chunk -> digest of what decides its tiles: ids, contents, overrides.
         table: chunk -> digest of its slide table, which knows where the files lie as well.
         imported: (teacher, chunk) -> digest of a teacher's imported files for the chunk's slides.
+        sheet: gives the digest of all rows with their labels.
+        folds: gives the digest of the fold files that are imported; empty where none are.
     """
 
     members: dict[int, tuple[SlideRow, ...]]
     digest: Callable[[int], str]
     table: Callable[[int], str]
     imported: Callable[[str, int], str]
+    sheet: Callable[[], str]
+    folds: Callable[[], str]
 
     @property
     def chunks(self) -> list[int]:
@@ -113,13 +117,15 @@ def cohort_plan(
     @cache
     def imported_print(teacher: str, chunk: int) -> str:
         expected = {row.slide_id: files[teacher][row.slide_id] for row in members[chunk]}
-        return digest({s: p and [p.name, file_identity(p, recall)] for s, p in expected.items()})
+        return files_digest(expected, recall)
 
     return CohortPlan(
         members={chunk: tuple(part) for chunk, part in members.items()},
         digest=chunk_print,
         table=table_print,
         imported=imported_print,
+        sheet=cache(lambda: digest([_portable_row(row, base) for row in rows])),
+        folds=cache(lambda: _folds_digest(config.folds.import_dir, base)),
     )
 
 
@@ -132,3 +138,16 @@ def annotation_digest(config: Config, plan: CohortPlan, base: Path) -> str:
         for row in plan.rows
     }
     return digest({slide: file_identity(path) for slide, path in paths.items() if path.is_file()})
+
+
+def _portable_row(row: SlideRow, base: Path) -> list[object]:
+    paths = [portable(name, base) for name in (row.path, row.mask, row.coordinates)]
+    return [row.slide_id, row.case_id, row.mpp, row.site, *paths, row.labels]
+
+
+def _folds_digest(folder: str | None, base: Path) -> str:
+    """Of names and contents; the stage itself says what is wrong with them."""
+    if folder is None:
+        return ""
+    files = sorted((base / Path(folder).expanduser()).rglob("*.csv"))
+    return digest([[file.name, content_digest(file)] for file in files])

@@ -1,64 +1,166 @@
-"""A lock is removed when its owner is dead, and only then."""
+"""One controller per results folder; a lock is removed when its owner is dead, and only then."""
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from pipeline import controller
+from pipeline.errors import UserError
+
+RESULTS = Path("results/tiny")
+STATE = Path(".snakemake")
 
 
-def locked(folder: Path) -> Path:
-    (folder / "locks").mkdir(parents=True)
-    lock = folder / "locks" / "0.output.lock"
-    lock.write_text("results/report.html")
-    return lock
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def note_of(folder: Path, pid: int, host: str | None = None) -> None:
-    owner = controller._identity(pid) | ({"host": host} if host else {})
-    (folder / controller.NOTE).write_text(json.dumps(owner))
-
-
-def test_a_killed_controllers_lock_is_removed(tmp_path: Path) -> None:
-    lock = locked(tmp_path)
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that could be another Snakemake."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    note_of(tmp_path, process.pid)
-    assert controller.take_over(tmp_path) is False, "its owner lives"
-    assert lock.exists()
+    yield process
     process.kill()
     process.wait()
-    assert controller.take_over(tmp_path) is True
-    assert not lock.exists()
 
 
-def test_another_machines_lock_stays(tmp_path: Path) -> None:
-    lock = locked(tmp_path)
-    note_of(tmp_path, 1, host=socket.gethostname() + "-other")
-    assert controller.take_over(tmp_path) is False
-    assert lock.exists()
+def lock(cohort: str = "tiny") -> Path:
+    (STATE / "locks").mkdir(parents=True, exist_ok=True)
+    path = STATE / "locks" / f"{len(list((STATE / 'locks').iterdir()))}.output.lock"
+    path.write_text(f"results/{cohort}/report.html\n")
+    return path
 
 
-def test_a_lock_of_unknown_origin_stays(tmp_path: Path) -> None:
-    lock = locked(tmp_path)
-    assert controller.take_over(tmp_path) is False
-    assert lock.exists()
-    (tmp_path / controller.NOTE).write_text("{")
-    assert controller.take_over(tmp_path) is False
-    assert lock.exists()
+def note(pid: int, **changes: object) -> Path:
+    owner = controller._identity(pid) | changes
+    path = RESULTS / controller.NOTES / f"{owner['host']}-{pid}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(owner))
+    return path
 
 
-def test_a_reused_process_number_is_not_the_old_owner(tmp_path: Path) -> None:
-    lock = locked(tmp_path)
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        owner = controller._identity(process.pid) | {"started": "1"}
-        (tmp_path / controller.NOTE).write_text(json.dumps(owner))
-        assert controller.take_over(tmp_path) is True
-        assert not lock.exists()
-    finally:
-        process.kill()
-        process.wait()
+def test_a_killed_controllers_lock_is_removed(other: subprocess.Popen[bytes]) -> None:
+    left = lock()
+    note(other.pid)
+    with pytest.raises(UserError, match=rf"process {other.pid} on .*Wait for its end"):
+        controller.claim(RESULTS, STATE)
+    assert left.exists()
+    other.kill()
+    other.wait()
+    assert controller.claim(RESULTS, STATE) is True
+    assert not left.exists()
+    assert [p.stem.rpartition("-")[2] for p in (RESULTS / controller.NOTES).iterdir()] == [
+        str(os.getpid())
+    ]
+
+
+def test_one_that_was_refused_leaves_no_note(other: subprocess.Popen[bytes]) -> None:
+    """Its death must not look like the death of the one that works."""
+    working = note(other.pid)
+    for _ in range(2):
+        with pytest.raises(UserError):
+            controller.claim(RESULTS, STATE)
+    assert list((RESULTS / controller.NOTES).iterdir()) == [working]
+
+
+def test_another_cohorts_lock_stays(other: subprocess.Popen[bytes]) -> None:
+    left, others = lock(), lock("large")
+    note(other.pid)
+    other.kill()
+    other.wait()
+    assert controller.claim(RESULTS, STATE) is True
+    assert not left.exists() and others.exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"host": socket.gethostname() + "-other"}, {"space": "pid:[1]"}]
+)
+def test_an_owner_that_cannot_be_asked_counts_as_living(change: dict[str, str]) -> None:
+    left, path = lock(), note(1, **change)
+    with pytest.raises(UserError, match=r"delete .*json"):
+        controller.claim(RESULTS, STATE)
+    assert left.exists()
+    path.unlink()
+    assert controller.claim(RESULTS, STATE) is False
+    assert left.exists(), "nobody knows whose it is"
+
+
+def test_a_reused_process_number_is_not_the_old_owner(other: subprocess.Popen[bytes]) -> None:
+    left = lock()
+    note(other.pid, started="1")
+    assert controller.claim(RESULTS, STATE) is True
+    assert not left.exists()
+
+
+def test_the_end_takes_the_note_away(tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path; from pipeline import controller;"
+        "controller.claim(Path('results/tiny'), Path('.snakemake'));"
+        "assert list(Path('results/tiny/.controllers').iterdir())"
+    )
+    root = Path(controller.__file__).parent.parent
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment)
+    assert not list((RESULTS / controller.NOTES).iterdir())
+
+
+def record(path: str) -> None:
+    (STATE / "metadata").mkdir(parents=True, exist_ok=True)
+    (STATE / "metadata" / base64.urlsafe_b64encode(path.encode()).decode()).write_text("{}")
+
+
+def test_tables_that_snakemake_has_no_record_of_are_made_again() -> None:
+    (RESULTS / "slides").mkdir(parents=True)
+    tables = [RESULTS / "slides" / f"{n}.parquet" for n in (0, 7)]
+    for table in tables:
+        table.write_text("x")
+    record("results/other/report.html")
+    assert controller.unknown_tables(RESULTS, STATE) == tables
+    record("results/tiny/report.html")
+    assert controller.forget_unknown(RESULTS, STATE) == []
+    for path in (STATE / "metadata").iterdir():
+        path.unlink()
+    assert controller.forget_unknown(RESULTS, STATE) == tables
+    assert not any(table.exists() for table in tables)
+
+
+def test_what_a_killed_run_left_in_slurms_queue_goes_first(
+    other: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, dead = lock(), note(other.pid)
+    other.kill()
+    other.wait()
+    asked: list[Path] = []
+    monkeypatch.setattr(controller.leftovers, "cancel", lambda f: asked.append(f))
+    with pytest.raises(UserError, match="cannot be cancelled now"):
+        controller.claim(RESULTS, STATE)
+    assert asked == [Path.cwd()]
+    assert left.exists() and dead.exists(), "the next call must try again"
+    monkeypatch.setattr(controller.leftovers, "cancel", lambda folder: True)
+    assert controller.claim(RESULTS, STATE) is True
+    assert not left.exists() and not dead.exists()
+
+
+def test_a_living_cohorts_jobs_are_not_cancelled_with_a_dead_ones(
+    other: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both were submitted from one folder, and Slurm's queue does not tell them apart."""
+    note(4_194_999)
+    working = Path("results/large") / controller.NOTES / "x.json"
+    working.parent.mkdir(parents=True)
+    working.write_text(json.dumps(controller._identity(other.pid)))
+    (STATE / "slurm_logs").mkdir(parents=True)
+    monkeypatch.setattr(controller.leftovers, "cancel", lambda folder: pytest.fail("cancelled"))
+    with pytest.raises(UserError, match="another cohort of this folder"):
+        controller.claim(RESULTS, STATE)

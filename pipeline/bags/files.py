@@ -22,13 +22,19 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.checksums import checksum, is_intact
 from pipeline.errors import ArtifactError
+from pipeline.faults import is_machines
 
 Format = Literal["pipeline", "h5", "stamp", "pt", "deepzoom", "npy"]
 Unit = Literal["", "px", "um", "deepzoom"]
 
 SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npy")
 LEVELS = ("low", "mid", "high")
+AGAIN = (
+    "extract it again (`snakemake --forcerun extraction` where this pipeline made it: whole files "
+    "are left as they are)"
+)
 BLOCK_ROWS = 8192  # rows in memory at a time, beside what the caller asked for
 
 # A DeepZoom level is ceil(log2(longest side)) at full size: no slide is smaller than 2^8 or
@@ -88,7 +94,9 @@ def open_features(path: str | Path, dims: Mapping[str, int] | None = None) -> Fe
     except ArtifactError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
-        raise ArtifactError(f"{path}: cannot be read as features ({error})") from None
+        if is_machines(error):
+            raise
+        raise ArtifactError(f"{path}: cannot be read as features ({error}); {AGAIN}") from None
     if file.n_tiles == 0 or min(file.dims.values()) == 0:
         raise EmptyFeatures(f"{path}: holds no features (0 rows)")
     wrong = {k: v for k, v in (dims or {}).items() if file.dims.get(k) != v}
@@ -124,7 +132,9 @@ def read_level(
     except ArtifactError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, IndexError) as error:
-        raise ArtifactError(f"{file.path}: cannot be read ({error})") from None
+        if is_machines(error):
+            raise
+        raise ArtifactError(f"{file.path}: cannot be read ({error}); {AGAIN}") from None
     if values.dtype not in (np.float16, np.float32):
         values = values.astype(np.float32)
     if not np.isfinite(values).all():
@@ -209,6 +219,8 @@ def _describe_hdf5(path: Path) -> FeatureFile:
     with h5py.File(path, "r") as file:
         names = _level_datasets(path, file)
         shapes = {level: _matrix_shape(path, file[name].shape) for level, name in names.items()}
+        for name in names.values():
+            _check_written(path, file[name])
         rows = {n for n, _ in shapes.values()}
         if len(rows) > 1:
             raise ArtifactError(f"{path}: its levels have different numbers of rows: {shapes}")
@@ -243,6 +255,22 @@ def _level_datasets(path: Path, file: Any) -> dict[str, str]:
     return {"high": matrices[0]}
 
 
+def _check_written(path: Path, data: Any) -> None:
+    """Rows that a killed writer declared and never wrote would read as zeros."""
+    if data.size == 0 or data.is_virtual or data.external:
+        return
+    if data.chunks is None:
+        missing = data.id.get_storage_size() == 0
+    else:
+        wanted = math.prod(-(-n // c) for n, c in zip(data.shape, data.chunks, strict=True))
+        missing = data.id.get_num_chunks() < wanted
+    if missing:
+        raise ArtifactError(
+            f"{path}: `{data.name}` declares {data.shape[0]} rows that were not all written; its "
+            "writer was interrupted, extract this slide again"
+        )
+
+
 def _read_hdf5(file: FeatureFile, level: str, rows: np.ndarray | None) -> np.ndarray:
     import h5py
 
@@ -252,7 +280,12 @@ def _read_hdf5(file: FeatureFile, level: str, rows: np.ndarray | None) -> np.nda
             values = _matrix(data[()])
             return values if rows is None else values[rows]
         if rows is None:
-            return np.asarray(data[()])
+            values = np.asarray(data[()])
+            if not is_intact(data, checksum(values)):
+                raise ArtifactError(
+                    f"{file.path}: `{data.name}` is damaged, as by a copy that broke off; {AGAIN}"
+                )
+            return values
         # HDF5's own row selection is slow; reading blocks and choosing in memory is not.
         rows = np.asarray(rows, dtype=np.int64)
         if len(rows) and (rows.min() < 0 or rows.max() >= file.n_tiles):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifacts import write_json, write_table
+from pipeline.artifacts import sweep, write_json, write_table
 from pipeline.cohort import synthetic
 from pipeline.cohort.checks import MAX_SHOWN
 from pipeline.cohort.labels import check_labels, summary
@@ -43,13 +43,15 @@ def run(*, cfg: CohortConfig, tasks: Mapping[str, TaskConfig], root: Path, base:
         SheetError: the sheet or a label cannot be used.
         ArtifactError: the embedded cohort's slides have not been drawn.
     """
+    sweep(root)
     rows = slide_rows(cfg, base)
     check_labels(rows, tasks)
     if cfg.source == "synthetic":
         _require_drawn(rows)
         synthetic.write_tables(cfg, synthetic.sheet_path(cfg, base))
     known = identities(cfg, rows)
-    write_table(root / "slides.parquet", slide_table(rows, known, cfg.chunks, tasks), csv=True)
+    named = [movable(row, base) for row in rows]
+    write_table(root / "slides.parquet", slide_table(named, known, cfg.chunks, tasks), csv=True)
     write_json(root / "cohort.json", _facts(cfg, rows, known, tasks))
 
 
@@ -66,6 +68,7 @@ def run_chunk(*, cfg: CohortConfig, chunk: int, base: Path, out: Path, workers: 
         out: the Parquet file to write.
         workers: processes that draw at once.
     """
+    sweep(out.parent)
     rows = [r for r in slide_rows(cfg, base) if chunk_of(r.slide_id, cfg.chunks) == chunk]
     if cfg.source == "synthetic":
         sheet = synthetic.sheet_path(cfg, base)
@@ -75,12 +78,14 @@ def run_chunk(*, cfg: CohortConfig, chunk: int, base: Path, out: Path, workers: 
 
 
 def bare(row: SlideRow, base: Path) -> SlideRow:
-    """What a chunk's table holds of a slide: no labels, which decide nothing before the folds.
+    """What a chunk's table holds of a slide: no labels, which decide nothing before the folds."""
+    return dataclasses.replace(movable(row, base), labels={})
 
-    Files below the working folder are named from there, so that a cohort can move as a whole.
-    """
+
+def movable(row: SlideRow, base: Path) -> SlideRow:
+    """The row with files below the working folder named from there: a cohort can move whole."""
     path, mask, coordinates = (portable(p, base) for p in (row.path, row.mask, row.coordinates))
-    return dataclasses.replace(row, path=path, mask=mask, coordinates=coordinates, labels={})
+    return dataclasses.replace(row, path=path, mask=mask, coordinates=coordinates)
 
 
 def portable(path: str, base: Path) -> str:

@@ -19,12 +19,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.artifacts import atomic_path, write_text
+from pipeline.artifacts import atomic_path, sweep, write_text
 from pipeline.cohort.hidden import TUMOUR_RANGE, HiddenCase, hidden_cases
 from pipeline.cohort.sheet import SlideRow
 from pipeline.cores import cpu_budget
 from pipeline.ledger import chunk_of
 from pipeline.provenance import code_fingerprint, digest
+from pipeline.workers import stay_with_parent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -195,8 +196,7 @@ def generate(*, cfg: CohortConfig, sheet: Path, workers: int, chunk: int | None 
 
     folder = sheet.parent
     (folder / "slides").mkdir(parents=True, exist_ok=True)
-    for left in (folder / "slides").glob(".*.tmp.svs"):  # of a run that was killed
-        left.unlink()
+    sweep(folder / "slides")
     wanted = [
         s
         for s in slides(cfg.synthetic)
@@ -212,7 +212,9 @@ def generate(*, cfg: CohortConfig, sheet: Path, workers: int, chunk: int | None 
         else:
             # Large slides first, so that no process works alone at the end.
             todo.sort(key=lambda s: -s.facts["width"] * s.facts["height"])
-            with ProcessPoolExecutor(min(workers, len(todo)), get_context("spawn")) as pool:
+            with ProcessPoolExecutor(
+                min(workers, len(todo)), get_context("spawn"), stay_with_parent
+            ) as pool:
                 for _ in pool.map(draw, [folder] * len(todo), todo):
                     bar.update()
     if chunk is None:

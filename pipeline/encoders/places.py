@@ -5,6 +5,7 @@ Nothing here imports torch: the workflow asks for the identity of local weights 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from pipeline.config import TeacherConfig
 from pipeline.encoders.registry import HUB_FILES, WEIGHT_SUFFIXES, Model
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.slides.identity import file_identity
+
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of the hub's cache, not of the hub
 
 
 def local_identity(
@@ -79,7 +82,6 @@ def hub_file(
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
     )
 
@@ -103,7 +105,9 @@ def hub_file(
             if isinstance(error, LocalEntryNotFoundError):
                 raise _unreachable(name, repo, revision, error) from None
             continue
-        except (HfHubHTTPError, OSError, ValueError) as error:
+        except Exception as error:  # the HTTP library's own among them, which changed before
+            if isinstance(error, OSError) and error.errno in NO_PLACE:
+                raise
             raise _unreachable(name, repo, revision, error) from None
         return path, _commit(path, revision)
     raise ConfigError(f"teacher `{name}`: {repo} at {revision} has none of {', '.join(files)}")
@@ -142,10 +146,11 @@ def check_hash(path: Path, wanted: str) -> str:
 
 
 def _unreachable(name: str, repo: str, revision: str, error: Exception) -> ConfigError:
-    said = " ".join(str(error).split())
+    said = " ".join(str(error).split()) or type(error).__name__
     return ConfigError(
-        f"teacher `{name}`: {repo} at revision {revision} cannot be downloaded ({said}). Without "
-        f"network, put the file into extraction.weights_dir/{name}/ and set weights: local"
+        f"teacher `{name}`: {repo} at revision {revision} cannot be downloaded ({said}). Try again "
+        f"when the hub answers; what it sent so far is kept. Without network, put the file into "
+        f"extraction.weights_dir/{name}/ and set weights: local"
     )
 
 

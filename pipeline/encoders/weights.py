@@ -20,6 +20,7 @@ from pipeline.encoders import places
 from pipeline.encoders.layouts import convert
 from pipeline.encoders.registry import Model
 from pipeline.errors import ArtifactError
+from pipeline.faults import is_machines
 from pipeline.slides.identity import file_identity
 
 
@@ -116,6 +117,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"its state_dict as safetensors ({str(error).splitlines()[0]})"
         ) from None
     except Exception as error:  # safetensors and zip errors have no common class
+        if is_machines(error):
+            raise
         raise ArtifactError(f"{path}: not a readable checkpoint ({error})") from None
 
 

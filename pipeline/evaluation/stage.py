@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.artifacts import read_json, read_table, write_json, write_table
+from pipeline.artifacts import read_json, read_table, sweep, write_json, write_table
 from pipeline.config import EvaluationConfig, SurvivalTask, nearest
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.evaluation.bootstrap import resample_weights
@@ -66,6 +66,7 @@ def run(
             f"training: a model is called `{AVERAGE}`, which is the name of the single models' "
             f"mean in the evaluation; rename it"
         )
+    sweep(root / "evaluation" / task_name)
     folds, fold_facts = read_folds(root, task_name), read_summary(root, task_name)
     labels = _labels(read_table(root / "cases.parquet"), task_name, task, folds)
     predictions = [read_predictions(root, task_name, task, m, labels, folds) for m in models]

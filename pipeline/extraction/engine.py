@@ -17,6 +17,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,13 @@ from pipeline.extraction.channel import Channel, Stopped
 from pipeline.extraction.grid import Grid
 from pipeline.extraction.reader import open_source
 from pipeline.extraction.writer import Block, facts, feature_file
+from pipeline.faults import is_machines
 from pipeline.ledger import Record
+from pipeline.slides.identity import check_unchanged
 
 READ_AHEAD = 3  # batches between reader and device, and between device and writer
 CPU = torch.device("cpu")
+CPU_PART = 4  # tiles that one thread takes through a network
 IN_FLIGHT = 2  # batches on a GPU whose results have not been fetched
 
 
@@ -171,7 +175,7 @@ def _threads(
     made: Channel[Result] = Channel(READ_AHEAD, stop)
     return [
         lambda: _read_slides(next_job, read, settings, device),
-        lambda: _run_device(read, made, device, encoders),
+        lambda: _run_device(read, made, device, encoders, settings.workers),
         lambda: _write_slides(made, encoders, records, progress),
     ]
 
@@ -191,6 +195,9 @@ def _read_slides(
             for batch in read_batches(job, settings, device):
                 to.put(batch)
         except SlideError as problem:
+            if is_machines(problem):
+                raise
+            _check_slide(job, thorough=True)
             error = problem
         to.put(Batch(job, np.empty(0, np.int64), None, error=error))
     to.close()
@@ -201,9 +208,11 @@ def read_batches(job: Job, settings: Settings, device: torch.device = CPU) -> It
 
     Raises:
         SlideError: the slide cannot be opened, or, with `on_bad_tile: fail`, a tile not be read.
+        MachineError: the slide is not the file that was tiled, or it changed while it was read.
     """
     grid = job.grid
     there = device if settings.decode_on_gpu else None
+    _check_slide(job)
     source = open_source(job.path, grid, settings.workers, settings.direct, there)
     pinned = device.type == "cuda" and source.device is None
     try:
@@ -220,9 +229,18 @@ def read_batches(job: Job, settings: Settings, device: torch.device = CPU) -> It
                     raise SlideError(f"tile at ({x}, {y}): {error.reason}", error.kind)
                 keep = np.array([i for i in range(stop - start) if i not in bad], np.int64)
                 tiles, rows = tiles[torch.from_numpy(keep)], rows[keep]
+                if any(is_machines(error) for error in bad.values()):
+                    _check_slide(job, thorough=True)
             yield Batch(job, rows, tiles, dropped=len(bad))
     finally:
         source.close()
+    _check_slide(job)
+
+
+def _check_slide(job: Job, thorough: bool = False) -> None:
+    """Tiles and pixels must be of the same file."""
+    if job.grid.slide:
+        check_unchanged(job.path, job.grid.slide, thorough)
 
 
 # --- device ---------------------------------------------------------------------------------------
@@ -233,10 +251,12 @@ def _run_device(
     to: Channel[Result],
     device: torch.device,
     encoders: Sequence[Encoder],
+    workers: int,
 ) -> None:
     flying: deque[tuple[Batch, Callable[[], Mapping[str, Mapping[str, np.ndarray]]]]] = deque()
 
     most: dict[str, int] = {}
+    pool = None if device.type == "cuda" else ThreadPoolExecutor(max(1, workers))
 
     def land() -> None:
         batch, fetch = flying.popleft()
@@ -252,14 +272,20 @@ def _run_device(
             to.put(Result(batch.job, None, batch.error))
             continue
         wanted = [e for e in encoders if e.name in batch.job.outputs]
-        flying.append((batch, launch(wanted, batch.tiles, device, most)))
+        flying.append((batch, launch(wanted, batch.tiles, device, most, pool)))
         while len(flying) > (IN_FLIGHT if device.type == "cuda" else 0):
             land()
+    if pool is not None:
+        pool.shutdown()
     to.close()
 
 
 def launch(
-    encoders: Sequence[Encoder], tiles: torch.Tensor, device: torch.device, most: dict[str, int]
+    encoders: Sequence[Encoder],
+    tiles: torch.Tensor,
+    device: torch.device,
+    most: dict[str, int],
+    pool: ThreadPoolExecutor | None = None,
 ) -> Callable[[], Mapping[str, Mapping[str, np.ndarray]]]:
     """Start a batch on the device.
 
@@ -268,10 +294,14 @@ def launch(
         tiles: uint8 (B, S, S, 3) in the host's memory, pinned for a GPU.
         device: where the networks are.
         most: teacher to the tiles that fit at once, where that is known; learnt here.
+        pool: for a CPU, threads that share the batch.
 
     Returns:
         a function that waits for the results: teacher to level to float16 (B, D).
     """
+    if pool is not None:
+        waiting = {e.name: _share(e, tiles, pool) for e in encoders}
+        return lambda: {name: _joined(parts) for name, parts in waiting.items()}
     there = tiles.to(device, non_blocking=True)
     results = {e.name: encode_in_parts(e, there, most) for e in encoders}
     if device.type != "cuda":
@@ -288,6 +318,22 @@ def launch(
         return {k: {m: t.numpy() for m, t in v.items()} for k, v in here.items()}
 
     return fetch
+
+
+def _share(
+    encoder: Encoder, tiles: torch.Tensor, pool: ThreadPoolExecutor
+) -> list[Future[dict[str, torch.Tensor]]]:
+    """The batch in parts of one size, each for one thread.
+
+    Threads that share one forward pass would sum in another order for each number of them, and a
+    machine with more cores would give other features.
+    """
+    return [pool.submit(encode, encoder, part) for part in tiles.split(CPU_PART)]
+
+
+def _joined(parts: Sequence[Future[dict[str, torch.Tensor]]]) -> dict[str, np.ndarray]:
+    found = [part.result() for part in parts]
+    return {level: torch.cat([part[level] for part in found]).numpy() for level in found[0]}
 
 
 def encode_in_parts(

@@ -10,7 +10,11 @@ import h5py
 import numpy as np
 
 from pipeline.artifacts import COMPLETE, FINGERPRINT
+from pipeline.checksums import checksum, is_intact
 from pipeline.errors import ArtifactError
+from pipeline.faults import is_machines
+
+AGAIN = "`snakemake --forcerun tiling` makes it again, and leaves whole ones as they are"
 
 # Attributes of the coordinates that other tools look for, copied to the feature file.
 KEPT = (
@@ -43,6 +47,7 @@ class Grid:
         downsample: level-0 pixels per pixel of that level.
         side: a tile's side in pixels of that level.
         fingerprint: of the tiles file.
+        slide: identity of the slide file that was tiled; empty where the tiles do not say.
         attributes: of the coordinates, for the feature file.
     """
 
@@ -52,6 +57,7 @@ class Grid:
     side: int
     fingerprint: str
     attributes: dict[str, Any]
+    slide: str = ""
 
 
 def level_corners(grid: Grid, start: int, stop: int) -> np.ndarray:
@@ -69,10 +75,13 @@ def read_grid(path: Path) -> Grid:
         with h5py.File(path, "r") as file:
             coords = np.asarray(file["coords"][()], dtype=np.int32).reshape(-1, 2)
             found = {**file["coords"].attrs, **file.attrs}
+            intact = is_intact(file["coords"], checksum(coords))
     except (OSError, KeyError) as error:
-        raise ArtifactError(f"{path}: not a tiles file ({error}); run tiling again") from None
-    if not found.get(COMPLETE) or FINGERPRINT not in found:
-        raise ArtifactError(f"{path}: not complete; delete it and run tiling again")
+        if is_machines(error):
+            raise
+        raise ArtifactError(f"{path}: not a tiles file ({error}); {AGAIN}") from None
+    if not found.get(COMPLETE) or FINGERPRINT not in found or not intact:
+        raise ArtifactError(f"{path}: not complete; {AGAIN}")
     downsample = float(found["read_downsample"])
     return Grid(
         coords=coords,
@@ -81,4 +90,5 @@ def read_grid(path: Path) -> Grid:
         side=int(found["read_px"]),
         fingerprint=str(found[FINGERPRINT]),
         attributes={key: found[key] for key in KEPT if key in found},
+        slide=str(found.get("slide_identity", "")),
     )

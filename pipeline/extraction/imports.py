@@ -13,16 +13,24 @@ from typing import Any
 from tqdm import tqdm
 
 from pipeline import ledger
-from pipeline.artifacts import read_table
+from pipeline.artifacts import read_table, sweep
 from pipeline.bags.files import EmptyFeatures, FeatureFile, check_finite, open_features
 from pipeline.config import ExtractionConfig
-from pipeline.errors import ArtifactError
-from pipeline.extraction.locate import check_some_exist, expected_files
+from pipeline.errors import ArtifactError, MachineError
+from pipeline.extraction.locate import check_some_exist, expected_files, files_digest
 from pipeline.ledger import Record
 from pipeline.provenance import digest
 
 
-def run(*, cfg: ExtractionConfig, teacher: str, root: Path, chunk: int, out: Path) -> None:
+def run(
+    *,
+    cfg: ExtractionConfig,
+    teacher: str,
+    root: Path,
+    chunk: int,
+    out: Path,
+    expected: str | None = None,
+) -> None:
     """List and check a chunk's imported feature files in a manifest.
 
     A slide without a file becomes `failed`, kind `missing_features`; a file without rows `empty`;
@@ -34,11 +42,14 @@ def run(*, cfg: ExtractionConfig, teacher: str, root: Path, chunk: int, out: Pat
         root: the cohort's results folder, with `slides/<chunk>.parquet`.
         chunk: which slides.
         out: the manifest to write.
+        expected: digest of the files when the run was planned; None: not known.
 
     Raises:
+        MachineError: files changed or vanished since then.
         ConfigError: the folder or table is missing, or no slide of the cohort has a file.
         ArtifactError: the files do not all have the same dimensions; lists them.
     """
+    sweep(out.parent)
     spec = cfg.teachers[teacher]
     stage = f"extraction/{teacher}"
     slides = read_table(root / "slides" / f"{chunk}.parquet")
@@ -46,6 +57,7 @@ def run(*, cfg: ExtractionConfig, teacher: str, root: Path, chunk: int, out: Pat
     paths = expected_files(teacher, spec, everything)
     check_some_exist(teacher, spec, paths)
     wanted = sorted(str(s) for s in slides.loc[slides["chunk"] == chunk, "slide_id"])
+    _check_planned(teacher, {s: paths[s] for s in wanted}, expected)
 
     records: list[Record] = []
     files: dict[str, FeatureFile] = {}
@@ -55,7 +67,19 @@ def run(*, cfg: ExtractionConfig, teacher: str, root: Path, chunk: int, out: Pat
         if file is not None:
             files[slide_id] = file
     same_dims(teacher, files)
+    _check_planned(teacher, {s: paths[s] for s in wanted}, expected)
     ledger.write_manifest(out, stage, digest(teacher, spec.canonical()), records)
+
+
+def _check_planned(teacher: str, files: dict[str, Path | None], expected: str | None) -> None:
+    """The manifest is final, so it must not hold what a disk shows that is gone for a moment."""
+    if expected is not None and files_digest(files) != expected:
+        gone = [path for path in files.values() if path is not None and not path.is_file()]
+        more = f" ({len(gone)} are not there now, e.g. {gone[0]})" if gone else ""
+        raise MachineError(
+            f"teacher `{teacher}`: feature files changed since the run began{more}; see whether "
+            "their disk is mounted and nobody is still writing them"
+        )
 
 
 def same_dims(teacher: str, files: dict[str, FeatureFile]) -> None:

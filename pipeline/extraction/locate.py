@@ -12,6 +12,9 @@ from pathlib import Path
 
 from pipeline.config import TeacherConfig
 from pipeline.errors import ConfigError
+from pipeline.provenance import digest
+from pipeline.recall import Recall
+from pipeline.slides.identity import file_identity
 
 
 def expected_files(
@@ -46,6 +49,11 @@ def expected_files(
         raise ConfigError(
             f"{where}.pattern: `{facts.pattern}` has {error}; it may use {{slide_id}}, {{case_id}}"
         ) from None
+
+
+def files_digest(files: Mapping[str, Path | None], recall: Recall | None = None) -> str:
+    """A digest of the names and contents of some slides' files."""
+    return digest({s: p and [p.name, file_identity(p, recall)] for s, p in files.items()})
 
 
 def check_some_exist(teacher: str, facts: TeacherConfig, files: Mapping[str, Path | None]) -> None:

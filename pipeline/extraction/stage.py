@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pipeline import ledger
-from pipeline.artifacts import read_table
+from pipeline.artifacts import read_table, sweep
 from pipeline.config import ExtractionConfig
 from pipeline.cores import cpu_budget
 from pipeline.encoders import registry
@@ -65,6 +65,7 @@ def run(
     paths = {str(s): str(p) for s, p in zip(here["slide_id"], here["path"], strict=True)}
     tiled = {r.slide_id: r for r in ledger.read_manifest(root / tiles / f"manifest/{chunk}.json")}
 
+    sweep(*(output(root, name, "").parent for name in teachers), out.parent)
     found = {name: checked(root, name) for name in teachers}
     settled = {name: pinned(cfg.teachers[name], found[name]) for name in teachers}
     cfg = cfg.model_copy(update={"teachers": settled})
@@ -141,7 +142,7 @@ def _extract(
     needed = [t for t in teachers if any(t in job.outputs for job in jobs)]
     devices = choose_devices(device)
     if devices[0].type == "cpu":
-        torch.set_num_threads(workers)
+        torch.set_num_threads(1)  # the engine's threads share each batch, one part each
     encoders: dict[torch.device, list[Encoder]] = {
         place: [
             build(

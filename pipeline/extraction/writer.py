@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ import h5py
 import numpy as np
 
 from pipeline.artifacts import is_complete, new_hdf5
+from pipeline.checksums import checksum, is_intact, seal
 from pipeline.errors import SlideError
 from pipeline.extraction.grid import Grid
+from pipeline.faults import is_machines
 
 ROWS = 1024  # rows per HDF5 chunk, and rows kept before they are written
 NAMES = {"high": "features", "low": "low", "mid": "mid"}
@@ -54,8 +55,8 @@ def feature_file(
     """
     rows: list[np.ndarray] = []
     waiting: list[Block] = []
+    sums: dict[str, int] = {}
     dropped = 0
-    remove_leftovers(path)
     with new_hdf5(path, attributes) as file:
         rows_per_chunk = max(1, min(ROWS, len(grid.coords)))
         data = {
@@ -69,22 +70,18 @@ def feature_file(
             waiting.append(block)
             dropped += block.dropped
             if sum(len(b.rows) for b in waiting) >= ROWS:
-                _flush(data, waiting)
+                _flush(data, waiting, sums)
 
         yield append
-        _flush(data, waiting)
+        _flush(data, waiting, sums)
         kept = np.concatenate(rows) if rows else np.empty(0, np.int64)
         if not len(kept):
             raise SlideError("none of its tiles can be read", "unreadable")
         coords = file.create_dataset("coords", data=grid.coords[kept])
         coords.attrs.update(grid.attributes)
+        for level, total in sums.items():
+            seal(data[level], total)
         file.attrs[DROPPED] = dropped
-
-
-def remove_leftovers(path: Path) -> None:
-    """Take away a slide's half-written files of runs that were killed."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp{path.suffix}"):
-        leftover.unlink(missing_ok=True)
 
 
 def facts(path: Path) -> dict[str, Any]:
@@ -101,7 +98,11 @@ def is_finished(path: Path, fingerprint: str, grid: Grid, levels: Sequence[str])
     """Whether a slide needs no work: the file opens, was made from the same, and is sound.
 
     Sound is: all levels are there with one row per tile, the coordinates are the tiles' in their
-    order (but for tiles that were dropped and counted), and every value is finite.
+    order (but for tiles that were dropped and counted), every value is finite, and
+    the checksums are right.
+
+    Raises:
+        OSError: the disk does not answer, which says nothing of the file.
     """
     if not is_complete(path, fingerprint):
         return False
@@ -116,10 +117,17 @@ def is_finished(path: Path, fingerprint: str, grid: Grid, levels: Sequence[str])
                 data = file[NAMES[level]]
                 if data.ndim != 2 or len(data) != len(coords):
                     return False
+                total = 0
                 for start in range(0, len(data), 8 * ROWS):
-                    if not np.isfinite(data[start : start + 8 * ROWS]).all():
+                    values = data[start : start + 8 * ROWS]
+                    total = checksum(values, total)
+                    if not np.isfinite(values).all():
                         return False
-    except (OSError, KeyError):
+                if not is_intact(data, total):
+                    return False
+    except (OSError, KeyError) as error:
+        if is_machines(error):
+            raise
         return False
     return True
 
@@ -139,13 +147,15 @@ def _dataset(file: h5py.File, name: str, dim: int, rows: int) -> h5py.Dataset:
     )
 
 
-def _flush(data: Mapping[str, h5py.Dataset], waiting: list[Block]) -> None:
+def _flush(data: Mapping[str, h5py.Dataset], waiting: list[Block], sums: dict[str, int]) -> None:
     count = sum(len(block.rows) for block in waiting)
     if count:
         for level, dataset in data.items():
             start = len(dataset)
             dataset.resize(start + count, axis=0)
-            dataset[start:] = np.concatenate([block.features[level] for block in waiting])
+            values = np.concatenate([block.features[level] for block in waiting])
+            dataset[start:] = values
+            sums[level] = checksum(values.astype(dataset.dtype, copy=False), sums.get(level, 0))
     waiting.clear()
 
 

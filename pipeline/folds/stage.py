@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.artifacts import read_table, write_csv, write_json, write_text
+from pipeline.artifacts import read_table, sweep, write_csv, write_json, write_text
 from pipeline.config import FoldsConfig
 from pipeline.errors import UserError
 from pipeline.folds.imported import read_folds, tests_are
@@ -43,6 +43,7 @@ def run(*, cfg: FoldsConfig, cases: str, name: str, task: Task, root: Path) -> N
     Raises:
         UserError: the cases cannot be split as asked, or imported folds are not sound.
     """
+    sweep(folder(root, name))
     slides = read_table(root / "slides.parquet")
     coverage = read_table(root / "coverage.parquet")
     found = units(

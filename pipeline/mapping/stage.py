@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.artifacts import read_table, write_json, write_table
+from pipeline.artifacts import read_table, sweep, write_json, write_table
 from pipeline.config import MappingConfig
 from pipeline.errors import ArtifactError, UserError
 from pipeline.ledger import Record, enforce, read_manifests
@@ -47,6 +47,7 @@ def run(
         ArtifactError: manifests, slides and feature files do not fit together.
         UserError: too many slides failed, or no case is left to compare the teachers on.
     """
+    sweep(root)
     slides = _slides(root / "slides.parquet")
     tiled = _tiled(read_manifests(tiling), slides)
     coverage = join(slides, teachers, read_manifests(features), root)

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.artifacts import write_json, write_text
+from pipeline.artifacts import sweep, write_json, write_text
 from pipeline.config import Config
 from pipeline.report import (
     attention,
@@ -44,6 +44,7 @@ def run(*, config: Config, root: Path) -> None:
     Raises:
         ArtifactError: an input that the report cannot do without is missing or damaged.
     """
+    sweep(root, root / "report")
     opened = results.read(config, root)
     folds = {task: tasks.read_folds(opened, task) for task in opened.tasks}
     looked = attention.section(opened)

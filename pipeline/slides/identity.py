@@ -6,14 +6,19 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.errors import MachineError
 from pipeline.recall import Recall, file_state
 
 ENDS = 65_536
+BLOCK = 1 << 24
+MISSING, FORBIDDEN = "missing", "forbidden"
 DOORS = (".mrxs", ".vms", ".vmu", ".dcm")  # a slide of several files
 
 
 def file_identity(path: str | Path, recall: Recall | None = None) -> str:
     """A digest of a slide's size and of its first and last 64 KiB; `missing` where it is not.
+
+    `forbidden` where there is no right to read it, which is that slide's own problem.
 
     A `.mrxs` or `.vms` file is the door to other files, and a folder is a series: the names and
     sizes of those count too. A single `.dcm` is taken for one level of the series in its folder.
@@ -27,9 +32,40 @@ def file_identity(path: str | Path, recall: Recall | None = None) -> str:
     if path.is_dir():
         return _digest(*_listing(path))
     if not path.is_file():
-        return "missing"
+        return MISSING
     known = None if path.suffix.lower() in DOORS else recall
-    return _recalled(path, _read_identity, known)
+    try:
+        return _recalled(path, _read_identity, known)
+    except PermissionError:
+        return FORBIDDEN
+
+
+def check_unchanged(path: str | Path, known: str, thorough: bool = False) -> None:
+    """Make sure that a slide is still the file that it was; asked around every reading of it.
+
+    Args:
+        path: the slide.
+        known: its identity before.
+        thorough: read all of it once: whether it is the disk that does not give its bytes.
+
+    Raises:
+        MachineError: it is gone, or another file stands in its place.
+        OSError: the disk or network path does not answer.
+    """
+    now = file_identity(path)
+    if now == MISSING != known:
+        raise MachineError(
+            f"{path}: was there when it was last looked at and is gone; see whether its disk is "
+            "mounted, or take it out of the sheet"
+        )
+    if now != known:
+        raise MachineError(
+            f"{path}: was replaced by another file during the run; what was read of it is not used"
+        )
+    if thorough and Path(path).is_file() and now != FORBIDDEN:
+        with Path(path).open("rb") as file:
+            while file.read(BLOCK):
+                pass
 
 
 def _read_identity(path: Path) -> str:
@@ -52,7 +88,7 @@ def _read_identity(path: Path) -> str:
 def content_digest(path: str | Path, recall: Recall | None = None) -> str:
     """A digest of the whole of a small file (a mask); `missing` where it is not."""
     path = Path(path)
-    return _recalled(path, _read_content, recall) if path.is_file() else "missing"
+    return _recalled(path, _read_content, recall) if path.is_file() else MISSING
 
 
 def _recalled(path: Path, read: Callable[[Path], str], recall: Recall | None) -> str:

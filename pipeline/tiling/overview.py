@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.artifacts import atomic_path, write_text
+from pipeline.artifacts import atomic_path, sweep, write_text
 from pipeline.ledger import Record, read_manifests
 from pipeline.slides.qc import CAPTION_PX, encode_jpeg, write_words
 from pipeline.slides.slide import Image
@@ -38,6 +38,7 @@ def run(*, root: Path, manifests: Iterable[Path]) -> None:
     Raises:
         ArtifactError: a manifest is missing or damaged.
     """
+    sweep(root / "tiles")
     records = read_manifests(manifests)
     write_text(root / "tiles" / "overview.csv", table(records))
     with atomic_path(root / "tiles" / "contact_sheet.jpg") as temporary:

@@ -6,51 +6,59 @@ What only a whole chunk needs is imported where it is used: one slide is often o
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import math
+import multiprocessing
+import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from pipeline.artifacts import COMPLETE, FINGERPRINT
+from pipeline.artifacts import COMPLETE, FINGERPRINT, sweep
+from pipeline.checksums import checksum, is_intact
 from pipeline.config import TilingConfig
 from pipeline.cores import cpu_budget
-from pipeline.errors import ArtifactError, SlideError, UserError
+from pipeline.errors import ArtifactError, MachineError, SlideError, UserError
+from pipeline.faults import is_machines
 from pipeline.ledger import Record, failed, write_manifest
 from pipeline.provenance import digest
 from pipeline.slides import tiff
-from pipeline.slides.identity import content_digest, file_identity
+from pipeline.slides.identity import MISSING, check_unchanged, content_digest, file_identity
 from pipeline.slides.mpp import find_scale
 from pipeline.slides.slide import open_slide
 from pipeline.tiling.examine import Findings, examine
 from pipeline.tiling.write import RECORD, Files, write
+from pipeline.workers import stay_with_parent
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 STAGE = "tiling"
-# Not the slide's fault: the job fails and is run again.
-INFRASTRUCTURE = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.ESTALE,
-}
 UNSCALED = ("no_mpp", "implausible_mpp")
+# Kinds of failure that a disk which does not give the bytes would look like.
+UNREAD = ("unreadable", "unopenable", "truncated", "crashed")
+# How a decoder takes its process with it. Any other end is the machine's: SIGKILL is what a process
+# gets that needs more memory than there is.
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One slide to be tiled."""
+    """One slide to be tiled.
+
+    Attributes:
+        slide_id, path, mpp, mask, coordinates: as in the sheet.
+        there: whether the file was there when the run began.
+    """
 
     slide_id: str
     path: str
     mpp: float | None
     mask: str
     coordinates: str = ""
+    there: bool = False
 
 
 def run(
@@ -78,12 +86,14 @@ def run(
 
     Raises:
         ArtifactError: `slides/<chunk>.parquet` is missing or damaged.
-        OSError: the results cannot be written.
+        MachineError: a slide vanished or was replaced meanwhile, or there is too little memory.
+        OSError: the results cannot be written, or a disk does not answer.
     """
     from tqdm import tqdm
 
     folder = root / tiles
     jobs = _jobs(root / "slides" / f"{chunk}.parquet", chunk)
+    sweep(folder, folder / "qc", folder / "thumbnails", out.parent)
     records: list[Record] = []
     todo: list[Job] = []
     for job in jobs:
@@ -137,12 +147,14 @@ def _jobs(table: Path, chunk: int) -> list[Job]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = ["slide_id", "path", "mpp", "mask", "coordinates", "chunk"]
+    wanted = ["slide_id", "path", "mpp", "mask", "coordinates", "chunk", "identity"]
     try:
         rows = pq.read_table(table, columns=wanted).to_pylist()
     except FileNotFoundError:
         raise ArtifactError(f"{table}: missing; run the cohort stage") from None
     except (OSError, pa.ArrowException) as error:
+        if is_machines(error):
+            raise
         raise ArtifactError(f"{table}: damaged ({error}); delete it and run again") from None
     return [
         Job(
@@ -151,6 +163,7 @@ def _jobs(table: Path, chunk: int) -> list[Job]:
             None if row["mpp"] is None or math.isnan(row["mpp"]) else float(row["mpp"]),
             row["mask"] or "",
             row["coordinates"] or "",
+            there=(row["identity"] or MISSING).partition("+")[0] != MISSING,
         )
         for row in rows
         if row["chunk"] == chunk
@@ -172,31 +185,69 @@ def _tile_all(
             yield record
     except BrokenProcessPool:
         for job in jobs:
-            if job.slide_id in done:
-                continue
-            try:
-                yield from _pooled([job], cfg, code, folder, 1)
-            except BrokenProcessPool:
-                Files.of(folder, job.slide_id).remove()
-                reason = f"{Path(job.path).name}: reading it kills the process; the file is damaged"
-                yield Record(job.slide_id, STAGE, "failed", kind="crashed", reason=reason)
+            if job.slide_id not in done:
+                yield _tile_alone(job, cfg, code, folder)
+
+
+def _tile_alone(job: Job, cfg: TilingConfig, code: str, folder: Path) -> Record:
+    """Tile in a process of its own, whose end tells a damaged file from a want of memory."""
+    context = _context()
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(theirs, job, cfg, code, folder))
+    process.start()
+    theirs.close()
+    try:
+        found = ours.recv()
+    except EOFError:
+        found = None
+    process.join()
+    if isinstance(found, Record):
+        return found
+    if isinstance(found, BaseException):
+        raise found
+    name = Path(job.path).name
+    if process.exitcode is None or -process.exitcode not in CRASHES:
+        raise MachineError(
+            f"{name}: the process that tiled it ended with {process.exitcode}, as it does for want "
+            "of memory; give the job more (`mem_mb` in the profile), or fewer threads"
+        )
+    check_unchanged(job.path, file_identity(job.path), thorough=True)
+    Files.of(folder, job.slide_id).remove()
+    reason = f"{name}: reading it kills the process; the file is damaged"
+    return Record(job.slide_id, STAGE, "failed", kind="crashed", reason=reason)
+
+
+def _send(to: Connection, job: Job, cfg: TilingConfig, code: str, folder: Path) -> None:
+    """What `_tile` returns or raises, through a pipe."""
+    _begin()
+    try:
+        found: Any = _tile(job, cfg, code, folder)
+    except Exception as error:
+        found = error
+    to.send(found)
+
+
+def _begin() -> None:
+    """At the start of every worker."""
+    stay_with_parent()
+    cv2.setNumThreads(1)
+
+
+def _context() -> multiprocessing.context.ForkServerContext:
+    """A forked child would inherit the parent's threads in a state nobody knows; a fork server has
+    none, and pays for the imports once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _pooled(
     jobs: Iterable[Job], cfg: TilingConfig, code: str, folder: Path, workers: int
 ) -> Iterator[Record]:
-    import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
 
-    # A forked child would inherit the parent's threads in a state nobody knows; a fork server has
-    # none, and pays for the imports once.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(
-        max_workers=cpu_budget(max(1, workers)),
-        mp_context=context,
-        initializer=cv2.setNumThreads,
-        initargs=(1,),
+        max_workers=cpu_budget(max(1, workers)), mp_context=_context(), initializer=_begin
     ) as pool:
         futures = [pool.submit(_tile, job, cfg, code, folder) for job in jobs]
         try:
@@ -207,11 +258,11 @@ def _pooled(
                 future.cancel()
 
 
-def _fingerprint(job: Job, cfg: TilingConfig, code: str) -> str:
+def _fingerprint(job: Job, cfg: TilingConfig, code: str, slide: str) -> str:
     given = [content_digest(p) if p else "" for p in (job.mask, job.coordinates)]
     learned = cfg.tissue.method == "learned"
     weights = file_identity(str(cfg.tissue.weights)) if learned else ""
-    return digest(cfg.canonical(), code, file_identity(job.path), job.mpp, *given, weights)
+    return digest(cfg.canonical(), code, slide, job.mpp, *given, weights)
 
 
 def _finished(job: Job, cfg: TilingConfig, code: str, folder: Path) -> Record | None:
@@ -221,15 +272,19 @@ def _finished(job: Job, cfg: TilingConfig, code: str, folder: Path) -> Record | 
     path = Files.of(folder, job.slide_id).tiles
     if not job.path or not path.is_file():
         return None
+    fingerprint = _fingerprint(job, cfg, code, file_identity(job.path))
     try:
         with h5py.File(path, "r") as file:
             attributes: Any = file.attrs
-            if not attributes.get(COMPLETE) or attributes.get(FINGERPRINT) != _fingerprint(
-                job, cfg, code
-            ):
+            if not attributes.get(COMPLETE) or attributes.get(FINGERPRINT) != fingerprint:
                 return None
-            return Record(**json.loads(attributes[RECORD]))
-    except (OSError, KeyError, ValueError, TypeError):
+            record = Record(**json.loads(attributes[RECORD]))
+            coords = file["coords"][()]
+            whole = len(coords) == record.facts["n_tiles"]
+            return record if whole and is_intact(file["coords"], checksum(coords)) else None
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        if is_machines(error):
+            raise
         return None
 
 
@@ -240,26 +295,31 @@ def _tile(job: Job, cfg: TilingConfig, code: str, folder: Path) -> Record:
         files.remove()
         reason = "the sheet gives no slide file"
         return Record(job.slide_id, STAGE, "excluded", kind="no_file", reason=reason)
-    fingerprint = _fingerprint(job, cfg, code)
+    slide = file_identity(job.path)
+    if job.there and slide == MISSING:
+        check_unchanged(job.path, "there")
+    fingerprint = _fingerprint(job, cfg, code, slide)
     try:
         found = _examine(job, cfg)
-    except (MemoryError, UserError):
+    except UserError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in INFRASTRUCTURE:
+        if is_machines(error):
             raise
-        files.remove()
         record = failed(job.slide_id, STAGE, error)
+        check_unchanged(job.path, slide, thorough=record.kind in UNREAD)
+        files.remove()
         if record.kind in UNSCALED and cfg.mpp_policy == "reject":
             record = dataclasses.replace(record, status="excluded")
         return record
+    check_unchanged(job.path, slide)
     name = f"{folder.name}/{files.tiles.name}"
     if len(found.coords):
         record = Record(job.slide_id, STAGE, "ok", path=name, facts=found.facts)
     else:
         kind, reason = _empty(found, cfg)
         record = Record(job.slide_id, STAGE, "empty", kind, reason, name, found.facts)
-    write(files, found, record, cfg, Path(job.path), fingerprint)
+    write(files, found, record, cfg, Path(job.path), slide, fingerprint)
     return record
 
 

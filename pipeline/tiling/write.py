@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import atomic_path, new_hdf5
+from pipeline.checksums import checksum, seal
 from pipeline.config import TilingConfig
 from pipeline.ledger import Record
 from pipeline.slides.mpp import MAGNIFICATION_MPP
@@ -45,13 +46,22 @@ class Files:
 
 
 def write(
-    files: Files, found: Findings, record: Record, cfg: TilingConfig, slide: Path, fingerprint: str
+    files: Files,
+    found: Findings,
+    record: Record,
+    cfg: TilingConfig,
+    slide: Path,
+    identity: str,
+    fingerprint: str,
 ) -> None:
     """Write thumbnail, picture, outlines and tiles.
 
     Raises:
         OSError: the disk is full or gone: the job's failure, not the slide's.
     """
+    # The tiles of an earlier run go first: a run that is killed between two of these files, and the
+    # next with the earlier run's config, must not find its tiles beside the outlines of this one.
+    files.tiles.unlink(missing_ok=True)
     facts = found.facts
     caption = (
         f"{record.slide_id}   {facts['n_tiles']} tiles of {cfg.tile_px * cfg.target_mpp:g} um   "
@@ -78,12 +88,15 @@ def write(
         "read_level_width": found.geometry.level_dimensions[0],
         "read_level_height": found.geometry.level_dimensions[1],
         "slide_path": str(slide),
+        "slide_identity": identity,
         "fingerprint": fingerprint,
         RECORD: json.dumps(dataclasses.asdict(record), sort_keys=True),
     }
     with new_hdf5(files.tiles, {**trident, **ours}) as file:
         # TRIDENT and what reads its files look for the attributes on the dataset.
-        file.create_dataset("coords", data=found.coords).attrs.update(trident)
+        coords = file.create_dataset("coords", data=found.coords)
+        coords.attrs.update(trident)
+        seal(coords, checksum(found.coords))
         file.create_dataset("tissue_fraction", data=found.fractions)
         if found.labels is not None:
             import h5py

@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from pipeline.aggregators.network import Shape, parameter_count
-from pipeline.artifacts import read_json, write_text
+from pipeline.artifacts import read_json, sweep, write_text
 from pipeline.bags.store import open_store
 from pipeline.config import ModelConfig, SurvivalTask, TrainingConfig
 from pipeline.cores import cpu_budget
@@ -31,7 +31,7 @@ from pipeline.labels import Labels, Task, read_labels
 from pipeline.provenance import digest
 from pipeline.splits import PARTS, Fold, read_folds
 from pipeline.training.attention import attention_table, extremes, slide_names
-from pipeline.training.checkpoint import read_meta, save_checkpoint
+from pipeline.training.checkpoint import META, read_meta, save_checkpoint
 from pipeline.training.history import Watch, history_log
 from pipeline.training.job import Job, Prepared, prepare, seed_of
 from pipeline.training.loop import Fitted, train
@@ -73,14 +73,16 @@ def run(
         task: the task.
         root: the results folder.
         code: fingerprint of the code; part of each training's fingerprint.
-        workers: CPU threads.
+        workers: CPU threads beside a GPU. Without one training takes a single thread: how many
+            there are decides in which order sums are made, and so their last digits.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ….
         others: the tasks that `task.auxiliary` names.
 
     Raises:
         UserError: inputs do not fit together, or a part cannot be learned from.
     """
-    torch.set_num_threads(cpu_budget(max(1, workers)))
+    place = _device(device)
+    torch.set_num_threads(cpu_budget(max(1, workers)) if place.type == "cuda" else 1)
     folds = read_folds(root, task_name)
     cases = sorted({case for fold in folds for part in PARTS for case in fold.part(part)})
     table = read_columns(root / "cases.parquet")
@@ -97,10 +99,11 @@ def run(
             f"({len(unknown)} such cases); run `folds` again"
         )
     teachers, levels = reads(model, mapping)
-    store = open_store(mapping, root, teachers, levels, cases, _device(device))
+    store = open_store(mapping, root, teachers, levels, cases, place)
     slides = slide_names(root) if cfg.attention_cases_per_fold else {}
     job = Job(cfg, model_name, model, task, store, labels, code, slides, beside)
     folder = root / "models" / task_name / model_name
+    sweep(folder, *folder.glob("fold_*/seed_*"))
     work = [(fold, seed) for fold in folds for seed in cfg.seeds]
     tables = [
         _fold(job, fold, seed, folder / f"fold_{fold.index}" / f"seed_{seed}")
@@ -129,7 +132,10 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Any]:
     fingerprint = _fingerprint(job, usable, inner, seed)
     done = read_meta(folder)
     if done is not None and done.get("fingerprint") == fingerprint:
-        return read_columns(folder / "predictions.parquet")
+        try:
+            return read_columns(folder / "predictions.parquet")
+        except ArtifactError as error:
+            tqdm.write(f"{error}; trained again")
     started = time.perf_counter()
     key = (seed, fold.index, job.model_name)
     with history_log(folder, job.cfg.tensorboard) as watch:
@@ -169,6 +175,9 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Any]:
     score = head.score(out[splits == "test"])
     shown = tested[extremes(score, job.cfg.attention_cases_per_fold)]
     table = attention_table(network, job.store, shown, limit, job.slides)
+    # An earlier training's meta.json must not vouch for this one's files, should the process be
+    # killed between them and its config come back.
+    (folder / META).unlink(missing_ok=True)
     write_columns(folder / "attention.parquet", table)
     write_columns(folder / "predictions.parquet", columns)
     history = fitted.history if choice is None else _with_inner(fitted.history, choice)

@@ -12,6 +12,7 @@ from pyarrow import parquet
 
 from pipeline.artifacts import atomic_path
 from pipeline.errors import ArtifactError
+from pipeline.faults import is_machines
 
 Columns = Mapping[str, Any]
 
@@ -28,6 +29,8 @@ def read_columns(path: Path, names: Sequence[str] | None = None) -> dict[str, li
     except FileNotFoundError:
         raise ArtifactError(f"{path}: missing; run the stage that makes it") from None
     except (OSError, ValueError) as error:
+        if is_machines(error):
+            raise
         raise ArtifactError(f"{path}: damaged ({error}); delete it and run again") from None
     return {str(name): table.column(name).to_pylist() for name in table.column_names}
 

@@ -53,7 +53,7 @@ def test_the_table_has_the_contracts_columns_then_the_labels(written) -> None:
     ]
     assert table["chunk"].tolist() == [chunk_of(s, 3) for s in table["slide_id"]]
     assert table["mpp"].tolist()[0] == 0.25 and table["mpp"].isna().tolist()[1:] == [True] * 3
-    assert table["path"].tolist()[3] == "" and Path(table["path"][0]).is_absolute()
+    assert table["path"].tolist()[::3] == ["s1.svs", ""], "named from the working folder"
     assert table["identity"].tolist()[2:] == ["missing", "none"]
     assert table["identity"][0] != table["identity"][1]
 

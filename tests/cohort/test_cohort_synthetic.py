@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -130,7 +131,8 @@ def test_a_killed_run_leaves_no_half_slide(drawn: Path, tmp_path: Path) -> None:
     folder.mkdir()
     for path in (drawn / "slides").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    (folder / ".SYN-0001-A.svs.99.tmp.svs").write_bytes(b"half")
+    left = f".SYN-0001-A.svs.{socket.gethostname()}-4194999-0123abcd.tmp.svs"
+    (folder / left).write_bytes(b"half")
     synthetic.generate(cfg=config(), sheet=tmp_path / "slides.csv", workers=1)
     assert sorted(p.name for p in folder.iterdir()) == sorted(
         p.name for p in (drawn / "slides").iterdir()

@@ -129,9 +129,9 @@ def test_the_writer_keeps_few_rows_in_memory(
     held: list[int] = []
     flush = writer._flush
 
-    def noted(data: Any, waiting: list[writer.Block]) -> None:
+    def noted(data: Any, waiting: list[writer.Block], sums: dict[str, int]) -> None:
         held.append(sum(len(block.rows) for block in waiting))
-        flush(data, waiting)
+        flush(data, waiting, sums)
 
     monkeypatch.setattr(writer, "ROWS", 6)
     monkeypatch.setattr(writer, "_flush", noted)

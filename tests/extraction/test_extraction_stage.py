@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -210,7 +211,7 @@ def test_leftovers_of_killed_and_earlier_runs_are_cleared(
     root = cohort({"a": slide, "b": slide})
     _run(root, config)
     folder = root / "features/tiny"
-    (folder / ".a.h5.12345.tmp.h5").write_bytes(b"half")
+    (folder / f".a.h5.{socket.gethostname()}-4194999-0123abcd.tmp.h5").write_bytes(b"half")
     slide.write_bytes(slide.read_bytes()[:900])
     excluded = ledger.Record("b", "tiling", "excluded", kind="no_file", reason="x")
     cohort({"a": slide}, {"b": excluded})

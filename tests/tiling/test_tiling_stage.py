@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -17,7 +19,7 @@ import pytest
 
 from pipeline.artifacts import read_json
 from pipeline.config import TilingConfig
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, MachineError
 from pipeline.ledger import read_manifest
 from pipeline.slides.polygons import Polygon, read_geojson, write_geojson
 from pipeline.tiling import stage, write
@@ -283,20 +285,56 @@ def test_nothing_is_half_written(tmp_path, slides, monkeypatch):
     assert record.status == "ok" and (out / "good.h5").exists()
 
 
-def test_a_slide_that_kills_its_process_takes_no_other_with_it(tmp_path, slides, monkeypatch):
-    root = tmp_path / "cohort"
-    write_table(root, slides, ["good", "fine"])
+def crash(to, job, cfg, code, folder):
+    """In a worker's place: what a decoder does with a damaged file."""
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def run_out_of_memory(to, job, cfg, code, folder):
+    """In a worker's place: what the kernel does with the largest process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def deaths(monkeypatch: pytest.MonkeyPatch, end) -> None:
+    """Every process that tiles the slide `fine` ends like this."""
     pooled = stage._pooled
 
-    def deadly(jobs, cfg, code, folder, workers):
+    def in_a_pool(jobs, cfg, code, folder, workers):
         if any(job.slide_id == "fine" for job in jobs):
             raise BrokenProcessPool
         yield from pooled(jobs, cfg, code, folder, workers)
 
-    monkeypatch.setattr(stage, "_pooled", deadly)
+    def alone(job, cfg, code, folder):
+        if job.slide_id != "fine":
+            return tile_alone(job, cfg, code, folder)
+        monkeypatch.setattr(stage, "_send", end)
+        return tile_alone(job, cfg, code, folder)
+
+    tile_alone = stage._tile_alone
+    monkeypatch.setattr(stage, "_pooled", in_a_pool)
+    monkeypatch.setattr(stage, "_tile_alone", alone)
+
+
+def test_a_slide_that_crashes_the_decoder_takes_no_other_with_it(tmp_path, slides, monkeypatch):
+    root = tmp_path / "cohort"
+    write_table(root, slides, ["good", "fine"])
+    deaths(monkeypatch, crash)
     records = run(root)
     assert records["good"].status == "ok"
     assert (records["fine"].status, records["fine"].kind) == ("failed", "crashed")
+
+
+def test_a_worker_killed_for_want_of_memory_blames_no_slide(tmp_path, slides, monkeypatch):
+    root = tmp_path / "cohort"
+    write_table(root, slides, ["good", "fine"])
+    with monkeypatch.context() as patch:
+        deaths(patch, run_out_of_memory)
+        with pytest.raises(MachineError, match=r"fine.*mem_mb"):
+            run(root)
+    assert not (root / "tiles" / "manifest").exists(), "a manifest is final"
+    kept = (root / "tiles" / "good.h5").stat().st_mtime_ns
+    assert {r.status for r in run(root).values()} == {"ok"}
+    assert (root / "tiles" / "good.h5").stat().st_mtime_ns == kept
 
 
 def test_a_missing_or_damaged_table_is_named(tmp_path):

@@ -34,7 +34,7 @@ rule cohort:
     conda:
         "../envs/shazam.yaml"
     params:
-        cfg=job(jobs.cohort),
+        cfg=cohort_job,
         code=provenance.stage_code("cohort"),
     shell:
         "python -m pipeline cohort check --cfg {params.cfg:q} --root $(dirname {output.slides:q})"

@@ -6,14 +6,16 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# The package beside this workflow is the one that the rules run, here and on every node.
-REPOSITORY = Path(workflow.basedir).resolve().parent
+# The package beside this workflow is the one that the rules run, here and on every node; also where
+# another workflow uses this one as a module. A module from a remote place needs the package installed.
+REPOSITORY = Path(str(workflow.current_basedir)).resolve().parent.parent
 if (REPOSITORY / "pipeline").is_dir():
     sys.path.insert(0, str(REPOSITORY))
 
 from pipeline import (
     controller,
     estimate,
+    faults,
     jobs,
     limits,
     planning,
@@ -36,6 +38,8 @@ try:
     COHORT = planning.cohort_plan(CONFIG, Path.cwd(), RECALL, check=MAIN)
 except UserError as error:
     raise WorkflowError(str(error)) from None
+except OSError as error:
+    raise WorkflowError(faults.remedy(error) or str(error)) from None
 
 CHUNKS = COHORT.chunks
 TEACHERS = CONFIG.extraction.teachers
@@ -63,6 +67,14 @@ def chunk_job(wildcards):
     chunk = int(wildcards.chunk)
     cases = COHORT.cases_until(chunk) if CONFIG.cohort.source == "synthetic" else 12
     return jobs.chunk(CONFIG, COHORT.table(chunk), cases).canonical()
+
+
+def cohort_job(wildcards):
+    return jobs.cohort(CONFIG, COHORT.sheet()).canonical()
+
+
+def folds_job(wildcards):
+    return jobs.folds(CONFIG, wildcards.task, COHORT.folds()).canonical()
 
 
 def tiling_job(wildcards):
@@ -123,10 +135,61 @@ def say_plan():
         print(f"No estimate: {error}", file=sys.stderr)
 
 
-DRY = {"-n", "--dry-run", "--dryrun"} & set(sys.argv)
+def take_over():
+    """One Snakemake per results folder; a killed one's lock goes, and so does what nobody vouches
+    for."""
+    try:
+        controller.claim(RESULTS, STATE)
+        gone = controller.forget_unknown(RESULTS, STATE)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    except OSError as error:
+        raise WorkflowError(faults.remedy(error) or str(error)) from None
+    if gone:
+        print(f"{UNKNOWN}: their tables are made again.", file=sys.stderr)
+
+
+def say_unknown():
+    if controller.unknown_tables(RESULTS, STATE):
+        print(f"{UNKNOWN}: a real run makes their tables again.", file=sys.stderr)
+
+
+RESULTS = Path("results") / CONFIG.cohort.name
+STATE = Path(".snakemake")
+UNKNOWN = f"{STATE} has no record of {RESULTS}. What is finished there is known by its own fingerprints"
+# Commands that run no job: they only ask, and may do so while another Snakemake works.
+ASKING = {
+    *(
+        "--archive",
+        "--cleanup-metadata",
+        "--conda-cleanup-envs",
+        "--container-cleanup-images",
+    ),
+    *(
+        "--containerize",
+        "--d3dag",
+        "--dag",
+        "--delete-all-output",
+        "--delete-temp-output",
+    ),
+    *(
+        "--detailed-summary",
+        "-D",
+        "--export-cwl",
+        "--filegraph",
+        "--generate-unit-tests",
+    ),
+    *("--lint", "-l", "--list-changes", "--list-conda-envs", "--list-rules"),
+    *("--list-target-rules", "--list-untracked", "--print-compilation", "--report"),
+    *("--rulegraph", "--summary", "-S", "--unlock", "--conda-create-envs-only"),
+}
+DRY = {"-n", "--dry-run", "--dryrun"}
+GIVEN = {argument.partition("=")[0] for argument in sys.argv[1:]}
+CALLED = Path(sys.argv[0]).stem in ("snakemake", "__main__")
 if MAIN:
     atexit.register(RECALL.save)
-if MAIN and DRY:
+if MAIN and DRY & GIVEN:
     atexit.register(say_plan)
-elif MAIN:
-    controller.take_over(Path(".snakemake"))
+    say_unknown()
+elif MAIN and CALLED and not ASKING & GIVEN:
+    take_over()

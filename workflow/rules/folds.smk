@@ -11,7 +11,7 @@ rule folds:
     conda:
         "../envs/shazam.yaml"
     params:
-        cfg=job(jobs.folds, "task"),
+        cfg=folds_job,
         code=provenance.stage_code("folds"),
     shell:
         "python -m pipeline folds --cfg {params.cfg:q} --root $(dirname {input.cases:q})"

@@ -1,0 +1,23 @@
+"""Processes that help a stage, and do not outlive it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+
+
+def stay_with_parent() -> None:
+    """End this process when the one that started it ends, however that ended.
+
+    A pool's worker waits for work on a pipe whose other end it holds as well, so that it would wait
+    for ever after a `kill -9` of its parent, with all the memory it has.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,267 @@
+"""Stages of a tiny cohort as the workflow runs them, each with faults at will."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline import jobs, planning
+from pipeline.config import Config, parse
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent.parent
+ORDERS = struct.Struct("iiiill4096s")
+
+OPEN_WRITE, WRITE, RENAME, REMOVE, SYNC, MKDIR, READ, LOOK = (1 << i for i in range(8))
+CHANGES = OPEN_WRITE | WRITE | RENAME | REMOVE | SYNC | MKDIR
+COUNT, KILL, KILL_GROUP = 0, -1, -2
+
+NAME = "tiny"
+TASK = "survival"
+CONFIG: dict[str, Any] = {
+    "cohort": {
+        "name": NAME,
+        "chunks": 4,
+        "synthetic": {
+            "cases": 12,
+            "slide_px": [512, 600],
+            "censoring": 0.2,
+            "broken_slides": False,
+            "two_slide_fraction": 0,
+            "pen_fraction": 0,
+        },
+    },
+    "tiling": {"tile_px": 112, "target_mpp": 1.0, "min_tissue_fraction": 0.2},
+    "extraction": {
+        "teachers": {
+            "tiny": {
+                "source": "timm",
+                "model": "resnet10t",
+                "weights": "random",
+                "input_px": 32,
+            }
+        }
+    },
+    "mapping": {"max_failed_fraction": 0.5},
+    "tasks": {TASK: {"type": "survival", "time": "time", "event": "event", "loss": "cox"}},
+    "folds": {"k": 2, "validation_fraction": 0.4},
+    "training": {
+        "models": {"single": {"kind": "single", "teacher": "tiny", "d_model": 8}},
+        "epochs": 2,
+    },
+    "evaluation": {"student": "single", "bootstraps": 50},
+    "report": {"thumbnails": 2},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """What goes wrong, and where.
+
+    Attributes:
+        calls: the kinds of system calls that count.
+        below: the folder whose files they touch.
+        action: COUNT, KILL, KILL_GROUP or an error number.
+        at: the call that it happens at, from 1.
+        lasting: whether every later call fails too.
+    """
+
+    calls: int
+    below: Path
+    action: int = COUNT
+    at: int = 0
+    lasting: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a stage ended: its exit code (negative: a signal), what it said, the calls it made, and
+    whether a worker outlived it."""
+
+    code: int
+    said: str
+    calls: int
+    lingering: bool
+
+
+class Warm:
+    """A process with everything imported that forks a child for each stage."""
+
+    def __init__(self, folder: Path, library: Path) -> None:
+        self._orders = folder / "orders"
+        self._orders.write_bytes(bytes(ORDERS.size))
+        self._log = folder / "log"
+        environment = os.environ | {
+            "LD_PRELOAD": str(library),
+            "FAULTS": str(self._orders),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(REPOSITORY),
+            "MPLCONFIGDIR": str(folder),
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "warm.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=folder,
+        )
+        assert self._read() == {"ready": True}
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the process that runs the stages died"
+        return dict(json.loads(line))
+
+    def run(self, argv: list[str], cwd: Path, fault: Fault | None = None) -> Ended:
+        """Run one stage to its end."""
+        self._order(fault)
+        assert self._process.stdin is not None
+        order = {"argv": argv, "cwd": str(cwd), "log": str(self._log)}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        answer = self._read()
+        calls = ORDERS.unpack(self._orders.read_bytes())[5]
+        self._order(None)
+        said = self._log.read_text(errors="replace") if self._log.exists() else ""
+        return Ended(answer["code"], said, calls, answer["lingering"])
+
+    def _order(self, fault: Fault | None) -> None:
+        packed = bytes(ORDERS.size)
+        if fault is not None:
+            below = str(fault.below.resolve()).encode()
+            packed = ORDERS.pack(
+                fault.calls, fault.action, int(fault.lasting), 0, fault.at, 0, below
+            )
+        with self._orders.open("r+b") as file:
+            file.write(packed)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+
+def everything(folder: Path, changes: dict[str, Any] | None = None) -> dict[str, list[str]]:
+    """All jobs in an order that works; those of further chunks are called `<name>#<chunk>`."""
+    with contextlib.chdir(folder):
+        config = parse({**CONFIG, **(changes or {})})
+        cohort = planning.cohort_plan(config, Path.cwd())
+    return dict(_jobs(config, cohort))
+
+
+def _jobs(config: Config, cohort: planning.CohortPlan) -> Iterator[tuple[str, list[str]]]:
+    root = ["--root", f"results/{config.cohort.name}"]
+    results = Path(root[1])
+
+    def each(name: str) -> Iterator[tuple[str, int, list[str]]]:
+        for number, chunk in enumerate(cohort.chunks):
+            yield (f"{name}#{chunk}" if number else name), chunk, ["--chunk", str(chunk)]
+
+    for name, chunk, part in each("cohort_chunk"):
+        drawn = config.cohort.source == "synthetic"
+        cfg = jobs.chunk(config, cohort.table(chunk), cohort.cases_until(chunk) if drawn else 12)
+        out = ["--out", str(results / f"slides/{chunk}.parquet")]
+        yield name, ["cohort", "chunk", "--cfg", cfg.canonical(), *part, *out]
+    cfg = jobs.cohort(config, cohort.sheet())
+    yield "cohort", ["cohort", "check", "--cfg", cfg.canonical(), *root]
+    for name, chunk, part in each("tiling"):
+        cfg = jobs.tiling(config, cohort.digest(chunk))
+        out = ["--out", str(results / f"tiles/manifest/{chunk}.json")]
+        yield name, ["tiling", "--cfg", cfg.canonical(), "--code", "c", *root, *part, *out]
+    yield "tiling_overview", ["tiling-overview", *root]
+    for teacher, facts in config.extraction.teachers.items():
+        if facts.source != "import":
+            out = ["--out", str(results / f"features/{teacher}/check.json")]
+            cfg = jobs.check(config, teacher)
+            yield "extraction_check", ["extraction-check", "--cfg", cfg.canonical(), *out]
+        for name, chunk, part in each("extraction" if facts.source != "import" else "import"):
+            imported = facts.source == "import"
+            digest = cohort.imported(teacher, chunk) if imported else cohort.digest(chunk)
+            cfg = jobs.extraction(config, teacher, digest)
+            out = ["--out", str(results / f"features/{teacher}/manifest/{chunk}.json")]
+            yield name, ["extraction", "--cfg", cfg.canonical(), "--code", "c", *root, *part, *out]
+    yield "mapping", ["mapping", "--cfg", jobs.mapping(config).canonical(), *root]
+    cfg = jobs.folds(config, TASK, cohort.folds())
+    yield "folds", ["folds", "--cfg", cfg.canonical(), *root, "--task", TASK]
+    for model in config.model_specs():
+        cfg = jobs.training(config, TASK, model)
+        argv = ["training", "--cfg", cfg.canonical(), "--code", "c", *root, "--task", TASK]
+        yield "training", [*argv, "--model", model]
+    cfg = jobs.evaluation(config, TASK)
+    yield "evaluation", ["evaluation", "--cfg", cfg.canonical(), *root, "--task", TASK]
+    yield "report", ["report", "--cfg", jobs.report(config).canonical(), *root]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cohort:
+    """A cohort that ran to its end.
+
+    Attributes:
+        path: its working folder.
+        made: job -> the files that it wrote, below the folder.
+        attempts: names of the records of its jobs' attempts, of which the report tells.
+    """
+
+    path: Path
+    made: dict[str, tuple[str, ...]]
+    attempts: frozenset[str]
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results" / NAME
+
+    def copy(self, target: Path) -> Cohort:
+        return dataclasses.replace(self, path=copy(self.path, target))
+
+    def undo(self, job: str) -> None:
+        """Take away what a job made, and what a killed one left."""
+        for name in self.made[job]:
+            (self.path / name).unlink(missing_ok=True)
+        self.forget_attempts()
+
+    def forget_attempts(self) -> None:
+        """Take away the records of attempts that came later."""
+        for path in (self.results / "jobs").rglob("*.json"):
+            if path.name not in self.attempts:
+                path.unlink()
+
+
+def build(warm: Warm, folder: Path, changes: dict[str, Any] | None = None) -> Cohort:
+    """Run every stage, undisturbed."""
+    folder.mkdir(parents=True)
+    made: dict[str, tuple[str, ...]] = {}
+    before = _times(folder)
+    for name, argv in everything(folder, changes).items():
+        ended = warm.run(argv, folder)
+        assert ended.code == 0, f"{name}: {ended.said[-3000:]}"
+        after = _times(folder)
+        made[name] = tuple(path for path, time in after.items() if before.get(path) != time)
+        before = after
+    records = (folder / "results" / NAME / "jobs").rglob("*.json")
+    return Cohort(folder, made, frozenset(path.name for path in records))
+
+
+def _times(folder: Path) -> dict[str, int]:
+    files = (path for path in folder.rglob("*") if path.is_file() and "jobs" not in path.parts)
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
+
+
+def copy(source: Path, target: Path) -> Path:
+    """A copy with the same file times."""
+    shutil.copytree(source, target, copy_function=shutil.copy2, symlinks=True)
+    return target
+
+
+ERRORS = {name: getattr(errno, name) for name in ("ENOSPC", "EIO", "ESTALE", "EROFS", "EDQUOT")}

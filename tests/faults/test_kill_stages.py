@@ -1,0 +1,76 @@
+"""`kill -9` at any moment of any stage; then the same command again.
+
+The moments are system calls that change a file: the n-th write, rename or removal in the results,
+torn in the middle where it is a write. After the second call every file is byte for byte that of an
+undisturbed run, nothing is left over, and no piece that was finished was made again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+
+import pytest
+
+from tests.faults import stages
+from tests.faults.compare import contents, differences, finished_pieces
+from tests.faults.stages import CHANGES, COUNT, KILL_GROUP, Cohort, Fault, Warm
+
+SEED = 6
+STAGES = (
+    "cohort_chunk",
+    "cohort",
+    "tiling",
+    "tiling_overview",
+    "extraction_check",
+    "extraction",
+    "mapping",
+    "folds",
+    "training",
+    "evaluation",
+    "report",
+)
+FEW, MANY = 2, 12
+
+
+def moments(stage: str, calls: int, number: int) -> list[int]:
+    """Seeded system calls to die at, one in each equal part of the stage's calls."""
+    schedule = random.Random(f"{SEED}/{stage}/{number}")
+    edges = [1 + calls * i // number for i in range(number + 1)]
+    return [schedule.randrange(a, max(a + 1, b)) for a, b in itertools.pairwise(edges)]
+
+
+def kill_and_finish(warm: Warm, cohort: Cohort, stage: str, number: int) -> None:
+    argv = stages.everything(cohort.path)[stage]
+    expected = contents(cohort.path)
+    cohort.undo(stage)
+    counted = warm.run(argv, cohort.path, Fault(CHANGES, cohort.path, COUNT))
+    assert counted.code == 0, counted.said
+    assert differences(expected, contents(cohort.path)) == [], "a rerun differs by itself"
+    for moment in moments(stage, counted.calls, number):
+        cohort.undo(stage)
+        killed = warm.run(argv, cohort.path, Fault(CHANGES, cohort.path, KILL_GROUP, moment))
+        assert killed.code == -signal.SIGKILL, f"call {moment}: {killed.said}"
+        kept = finished_pieces(cohort.path)
+        cohort.forget_attempts()
+        again = warm.run(argv, cohort.path)
+        assert again.code == 0, f"after a kill at call {moment}: {again.said}"
+        wrong = differences(expected, contents(cohort.path))
+        assert not wrong, f"after a kill at call {moment}: {wrong}"
+        now = finished_pieces(cohort.path)
+        redone = [path for path, which in kept.items() if now.get(path) != which]
+        assert not redone, f"after a kill at call {moment}: made again: {redone}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_is_killed_ends_as_if_it_had_not_been(
+    warm: Warm, cohort: Cohort, stage: str
+) -> None:
+    kill_and_finish(warm, cohort, stage, FEW)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_is_killed_at_many_moments(warm: Warm, cohort: Cohort, stage: str) -> None:
+    kill_and_finish(warm, cohort, stage, MANY)
