@@ -46,6 +46,15 @@ TINY = {
         }
     },
     "mapping": {"max_failed_fraction": 0.5},
+    "probing": {
+        "folds": 2,
+        "members": 0,
+        "neighbours": [1],
+        "shots": [1],
+        "episodes": 2,
+        "bootstraps": 50,
+        "min_cover": 0.0,
+    },
     "tasks": {"survival": {"type": "survival", "time": "time", "event": "event", "loss": "cox"}},
     "folds": {"k": 2, "validation_fraction": 0.4},
     "training": {

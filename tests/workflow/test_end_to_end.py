@@ -57,12 +57,23 @@ def test_the_page_stands_alone_and_names_every_model(results) -> None:
 def test_every_job_left_a_record_of_how_it_ended(results) -> None:
     records = read_records(results)
     stages = (
-        "cohort_chunk cohort tiling extraction_check extraction mapping folds training evaluation"
+        "cohort_chunk cohort tiling extraction_check extraction mapping probing folds training "
+        "evaluation"
     )
     assert {r.stage for r in records} == set(stages.split())
     assert {r.outcome for r in records} == {"ok"}
     assert all(r.host and r.seconds > 0 and r.memory_mb > 0 for r in records)
     assert "Every attempt, by stage and node" in (results / "report.html").read_text()
+
+
+def test_every_teacher_is_probed_on_the_tissue_that_was_drawn(results) -> None:
+    for teacher in ("resnet10t", "vit_tiny"):
+        facts = json.loads((results / "probing" / f"{teacher}.json").read_text())
+        assert facts["reason"] == ""
+        assert set(facts["classes"]) <= {"tumour", "stroma", "fat"}
+        table = pd.read_csv(results / "probing" / f"{teacher}.csv")
+        assert set(table.probe) == {"logistic", "knn_1", "few_shot"}
+    assert "Tile probes" in (results / "report.html").read_text()
 
 
 def test_random_weights_are_admitted_on_the_page(results) -> None:

@@ -15,10 +15,12 @@ MODELS = ("single_resnet10t", "single_vit_tiny", "shazam_v2")
 TILING = {f"tiling[chunk={c}]" for c in (0, 1)}
 EXTRACTION = {t: {f"extraction[chunk={c},teacher={t}]" for c in (0, 1)} for t in TEACHERS}
 CHECKS = {t: {f"extraction_check[teacher={t}]"} for t in TEACHERS}
+PROBING = {t: {f"probing[probed={t}]"} for t in TEACHERS}
 TRAINING = {f"training[model={m},task=survival]" for m in MODELS}
 EVALUATION = {"evaluation[task=survival]", "report"}
 AFTER_FEATURES = {"mapping", "folds[task=survival]"} | TRAINING | EVALUATION
-AFTER_TILES = set().union(*EXTRACTION.values()) | AFTER_FEATURES | {"tiling_overview"}
+AFTER_TILES = set().union(*EXTRACTION.values(), *PROBING.values())
+AFTER_TILES |= AFTER_FEATURES | {"tiling_overview"}
 
 
 def changed(house: House, path: str, value: object) -> None:
@@ -66,8 +68,14 @@ CASES = {
     "one teacher": (
         "extraction.teachers.vit_tiny.seed",
         9,
-        CHECKS["vit_tiny"] | EXTRACTION["vit_tiny"] | AFTER_FEATURES,
+        CHECKS["vit_tiny"] | EXTRACTION["vit_tiny"] | PROBING["vit_tiny"] | AFTER_FEATURES,
         CHECKS["vit_tiny"],  # what follows from a job is not asked for its own params
+    ),
+    "probing": (
+        "probing.seed",
+        5,
+        set().union(*PROBING.values()) | {"report"},
+        set().union(*PROBING.values()),
     ),
     "fold seed": (
         "folds.seed",
@@ -133,6 +141,7 @@ def test_one_new_slide_reruns_its_chunk_and_computes_only_itself(house: House) -
     assert planned == (
         {"cohort", f"cohort_chunk[chunk={chunk}]", f"tiling[chunk={chunk}]", "tiling_overview"}
         | {f"extraction[chunk={chunk},teacher={t}]" for t in TEACHERS}
+        | set().union(*PROBING.values())
         | AFTER_FEATURES
     )
     house.run("--cores", "2", "--until", "mapping")
