@@ -228,6 +228,7 @@ def case_number(case_id: str) -> int:
 
 def write_tables(cfg: CohortConfig, sheet: Path) -> None:
     """Write `truth.csv` and the sheet, as a user would have them."""
+    sweep(sheet.parent)
     write_text(sheet.parent / "truth.csv", _truth_csv(cfg.synthetic))
     write_text(sheet, _sheet_csv(cfg))
 

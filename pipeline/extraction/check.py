@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from pipeline.artifacts import read_json, write_json
+from pipeline.artifacts import read_json, sweep, write_json
 from pipeline.config import TeacherConfig
 from pipeline.encoders.teachers import check_teacher
 from pipeline.errors import ConfigError
@@ -42,6 +42,7 @@ def run(*, teacher: str, settings: TeacherConfig, weights_dir: str | None, out: 
         facts |= step.facts
         if step.ok:
             verified.append(step.name)
+    sweep(out.parent)
     write_json(out, {**facts, "verified": verified})
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from pipeline.aggregators.network import Network, Shape
 from pipeline.artifacts import atomic_path, read_json, write_json
@@ -32,7 +32,8 @@ def save_checkpoint(folder: Path, network: Network, meta: dict[str, Any]) -> Non
         if not name.startswith(network.training_only)
     }
     with atomic_path(folder / WEIGHTS) as temporary:
-        save_file(state, temporary)
+        # The library's own writing goes through a temporary file that a kill leaves behind.
+        temporary.write_bytes(save(state))
     write_json(folder / META, meta)
 
 
