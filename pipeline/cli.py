@@ -306,10 +306,17 @@ def evaluation(
 @app.command()
 def report(cfg: Cfg, root: Root) -> None:
     """Write report.html."""
+    from pipeline import estimate, planning
+    from pipeline.costs import Concurrency, Estimate
     from pipeline.report import stage
 
-    job = jobs.read(jobs.ReportJob, cfg)
-    stage.run(config=job.config, root=root)
+    config = jobs.read(jobs.ReportJob, cfg).config
+
+    def planner(at_once: Concurrency) -> Estimate:
+        plan = planning.cohort_plan(config, Path.cwd(), check=False)
+        return estimate.estimate(config, plan, concurrency=at_once)
+
+    stage.run(config=config, root=root, planner=planner)
 
 
 @teachers_app.callback()
@@ -375,6 +382,7 @@ def plan(
     """
     from pipeline import estimate, planning, rates
     from pipeline.config import load
+    from pipeline.costs import Concurrency
 
     settings = load(config)
     rate = None
@@ -385,7 +393,7 @@ def plan(
         settings,
         planning.cohort_plan(settings, Path.cwd()),
         device_tflops=device_tflops,
-        concurrency=estimate.Concurrency(gpus, at_once, queue_minutes / 60),
+        concurrency=Concurrency(gpus, at_once, queue_minutes / 60),
     )
     typer.echo(estimate.text(found))
     if said := estimate.room(found, Path("results")):

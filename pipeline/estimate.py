@@ -6,13 +6,13 @@ found is an assumption, and the text says so.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shutil
 from pathlib import Path
 from statistics import fmean
 
 from pipeline.config import Config, TeacherConfig, TilingConfig
+from pipeline.costs import GIGABYTE, Concurrency, Estimate, TeacherCost, gflop_per_tile
 from pipeline.errors import SlideError
 from pipeline.planning import CohortPlan
 from pipeline.queueing import Chain, makespan
@@ -23,77 +23,19 @@ SAMPLED_SLIDES = 16
 ASSUMED_TISSUE_FRACTION = 0.3
 BYTES_PER_VALUE = 2  # features are float16
 BYTES_PER_COORDINATE = 8
-GIGABYTE = 1e9
 DEVICE_TFLOPS = 100.0
+ONE_GPU = Concurrency()
 # A job on a cluster starts Snakemake twice, then torch, then puts a model on the device.
 JOB_START_HOURS = 1.5 / 60
 TILING_SLIDE_HOURS = 0.5 / 60
 FEW_SLIDES, MANY_SLIDES = 10, 100  # per chunk: start-up dominates, or a lost job costs much
 
 
-@dataclasses.dataclass(frozen=True)
-class Concurrency:
-    """What works at once, and how long a job waits before it starts.
-
-    Attributes:
-        gpus: GPU jobs at once, of one GPU each.
-        jobs: other jobs at once.
-        queue_hours: time that a job stands in the queue although its turn has come.
-    """
-
-    gpus: int = 1
-    jobs: int = 8
-    queue_hours: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class TeacherCost:
-    """One teacher's share; None where nothing is known without building the model."""
-
-    name: str
-    gflop_per_tile: float | None
-    gpu_hours: float | None
-    gigabytes: float | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """What a run would do.
-
-    Attributes:
-        slides, cases, chunks: how many.
-        sampled: how many slide headers were read.
-        gigabytes_read: size of the slide files, once per group of teachers that share a decoding,
-            and once for tiling's overviews, which read a small part only.
-        tiles: expected over all slides; None where no slide could be sampled.
-        wall_hours: up to the last feature; None where some teacher's cost is not known.
-    """
-
-    slides: int
-    cases: int
-    chunks: int
-    sampled: int
-    gigabytes_read: float | None
-    tiles: int | None
-    teachers: tuple[TeacherCost, ...]
-    device_tflops: float
-    concurrency: Concurrency
-    wall_hours: float | None
-    tile_px: int
-    target_mpp: float
-
-    @property
-    def gigabytes_written(self) -> float | None:
-        """Features and coordinates of all teachers."""
-        known = [t.gigabytes for t in self.teachers if t.gigabytes is not None]
-        return sum(known) if known else None
-
-
 def estimate(
     config: Config,
     plan: CohortPlan,
     device_tflops: float = DEVICE_TFLOPS,
-    concurrency: Concurrency = Concurrency(),
+    concurrency: Concurrency = ONE_GPU,
 ) -> Estimate:
     """Estimate a run.
 
@@ -272,22 +214,6 @@ def _sample(config: Config, plan: CohortPlan) -> tuple[list[float], list[int]]:
         except (SlideError, OSError):
             continue
     return areas, sizes
-
-
-def gflop_per_tile(name: str, facts: TeacherConfig) -> float | None:
-    """A vision transformer costs two FLOPs per parameter and token, attention itself aside.
-
-    None where the registry does not know the network, or it has no patches.
-    """
-    from pipeline.encoders import registry
-
-    if facts.source != "registry":
-        return None
-    row = registry.resolve(facts.model or name)
-    if not row.patch:
-        return None
-    side = (facts.input_px or row.crop) // row.patch
-    return 2 * row.params * (side**2 + row.tokens) / 1e9
 
 
 def _cost(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.config import Config
-from pipeline.estimate import gflop_per_tile
+from pipeline.costs import gflop_per_tile
 
 START_MINUTES = 20
 SLOW_DEVICE_TFLOPS = 20.0  # what a V100 or a T4 sustains of its peak on these networks

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import median
 
 from pipeline.config import Config
+from pipeline.costs import gflop_per_tile
 from pipeline.errors import ArtifactError
-from pipeline.estimate import gflop_per_tile
 from pipeline.jobrecords import JobRecord, read_records
 from pipeline.ledger import read_manifest
 

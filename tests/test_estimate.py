@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import estimate, limits, rates
 from pipeline.config import Config, parse
-from pipeline.estimate import Concurrency
+from pipeline.costs import Concurrency
 from pipeline.jobrecords import JobRecord
 from pipeline.ledger import Record, write_manifest
 from pipeline.planning import CohortPlan, cohort_plan

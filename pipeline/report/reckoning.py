@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from pipeline import rates
+from pipeline.costs import GIGABYTE, Concurrency, Estimate
 from pipeline.errors import UserError
-from pipeline.estimate import GIGABYTE, Concurrency, Estimate, estimate
 from pipeline.jobrecords import JobRecord
-from pipeline.planning import cohort_plan
 from pipeline.report.nodes import parts
 from pipeline.report.results import Results
 from pipeline.report.tables import Cell, Column, Table, number, text
 
+# The estimate of this cohort as a dry-run makes it, for so much at once.
+Planner = Callable[[Concurrency], Estimate]
+
 UP_TO_FEATURES = ("tiling", "extraction")
 
 
-def table(results: Results, records: Sequence[JobRecord]) -> Table | None:
+def table(results: Results, records: Sequence[JobRecord], planner: Planner | None) -> Table | None:
     """Plan against reality; None where the run left no records or the plan cannot be made again.
 
     The plan is made anew from the config and the slides, as a dry-run makes it, for as many jobs at
     once as there really were.
     """
     found = [r for r in records if r.stage in UP_TO_FEATURES and r.seconds is not None]
-    if not found:
+    if not found or planner is None:
         return None
     at_once = Concurrency(
         gpus=most_at_once([r for r in found if r.stage == "extraction"]),
         jobs=most_at_once([r for r in found if r.stage == "tiling"]),
     )
     try:
-        plan = cohort_plan(results.config, Path.cwd(), check=False)
-        planned = estimate(results.config, plan, concurrency=at_once)
+        planned = planner(at_once)
     except (UserError, OSError):
         return None
     rate = rates.measured(results.config, results.root)

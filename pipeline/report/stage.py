@@ -26,11 +26,12 @@ from pipeline.report import (
     timings,
 )
 from pipeline.report.figures import Drawing
+from pipeline.report.reckoning import Planner
 
 HERE = Path(__file__).resolve().parent
 
 
-def run(*, config: Config, root: Path) -> None:
+def run(*, config: Config, root: Path, planner: Planner | None = None) -> None:
     """Write `report.html`, and beside it, under `report/`, its figures as SVG, the config as YAML
     and the attention of the cases shown as GeoJSON for QuPath.
 
@@ -40,6 +41,7 @@ def run(*, config: Config, root: Path) -> None:
     Args:
         config: the whole config.
         root: the cohort's results folder.
+        planner: makes the plan to compare the run with.
 
     Raises:
         ArtifactError: an input that the report cannot do without is missing or damaged.
@@ -54,7 +56,7 @@ def run(*, config: Config, root: Path) -> None:
         "teachers": teachers.section(opened),
         "tasks": [tasks.section(opened, task, folds[task]) for task in opened.tasks],
         "attention": looked,
-        "timings": timings.section(opened),
+        "timings": timings.section(opened, planner),
         "provenance": provenance.section(opened),
     }
     drawings = _drawings(sections)

@@ -46,12 +46,12 @@ class TimingsSection:
     reckoning: Table | None = None
 
 
-def section(results: Results) -> TimingsSection:
-    """Build the section; without benchmark files it says so."""
+def section(results: Results, planner: reckoning.Planner | None = None) -> TimingsSection:
+    """Build the section; without benchmark files it says so, without a planner it has no plan."""
     jobs = read_jobs(results.root / "benchmarks")
     records = read_records(results.root)
     by_node = nodes.table(results, records)
-    against_plan = reckoning.table(results, records)
+    against_plan = reckoning.table(results, records, planner)
     if not jobs:
         return TimingsSection(
             "No benchmark files were found: the stages were not run by the workflow here, or their "

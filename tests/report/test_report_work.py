@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.costs import Concurrency, Estimate
+from pipeline.estimate import estimate
 from pipeline.jobrecords import JobRecord
+from pipeline.planning import cohort_plan
 from pipeline.report import nodes, reckoning, results, stage, timings
 from pipeline.report.tables import Table
 from tests.report.conftest import small_config
@@ -47,6 +50,11 @@ def root(small: Path) -> Path:
     return small
 
 
+def planner(at_once: Concurrency) -> Estimate:
+    plan = cohort_plan(small_config(), Path.cwd(), check=False)
+    return estimate(small_config(), plan, concurrency=at_once)
+
+
 def test_failures_and_killed_attempts_are_counted_where_they_happened(root: Path) -> None:
     opened = results.read(small_config(), root)
     first, second, extraction = cells(timings.section(opened).nodes)
@@ -69,7 +77,7 @@ def test_work_counts_once_where_it_ended_well(root: Path) -> None:
 
 def test_the_plan_stands_beside_the_run(root: Path) -> None:
     opened = results.read(small_config(), root)
-    rows = {row["what"]: row for row in cells(timings.section(opened).reckoning)}
+    rows = {row["what"]: row for row in cells(timings.section(opened, planner).reckoning)}
     tiles = sum(r.facts["n_tiles"] for r in opened.tiling.values() if r.status == "ok")
     assert rows["tiles"]["really"] == tiles
     assert rows["tiles"]["planned"] > 0
@@ -92,12 +100,12 @@ def test_overlap_and_gaps() -> None:
 
 
 def test_without_records_there_are_no_tables_and_with_them_the_page_has_both(root: Path) -> None:
-    stage.run(config=small_config(), root=root)
+    stage.run(config=small_config(), root=root, planner=planner)
     page = (root / "report.html").read_text()
     assert "Every attempt, by stage and node" in page
     assert "The plan and the run" in page
     for path in (root / "jobs").rglob("*.json"):
         path.unlink()
-    section = timings.section(results.read(small_config(), root))
+    section = timings.section(results.read(small_config(), root), planner)
     assert section.nodes is None
     assert section.reckoning is None
