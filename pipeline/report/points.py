@@ -92,6 +92,7 @@ def _survival_calibration(
         "Calibration of the predicted survival",
         "Points are groups of cases with like predictions, at one time each panel, with the "
         "Kaplan–Meier interval of what came true: below the diagonal a model is too hopeful.",
+        in_time=True,
     )  # fmt: skip
 
 
@@ -129,10 +130,12 @@ def _squares(
     labels: tuple[str, str],
     title: str,
     read: str,
+    in_time: bool = False,
 ) -> Drawing | None:
     """A panel a class (or time), a line a model; None where the evaluation has no such points."""
     panels = []
-    for name, lines in _by_class(opened, infos, shown, kind, keys):
+    found = _by_class(opened, infos, shown, kind, keys)
+    for name, lines in sorted(found, key=_time) if in_time else found:
         panels.append(Panel(name, lines, *labels))
     if not panels:
         return None
@@ -163,6 +166,11 @@ def _by_class(
                 )
             )
     return list(panels.items())[:PANELS]
+
+
+def _time(panel: tuple[str, list[Line]]) -> float:
+    """The time in a survival panel's name, `t = 7.05`."""
+    return float(panel[0].removeprefix("t = "))
 
 
 def _decision(

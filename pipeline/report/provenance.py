@@ -100,6 +100,8 @@ def _seeds(config: Config) -> Table:
         for name, teacher in config.extraction.teachers.items():
             if teacher.weights == "random" and teacher.source != "import":
                 yield f"extraction.teachers.{name}.seed", teacher.seed
+        if config.probing is not None:
+            yield "probing.seed", config.probing.seed
         yield "folds.seed", config.folds.seed
         yield "training.seeds", ", ".join(map(str, config.training.seeds))
         yield "evaluation.seed", config.evaluation.seed
@@ -120,6 +122,8 @@ def _files(config: Config) -> Table:
         ("features", "features/<teacher>/<slide>.h5"),
         ("which files make a case", "case_to_features.json"),
     ]
+    if config.probing is not None:
+        rows.append(("tile probes", "probing/"))
     for task in config.tasks:
         rows += [
             (f"{task}: folds", f"folds/{task}/fold_<k>.csv"),

@@ -49,7 +49,7 @@ def table(results: Results, task: str, student: str) -> Table | None:
         rows=rows,
         read=f"Before it learns, the student fits a linear probe to each teacher and weighs the "
         f"probes by what they predict of training cases that they have not seen; a teacher that "
-        f"proves nothing gets nothing. With `fallback: both` or `joint` a probe of all teachers "
+        f"proves nothing gets nothing. With fallback “both” or “joint” a probe of all teachers "
         f"together stands beside them. The network then has {share:.0%} of the prediction and the "
         f"probes the rest, as the validation cases decide.",
         source=(f"models/{task}/{student}/fold_*/seed_*/meta.json",),

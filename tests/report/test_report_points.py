@@ -1,0 +1,24 @@
+"""The order of panels."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from pipeline.report import points
+from pipeline.report.evaluated import Evaluation
+from pipeline.report.results import ModelInfo
+
+POINTS = {"predicted": [0.2, 0.8], "observed": [0.1, 0.9]}
+
+
+def test_survival_panels_stand_in_time_though_their_names_sort_otherwise() -> None:
+    names = ["t = 17.1", "t = 28", "t = 7.05"]
+    curves = {"calibration": {"m": dict.fromkeys(names, POINTS)}}
+    table = pd.DataFrame()
+    opened = Evaluation("survival", {}, curves, table, table, "c_index", {}, ("m",))
+    infos = {"m": ModelInfo("m", "M", "student", "#123456")}
+    drawing = points._survival_calibration(opened, infos, ["m"])
+    assert drawing is not None
+    # matplotlib leaves each text of an SVG as a comment beside its glyphs, or as text.
+    places = [drawing.document.index(name) for name in ("7.05", "17.1", "t = 28")]
+    assert places == sorted(places)
