@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 
 from pipeline.artifacts import read_json
+from pipeline.checksums import CHECKSUM, checksum
 from pipeline.config import TilingConfig
 from pipeline.errors import ArtifactError, MachineError
 from pipeline.ledger import read_manifest
@@ -107,6 +108,7 @@ def test_the_files_of_a_slide(done):
     with h5py.File(root / records["good"].path) as file:
         coords, fraction = file["coords"][:], file["tissue_fraction"][:]
         attributes, trident = dict(file.attrs), dict(file["coords"].attrs)
+    assert trident.pop(CHECKSUM) == checksum(coords)
     assert coords.dtype == np.int32 and fraction.dtype == np.float32
     assert len(coords) == len(fraction) == facts["n_tiles"] > 5
     assert np.array_equal(coords, coords[np.lexsort((coords[:, 0], coords[:, 1]))])
