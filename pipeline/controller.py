@@ -24,6 +24,18 @@ from typing import Any
 from pipeline import leftovers
 from pipeline.errors import UserError
 
+# What the stages write last and make again from finished slides and trainings in seconds.
+TABLES = (
+    "slides/[0-9]*.parquet",
+    "tiles*/manifest/*.json",
+    "features/*/manifest/*.json",
+    "case_to_features.json",
+    "folds/*/folds.json",
+    "models/*/*/predictions.parquet",
+    "probing/*.json",
+    "evaluation/*/evaluation.json",
+    "report.html",
+)
 NOTES = ".controllers"
 _KEYS = {"host", "space", "pid", "started", "folder"}
 
@@ -92,12 +104,12 @@ def _cancel(results: Path, folder: Path) -> None:
 
 
 def forget_unknown(results: Path, state: Path) -> list[Path]:
-    """Remove the chunk tables of results that Snakemake has no record of.
+    """Remove every stage's tables from results that Snakemake has no record of.
 
     Without its records (`.snakemake` was lost, or the results came from elsewhere) Snakemake takes
-    results for good whatever config and code made them. All other stages follow from the chunk
-    tables, and know their finished slides and trainings by fingerprints of their own, so that only
-    tables are made again.
+    results for good whatever config and code made them, and asks for a missing file only where a
+    job that runs needs it. So the tables of all stages go; the stages know their finished slides
+    and trainings by fingerprints of their own. A teacher's check stays: it holds its revision.
 
     Args:
         results: the cohort's results folder, as Snakemake names it.
@@ -113,9 +125,9 @@ def forget_unknown(results: Path, state: Path) -> list[Path]:
 
 
 def unknown_tables(results: Path, state: Path) -> list[Path]:
-    """The chunk tables, if Snakemake has no record of anything in these results."""
+    """All stages' tables, if Snakemake has no record of anything in these results."""
     records = state / "metadata"
-    tables = sorted((results / "slides").glob("[0-9]*.parquet"))
+    tables = sorted(path for pattern in TABLES for path in results.glob(pattern))
     if not tables or any(state.glob("*.db*")) or any(_about(results, _names(records))):
         return []
     return tables

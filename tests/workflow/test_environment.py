@@ -65,7 +65,7 @@ def test_apptainer_runs_the_same_commands(tmp_path: Path) -> None:
         tmp_path / "bin" / "apptainer",
         'if [ "$1" = --version ]; then echo "apptainer version 1.3.4"; exit; fi\n'
         f'echo "$@" >> {tmp_path}/calls\n'
-        'while [ "$1" != -c ]; do shift; done\nexec sh -c "$2"\n',
+        'while [ "$2" != -c ]; do shift; done\nexec "$@"\n',
     )
     (house.path / "shazam.sif").touch()
     path = f"{tmp_path}/bin{os.pathsep}{house.environment()['PATH']}"
@@ -73,4 +73,4 @@ def test_apptainer_runs_the_same_commands(tmp_path: Path) -> None:
     house.run("--cores", "2", "--sdm", "apptainer", "--", target, environment={"PATH": path})
     assert (house.path / target).exists()
     calls = (tmp_path / "calls").read_text()
-    assert "python -m pipeline tiling" in calls and "shazam.sif sh -c" in calls
+    assert "python -m pipeline tiling" in calls and "shazam.sif bash -c" in calls
