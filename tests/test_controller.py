@@ -121,10 +121,17 @@ def record(path: str) -> None:
 
 
 def test_tables_that_snakemake_has_no_record_of_are_made_again() -> None:
-    (RESULTS / "slides").mkdir(parents=True)
-    tables = [RESULTS / "slides" / f"{n}.parquet" for n in (0, 7)]
-    for table in tables:
-        table.write_text("x")
+    names = (
+        *("slides/0.parquet", "tiles/manifest/0.json", "features/t/manifest/0.json"),
+        *("case_to_features.json", "folds/a/folds.json", "models/a/m/predictions.parquet"),
+        *("evaluation/a/evaluation.json", "report.html"),
+    )
+    # Finished work, and the revision that a teacher was checked with.
+    kept = ("tiles/s.h5", "features/t/check.json", "models/a/m/fold_0/seed_0/predictions.parquet")
+    for name in (*names, *kept):
+        (RESULTS / name).parent.mkdir(parents=True, exist_ok=True)
+        (RESULTS / name).write_text("x")
+    tables = sorted(RESULTS / name for name in names)
     record("results/other/report.html")
     assert controller.unknown_tables(RESULTS, STATE) == tables
     record("results/tiny/report.html")
@@ -133,6 +140,7 @@ def test_tables_that_snakemake_has_no_record_of_are_made_again() -> None:
         path.unlink()
     assert controller.forget_unknown(RESULTS, STATE) == tables
     assert not any(table.exists() for table in tables)
+    assert all((RESULTS / name).exists() for name in kept)
 
 
 def test_what_a_killed_run_left_in_slurms_queue_goes_first(
