@@ -34,7 +34,7 @@ import torch
 from extraction_clocks import WaitingChannel, Work, machine, per_core, stopwatch, timed
 from PIL import Image
 
-from pipeline.config import TeacherConfig
+from pipeline.config.extraction import TeacherConfig
 from pipeline.cores import cpu_budget
 from pipeline.encoders import registry
 from pipeline.encoders.build import Encoder, build, encode

@@ -29,7 +29,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.cohort import painting, synthetic
-from pipeline.config import SyntheticConfig, TilingConfig
+from pipeline.config.cohort import SyntheticConfig
+from pipeline.config.tiling import TilingConfig
 from pipeline.ledger import Record
 from pipeline.slides import artefacts
 from pipeline.slides.mpp import find_scale
@@ -45,7 +46,7 @@ FIELD = 2048  # pixels of drawn tissue; mirrored to a period of twice that
 PROCESS = """
 import sys
 from pathlib import Path
-from pipeline.config import TilingConfig
+from pipeline.config.tiling import TilingConfig
 from pipeline.tiling.stage import run_slide
 record = run_slide(cfg=TilingConfig(), code="", slide=Path(sys.argv[1]), out_dir=Path(sys.argv[2]))
 assert record.status == "ok", record

@@ -38,7 +38,9 @@ import torch
 from pipeline import jobs
 from pipeline.bags.batch import Batch
 from pipeline.bags.store import open_store
-from pipeline.config import ShazamV2Model, SingleModel, TrainingConfig, parse
+from pipeline.config.models import ShazamV2Model, SingleModel
+from pipeline.config.reading import parse
+from pipeline.config.training import TrainingConfig
 from pipeline.labels import read_labels
 from pipeline.training import nested, stage
 from pipeline.training.job import Job, prepare

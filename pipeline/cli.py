@@ -92,7 +92,8 @@ def tiling(
     from pipeline.tiling import stage
 
     if slide is not None:
-        from pipeline.config import TilingConfig, load
+        from pipeline.config.reading import load
+        from pipeline.config.tiling import TilingConfig
 
         section = load(config).tiling if config else TilingConfig()
         record = stage.run_slide(
@@ -343,7 +344,8 @@ def teachers_check(
     ] = False,
 ) -> None:
     """Do everything short of reading slides: licence, token, weights, hash, keys, shapes."""
-    from pipeline.config import TeacherConfig, load
+    from pipeline.config.extraction import TeacherConfig
+    from pipeline.config.reading import load
     from pipeline.encoders import teachers
 
     settings = TeacherConfig(acknowledge_licence=acknowledge_licence)
@@ -381,7 +383,7 @@ def plan(
     Reads the headers of a few slides only.
     """
     from pipeline import estimate, planning, rates
-    from pipeline.config import load
+    from pipeline.config.reading import load
     from pipeline.costs import Concurrency
 
     settings = load(config)
@@ -427,7 +429,7 @@ def schema() -> None:
     """Print the config's JSON schema (kept in workflow/schemas for editors)."""
     import json
 
-    from pipeline.config import Config
+    from pipeline.config.whole import Config
 
     typer.echo(json.dumps(Config.model_json_schema(), indent=2))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from pipeline.config import TeacherConfig
+from pipeline.config.extraction import TeacherConfig
 
 GIGABYTE = 1e9
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from typing import Any
+
 
 class UserError(Exception):
     """Input that a person must mend. Shown without a traceback: say what, where, and the remedy."""
@@ -38,3 +41,12 @@ class MachineError(Exception):
 
     The message says what to mend before that.
     """
+
+
+def nearest(word: str, known: Any) -> str:
+    """` (did you mean …?)` with the closest known word, or the list of what is known."""
+    known = sorted(map(str, known))
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean `{close[0]}`?"
+    return f"; known: {', '.join(known[:40])}" if known else ""

@@ -11,7 +11,9 @@ import shutil
 from pathlib import Path
 from statistics import fmean
 
-from pipeline.config import Config, TeacherConfig, TilingConfig
+from pipeline.config.extraction import TeacherConfig
+from pipeline.config.tiling import TilingConfig
+from pipeline.config.whole import Config
 from pipeline.costs import GIGABYTE, Concurrency, Estimate, TeacherCost, gflop_per_tile
 from pipeline.errors import SlideError
 from pipeline.planning import CohortPlan

@@ -14,21 +14,18 @@ from pydantic import TypeAdapter
 
 from pipeline import scales
 from pipeline.cohort.synthetic import annotation_pattern
-from pipeline.config import (
-    CohortConfig,
-    Config,
-    EvaluationConfig,
-    ExtractionConfig,
-    FoldsConfig,
-    MappingConfig,
-    ModelConfig,
-    ProbingConfig,
-    Section,
-    TaskConfig,
-    TeacherConfig,
-    TilingConfig,
-    TrainingConfig,
-)
+from pipeline.config.cohort import CohortConfig
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.extraction import ExtractionConfig, TeacherConfig
+from pipeline.config.folds import FoldsConfig
+from pipeline.config.mapping import MappingConfig
+from pipeline.config.models import ModelConfig
+from pipeline.config.probing import ProbingConfig
+from pipeline.config.section import Section
+from pipeline.config.tasks import TaskConfig
+from pipeline.config.tiling import TilingConfig
+from pipeline.config.training import TrainingConfig
+from pipeline.config.whole import Config
 from pipeline.encoders import registry
 from pipeline.encoders.places import local_identity
 from pipeline.errors import ConfigError

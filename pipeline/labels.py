@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask, nearest
-from pipeline.errors import SheetError
+from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.errors import SheetError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd

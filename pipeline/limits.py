@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config import Config
+from pipeline.config.whole import Config
 from pipeline.costs import gflop_per_tile
 
 START_MINUTES = 20

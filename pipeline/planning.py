@@ -15,7 +15,8 @@ from pipeline.cohort import synthetic
 from pipeline.cohort.labels import check_labels
 from pipeline.cohort.sheet import SlideRow, chunk_digest, identities, slide_rows
 from pipeline.cohort.stage import portable
-from pipeline.config import Config, SyntheticConfig
+from pipeline.config.cohort import SyntheticConfig
+from pipeline.config.whole import Config
 from pipeline.encoders import registry
 from pipeline.encoders.places import local_file
 from pipeline.extraction.locate import check_some_exist, expected_files, files_digest

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from statistics import median
 
-from pipeline.config import Config
+from pipeline.config.whole import Config
 from pipeline.costs import gflop_per_tile
 from pipeline.errors import ArtifactError
 from pipeline.jobrecords import JobRecord, read_records

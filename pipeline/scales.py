@@ -7,7 +7,9 @@ beside it, `tiles_<scale>/`. Imported at every parse of the workflow.
 
 from __future__ import annotations
 
-from pipeline.config import Config, TeacherConfig, TilingConfig
+from pipeline.config.extraction import TeacherConfig
+from pipeline.config.tiling import TilingConfig
+from pipeline.config.whole import Config
 from pipeline.encoders import registry
 from pipeline.encoders.registry import Model
 from pipeline.errors import ConfigError

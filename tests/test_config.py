@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import Config, load, parse
+from pipeline.config.reading import load, parse
+from pipeline.config.whole import Config
 from pipeline.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parent.parent

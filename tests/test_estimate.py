@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import estimate, limits, rates
-from pipeline.config import Config, parse
+from pipeline.config.reading import parse
+from pipeline.config.whole import Config
 from pipeline.costs import Concurrency
 from pipeline.jobrecords import JobRecord
 from pipeline.ledger import Record, write_manifest

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from pipeline import jobs
-from pipeline.config import Config, parse
+from pipeline.config.reading import parse
+from pipeline.config.whole import Config
 from pipeline.errors import ConfigError
 from pipeline.estimate import estimate
 from pipeline.planning import cohort_plan

@@ -13,8 +13,7 @@ from pipeline.aggregators.hiptmil import HIPTMIL
 from pipeline.aggregators.pool import MaxPool, MeanPool
 from pipeline.aggregators.transformer import Transformer
 from pipeline.aggregators.transmil import TransMIL
-from pipeline.config import nearest
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, nearest
 
 # (dim, out, d_model, dropout, faithful) -> model
 BUILDERS: dict[str, Callable[[int, int, int, float, bool], Aggregator]] = {

@@ -17,7 +17,7 @@ from pipeline.errors import SheetError
 
 if TYPE_CHECKING:
     from pipeline.cohort.sheet import SlideRow
-    from pipeline.config import ColumnsConfig
+    from pipeline.config.cohort import ColumnsConfig
 
 MPP_RANGE = (0.05, 10.0)
 MAX_ID_BYTES = 200

@@ -16,7 +16,7 @@ from pipeline.cohort.values import number
 
 if TYPE_CHECKING:
     from pipeline.cohort.sheet import SlideRow
-    from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask
+    from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pipeline.provenance import digest
 from pipeline.slides.identity import content_digest, file_identity
 
 if TYPE_CHECKING:
-    from pipeline.config import CohortConfig, ColumnsConfig
+    from pipeline.config.cohort import CohortConfig, ColumnsConfig
     from pipeline.recall import Recall
 
 

@@ -24,7 +24,8 @@ from pipeline.ledger import chunk_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.config import CohortConfig, TaskConfig
+    from pipeline.config.cohort import CohortConfig
+    from pipeline.config.tasks import TaskConfig
 
 _INTEGER = re.compile(r"-?\d{1,18}")
 _PADDED = re.compile(r"[+-]?0\d")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pipeline.config import CohortConfig, SyntheticConfig
+    from pipeline.config.cohort import CohortConfig, SyntheticConfig
 
 RESOURCES = "resources"
 ANNOTATIONS = "annotations"

@@ -10,7 +10,7 @@ from torch import nn
 from pipeline.aggregators.base import masked_mean
 from pipeline.aggregators.network import Output, Shape
 from pipeline.bags.batch import Batch
-from pipeline.config import ShazamV1Model
+from pipeline.config.models import ShazamV1Model
 from pipeline.distillation.blocks import TeacherAttention, stack
 from pipeline.distillation.gate import drop, even
 from pipeline.distillation.student import Student

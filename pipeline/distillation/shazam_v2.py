@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.aggregators.network import Lesson, Objective, Output, Shape
 from pipeline.bags.batch import Batch
-from pipeline.config import ShazamV2Model
+from pipeline.config.models import ShazamV2Model
 from pipeline.distillation.anchor import Anchor
 from pipeline.distillation.blocks import LevelPool, TeacherAttention, stack
 from pipeline.distillation.gate import Gate, drop, even

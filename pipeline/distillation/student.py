@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.aggregators.network import Lesson, Network, Output, Shape
 from pipeline.bags.batch import Batch
-from pipeline.config import DistillationConfig
+from pipeline.config.models import DistillationConfig
 from pipeline.distillation.losses import feature_loss
 from pipeline.distillation.targets import fit_whitening
 

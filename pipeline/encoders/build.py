@@ -14,14 +14,14 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.config import TeacherConfig, nearest
+from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import registry, remote, weights
 from pipeline.encoders.places import wanted_revision
 from pipeline.encoders.registry import Model
 from pipeline.encoders.taps import Taps, find_taps, forward_levels
 from pipeline.encoders.towers import TOWERS
 from pipeline.encoders.transforms import Transform, prepare
-from pipeline.errors import ArtifactError, ConfigError
+from pipeline.errors import ArtifactError, ConfigError, nearest
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -17,7 +17,7 @@ import yaml
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.config import TeacherConfig
+    from pipeline.config.extraction import TeacherConfig
 
 PATH = Path(__file__).with_name("registry.yaml")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import TeacherConfig
+from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import places, registry
 from pipeline.encoders.registry import HUB_FILES, WEIGHT_SUFFIXES, Model
 from pipeline.errors import UserError

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from pipeline.config import ClassificationTask
+from pipeline.config.tasks import ClassificationTask
 from pipeline.evaluation.bootstrap import interval, p_value
 from pipeline.evaluation.metrics import Bench, Measured, higher_is_better
 from pipeline.evaluation.pooling import Pool, pooled

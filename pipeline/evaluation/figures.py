@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.config import ClassificationTask, EvaluationConfig, SurvivalTask
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.tasks import ClassificationTask, SurvivalTask
 from pipeline.evaluation.curves import classification_curves, scatter
 from pipeline.evaluation.metrics import Bench, Measured
 from pipeline.evaluation.pooling import Pool, pooled

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from pipeline.config import SurvivalTask
+from pipeline.config.tasks import SurvivalTask
 from pipeline.evaluation.predictions import Predictions
 from pipeline.labels import Labels
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.evaluation.bootstrap import interval
 from pipeline.evaluation.classification_metrics import ClassificationScorer
 from pipeline.evaluation.pooling import Pool, pooled

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.artifacts import read_json, read_table
-from pipeline.config import ClassificationTask, SurvivalTask
+from pipeline.config.tasks import ClassificationTask, SurvivalTask
 from pipeline.errors import ArtifactError
 from pipeline.labels import Labels, Task, class_name
 from pipeline.splits import PARTS, Fold

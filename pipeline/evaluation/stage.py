@@ -23,8 +23,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from pipeline.artifacts import read_json, read_table, sweep, write_json, write_table
-from pipeline.config import EvaluationConfig, SurvivalTask, nearest
-from pipeline.errors import ArtifactError, ConfigError
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.tasks import SurvivalTask
+from pipeline.errors import ArtifactError, ConfigError, nearest
 from pipeline.evaluation.bootstrap import resample_weights
 from pipeline.evaluation.comparisons import compare
 from pipeline.evaluation.figures import figure_points, forest, jsonable

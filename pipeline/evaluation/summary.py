@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.config import EvaluationConfig, SurvivalTask
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.tasks import SurvivalTask
 from pipeline.evaluation.metrics import PRIMARY, Bench, higher_is_better
 from pipeline.evaluation.pooling import Pool
 from pipeline.evaluation.predictions import Predictions

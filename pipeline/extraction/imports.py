@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pipeline import ledger
 from pipeline.artifacts import read_table, sweep
 from pipeline.bags.files import EmptyFeatures, FeatureFile, check_finite, open_features
-from pipeline.config import ExtractionConfig
+from pipeline.config.extraction import ExtractionConfig
 from pipeline.errors import ArtifactError, MachineError
 from pipeline.extraction.locate import check_some_exist, expected_files, files_digest
 from pipeline.ledger import Record

@@ -10,7 +10,7 @@ import torch
 
 from pipeline import ledger
 from pipeline.artifacts import read_table, sweep
-from pipeline.config import ExtractionConfig
+from pipeline.config.extraction import ExtractionConfig
 from pipeline.cores import cpu_budget
 from pipeline.encoders import registry
 from pipeline.encoders.build import Encoder, build

@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
-from pipeline.config import FoldsConfig
+from pipeline.config.folds import FoldsConfig
 from pipeline.errors import UserError
 from pipeline.folds.units import Units
 from pipeline.splits import Fold

@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.artifacts import read_table, sweep, write_csv, write_json, write_text
-from pipeline.config import FoldsConfig
+from pipeline.config.folds import FoldsConfig
 from pipeline.errors import UserError
 from pipeline.folds.imported import read_folds, tests_are
 from pipeline.folds.made import make_folds, make_inner

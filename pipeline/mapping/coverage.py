@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.config import nearest
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, nearest
 from pipeline.ledger import Record
 
 MISSING = "missing"

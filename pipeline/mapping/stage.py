@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.artifacts import read_table, sweep, write_json, write_table
-from pipeline.config import MappingConfig
+from pipeline.config.mapping import MappingConfig
 from pipeline.errors import ArtifactError, UserError
 from pipeline.ledger import Record, enforce, read_manifests
 from pipeline.mapping.cases import SLIDE_COLUMNS, case_table, missing_teachers

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.bags.files import open_features, read_coords, read_level
 from pipeline.bags.sampling import spread
-from pipeline.config import ProbingConfig
+from pipeline.config.probing import ProbingConfig
 from pipeline.ledger import Record
 from pipeline.probing.labels import TileLabels, read_labels
 

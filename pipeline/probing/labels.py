@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import SlideError, UserError
-from pipeline.slides.grid import cover_at
+from pipeline.slides.cover import cover_at
 from pipeline.slides.masks import read_regions
 
 RASTER_UM = 8.0  # annotations are compared with tiles at this many µm per pixel

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts import read_table, write_json, write_text
-from pipeline.config import ProbingConfig
+from pipeline.config.probing import ProbingConfig
 from pipeline.ledger import read_manifests
 from pipeline.probing.gather import Tiles, gather
 from pipeline.probing.measure import Interval, confusion, macro_auc, scores

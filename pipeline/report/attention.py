@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.artifacts import read_table
-from pipeline.config import ClassificationTask, Config, RegressionTask, SurvivalTask
+from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.config.whole import Config
 from pipeline.errors import ArtifactError
 from pipeline.report import pictures
 from pipeline.report.gallery import Gallery, gallery

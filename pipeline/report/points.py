@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.config import SurvivalTask
+from pipeline.config.tasks import SurvivalTask
 from pipeline.report import curves, style
 from pipeline.report.curves import Line, Panel, SurvivalGroup, SurvivalPanel
 from pipeline.report.evaluated import Evaluation

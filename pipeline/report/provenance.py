@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import yaml
 
-from pipeline.config import Config
+from pipeline.config.whole import Config
 from pipeline.provenance import ROOT, versions
 from pipeline.report.results import Results
 from pipeline.report.tables import Column, Table, code, text

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline.artifacts import read_json, read_table
-from pipeline.config import Config, SingleModel
+from pipeline.config.models import SingleModel
+from pipeline.config.whole import Config
 from pipeline.errors import ArtifactError
 from pipeline.ledger import Record, read_manifest
 from pipeline.report import style

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.artifacts import sweep, write_json, write_text
-from pipeline.config import Config
+from pipeline.config.whole import Config
 from pipeline.report import (
     attention,
     flow,

@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from pipeline.artifacts import read_json
-from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.report import costs, figures, histories, metrics, points, reliance, style
 from pipeline.report.evaluated import Evaluation, read_evaluation
 from pipeline.report.figures import Difference, Drawing

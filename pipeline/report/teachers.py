@@ -9,7 +9,7 @@ from typing import Any
 
 import h5py
 
-from pipeline.config import TeacherConfig
+from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import registry
 from pipeline.report import probes
 from pipeline.report.probes import ProbesSection

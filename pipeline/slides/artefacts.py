@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.slides.cover import Mask
 from pipeline.slides.slide import Image
 from pipeline.slides.survey import Survey
-from pipeline.slides.tissue import Mask, drop_small
+from pipeline.slides.tissue import drop_small
 
 
 @dataclasses.dataclass(frozen=True)

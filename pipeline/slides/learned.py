@@ -27,11 +27,11 @@ import numpy.typing as npt
 import torch
 from pydantic import Field, ValidationError
 
-from pipeline.config import Section
+from pipeline.config.section import Section
 from pipeline.errors import ConfigError
+from pipeline.slides.cover import Mask
 from pipeline.slides.identity import file_identity
 from pipeline.slides.slide import Image
-from pipeline.slides.tissue import Mask
 
 SCALE_TOLERANCE = 1.5
 BATCH = 8

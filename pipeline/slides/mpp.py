@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 
-from pipeline.config import TilingConfig
+from pipeline.config.tiling import TilingConfig
 from pipeline.errors import SlideError
 
 SQUARE_TOLERANCE = 0.05  # x and y may differ by this much, relative

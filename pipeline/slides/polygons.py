@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pipeline.artifacts import write_text
 from pipeline.errors import SlideError
-from pipeline.slides.tissue import Mask
+from pipeline.slides.cover import Mask
 
 TISSUE = "Tissue"
 COLOURS = {TISSUE: (46, 125, 50), "Pen": (198, 40, 40), "Blur": (21, 101, 192)}

@@ -12,10 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import TissueConfig
+from pipeline.config.tiling import TissueConfig
+from pipeline.slides.cover import Mask
 from pipeline.slides.slide import Image
-
-Mask = npt.NDArray[np.uint8]  # 0 or 1
 
 # Saturation (0-255) of glass ends below 10 on every scanner seen; stained tissue starts by 30.
 OTSU_RANGE = (10, 30)

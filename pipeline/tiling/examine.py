@@ -10,14 +10,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import TilingConfig
+from pipeline.config.tiling import TilingConfig
 from pipeline.errors import SlideError
 from pipeline.slides import artefacts, grid, masks
+from pipeline.slides.cover import Coords, Mask, cover, cover_at
 from pipeline.slides.mpp import Scale
 from pipeline.slides.polygons import TISSUE, Polygon, from_mask
 from pipeline.slides.slide import Slide
 from pipeline.slides.survey import Survey, survey
-from pipeline.slides.tissue import Mask, drop_small, segment, white_balance
+from pipeline.slides.tissue import drop_small, segment, white_balance
 from pipeline.tiling.given import read_given
 
 OUTLINE_TOLERANCE = 0.75  # pixels of the segmentation
@@ -48,7 +49,7 @@ class Findings:
     masked: dict[str, Mask]
     polygons: list[Polygon]
     geometry: grid.Geometry
-    coords: grid.Coords
+    coords: Coords
     fractions: npt.NDArray[np.float32]
     labels: list[str] | None
     facts: dict[str, Any]
@@ -105,7 +106,7 @@ def examine(
 
     if given:
         coords = given.coords
-        fractions = grid.cover_at(tissue, view.downsample, coords, geometry.size0)
+        fractions = cover_at(tissue, view.downsample, coords, geometry.size0)
     else:
         coords, fractions = _grid_tiles(slide, view, tissue, geometry, cfg)
     labels = _labels(view, regions, coords, geometry) if regions else None
@@ -156,23 +157,23 @@ def examine(
 
 def _grid_tiles(
     slide: Slide, view: Survey, tissue: Mask, geometry: grid.Geometry, cfg: TilingConfig
-) -> tuple[grid.Coords, npt.NDArray[np.float32]]:
+) -> tuple[Coords, npt.NDArray[np.float32]]:
     xs = grid.positions(slide.dimensions[0], geometry)
     ys = grid.positions(slide.dimensions[1], geometry)
-    share = grid.cover(tissue, view.downsample, xs, ys, geometry.size0)
+    share = cover(tissue, view.downsample, xs, ys, geometry.size0)
     rows, columns = np.nonzero((share >= cfg.min_tissue_fraction) & (share > 0))
     coords = np.stack([xs[columns], ys[rows]], axis=1).astype(np.int32)
     return coords, share[rows, columns]
 
 
 def _labels(
-    view: Survey, regions: masks.Regions, coords: grid.Coords, geometry: grid.Geometry
+    view: Survey, regions: masks.Regions, coords: Coords, geometry: grid.Geometry
 ) -> list[str] | None:
     """The class that covers most of each tile, where the user's mask has classes."""
     if not regions.labelled:
         return None
     each = [
-        grid.cover_at(
+        cover_at(
             (regions.classes == k + 1).astype(np.uint8), view.downsample, coords, geometry.size0
         )
         for k in range(len(regions.names))

@@ -21,7 +21,7 @@ import numpy as np
 
 from pipeline.artifacts import atomic_path
 from pipeline.errors import ArtifactError
-from pipeline.slides.grid import Coords
+from pipeline.slides.cover import Coords
 
 TRIDENT = (
     "patch_size",

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import TilingConfig
+from pipeline.config.tiling import TilingConfig
 from pipeline.errors import ArtifactError, SlideError
 from pipeline.slides import grid
+from pipeline.slides.cover import Coords
 from pipeline.tiling.exchange import read_any
 
 # CLAM knows the slide's size only in pixels of a level, rounded.
@@ -28,7 +29,7 @@ class Given:
     """
 
     source: str
-    coords: grid.Coords
+    coords: Coords
     geometry: grid.Geometry
     warnings: list[str]
 

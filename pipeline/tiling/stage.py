@@ -18,7 +18,7 @@ import cv2
 
 from pipeline.artifacts import COMPLETE, FINGERPRINT, sweep
 from pipeline.checksums import checksum, is_intact
-from pipeline.config import TilingConfig
+from pipeline.config.tiling import TilingConfig
 from pipeline.cores import cpu_budget
 from pipeline.errors import ArtifactError, MachineError, SlideError, UserError
 from pipeline.faults import is_machines

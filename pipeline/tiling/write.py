@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.artifacts import atomic_path, new_hdf5
 from pipeline.checksums import checksum, seal
-from pipeline.config import TilingConfig
+from pipeline.config.tiling import TilingConfig
 from pipeline.ledger import Record
 from pipeline.slides.mpp import MAGNIFICATION_MPP
 from pipeline.slides.polygons import write_geojson

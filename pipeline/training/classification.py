@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.config import ClassificationTask
+from pipeline.config.tasks import ClassificationTask
 from pipeline.errors import UserError
 from pipeline.labels import Labels
 from pipeline.training.metrics import macro_auc

@@ -9,7 +9,8 @@ import torch
 
 from pipeline.aggregators.network import Lesson, Network, Shape
 from pipeline.bags.store import Store
-from pipeline.config import ModelConfig, TrainingConfig
+from pipeline.config.models import ModelConfig
+from pipeline.config.training import TrainingConfig
 from pipeline.labels import Labels, Task
 from pipeline.provenance import digest
 from pipeline.training.loop import objective

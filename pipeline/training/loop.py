@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.aggregators.network import Network, Objective
 from pipeline.bags.sampling import draw
 from pipeline.bags.store import Store, gather
-from pipeline.config import TrainingConfig
+from pipeline.config.training import TrainingConfig
 from pipeline.errors import UserError
 from pipeline.training.optimiser import AdamW
 from pipeline.training.predict import Batches, outputs, precision

@@ -9,17 +9,16 @@ import torch
 
 from pipeline.aggregators.fusion import Concat, Mean
 from pipeline.aggregators.network import Network, Shape, parameter_count
-from pipeline.config import (
+from pipeline.config.models import (
     FusionModel,
     ModelConfig,
     ShazamV1Model,
     ShazamV2Model,
     SingleModel,
-    nearest,
 )
 from pipeline.distillation.shazam_v1 import LEVEL, ShazamV1
 from pipeline.distillation.shazam_v2 import ShazamV2
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, nearest
 
 FUSIONS: dict[str, type[Concat] | type[Mean]] = {"single": Mean, "mean": Mean, "concat": Concat}
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.artifacts import atomic_path
-from pipeline.config import ModelConfig, NestedConfig, TrainingConfig
+from pipeline.config.models import ModelConfig
+from pipeline.config.training import NestedConfig, TrainingConfig
 from pipeline.errors import UserError
 from pipeline.provenance import digest
 from pipeline.training.job import Job, Prepared, prepare, seed_of

@@ -10,7 +10,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.config import RegressionTask
+from pipeline.config.tasks import RegressionTask
 from pipeline.labels import Labels
 from pipeline.training.metrics import mean_pearson
 

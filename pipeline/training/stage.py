@@ -24,7 +24,9 @@ from tqdm import tqdm
 from pipeline.aggregators.network import Shape, parameter_count
 from pipeline.artifacts import read_json, sweep, write_text
 from pipeline.bags.store import open_store
-from pipeline.config import ModelConfig, SurvivalTask, TrainingConfig
+from pipeline.config.models import ModelConfig
+from pipeline.config.tasks import SurvivalTask
+from pipeline.config.training import TrainingConfig
 from pipeline.cores import cpu_budget
 from pipeline.errors import ArtifactError, UserError
 from pipeline.labels import Labels, Task, read_labels

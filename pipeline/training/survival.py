@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config import SurvivalTask
+from pipeline.config.tasks import SurvivalTask
 from pipeline.errors import UserError
 from pipeline.labels import Labels
 from pipeline.training import nll

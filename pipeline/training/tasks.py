@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.labels import Labels, Task
 from pipeline.training import multitask, survival
 from pipeline.training.classification import ClassificationHead

@@ -29,7 +29,7 @@ from pipeline.aggregators.network import Network
 from pipeline.bags.batch import Batch
 from pipeline.bags.sampling import draw
 from pipeline.bags.store import Store, gather, whole
-from pipeline.config import TrainingConfig
+from pipeline.config.training import TrainingConfig
 from pipeline.training.loop import (
     CLIP,
     Fitted,

@@ -11,7 +11,7 @@ from torch import nn
 from pipeline.aggregators.base import extremes
 from pipeline.aggregators.build import BUILDERS, build
 from pipeline.aggregators.transmil import squares
-from pipeline.config import AGGREGATORS
+from pipeline.config.models import AGGREGATORS
 from pipeline.errors import ConfigError
 
 DIM = 24

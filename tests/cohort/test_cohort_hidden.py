@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.cohort.hidden import STATES, SUBTYPES, TUMOUR_RANGE, HiddenCase, hidden_cases
 from pipeline.cohort.oracle import concordance, oracle
-from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 
 TASKS = {
     "os": SurvivalTask(type="survival", time="time", event="event"),
@@ -93,7 +93,7 @@ def test_the_plan_loads_nothing_heavy() -> None:
     code = (
         "import sys\n"
         "from pipeline.cohort import labels, sheet, synthetic\n"
-        "from pipeline.config import CohortConfig\n"
+        "from pipeline.config.cohort import CohortConfig\n"
         "cfg = CohortConfig()\n"
         "sheet.identities(cfg, synthetic.plan(cfg))\n"
         "heavy = {'numpy', 'pandas', 'cv2', 'torch', 'tifffile', 'tqdm'} & set(sys.modules)\n"

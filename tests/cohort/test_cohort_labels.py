@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.cohort.labels import case_labels, check_labels, summary
 from pipeline.cohort.sheet import SlideRow
-from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.errors import SheetError
 
 SURVIVAL = SurvivalTask(type="survival", time="time", event="event")

@@ -12,7 +12,7 @@ from pipeline.cohort import sheet
 from pipeline.cohort.checks import report
 from pipeline.cohort.sheet import SlideRow
 from pipeline.cohort.values import filled, number
-from pipeline.config import CohortConfig
+from pipeline.config.cohort import CohortConfig
 from pipeline.errors import SheetError
 
 

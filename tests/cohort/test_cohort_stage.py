@@ -10,13 +10,8 @@ import pytest
 
 from pipeline.artifacts import read_json, read_table
 from pipeline.cohort import stage, synthetic
-from pipeline.config import (
-    ClassificationTask,
-    CohortConfig,
-    RegressionTask,
-    SurvivalTask,
-    SyntheticConfig,
-)
+from pipeline.config.cohort import CohortConfig, SyntheticConfig
+from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.errors import ArtifactError, SheetError
 from pipeline.ledger import chunk_of
 

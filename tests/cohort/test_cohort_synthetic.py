@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from pipeline.cohort import painting, sheet, synthetic
-from pipeline.config import CohortConfig, SyntheticConfig
+from pipeline.config.cohort import CohortConfig, SyntheticConfig
 from pipeline.errors import UserError
 from pipeline.slides.masks import read_regions
 from pipeline.slides.slide import open_slide

@@ -13,7 +13,7 @@ import torch
 from pipeline.aggregators.network import Lesson, Objective, Shape, parameter_count
 from pipeline.bags.batch import Batch
 from pipeline.bags.store import Store
-from pipeline.config import DistillationConfig, ShazamV1Model, ShazamV2Model
+from pipeline.config.models import DistillationConfig, ShazamV1Model, ShazamV2Model
 from pipeline.distillation.gate import drop
 from pipeline.distillation.losses import feature_loss
 from pipeline.distillation.shazam_v1 import ShazamV1

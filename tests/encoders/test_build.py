@@ -11,7 +11,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from pipeline.config import TeacherConfig
+from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import build as build_module
 from pipeline.encoders import places, registry, weights
 from pipeline.encoders.build import build, choose_precision, encode

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.config import TeacherConfig
+from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import registry
 from pipeline.encoders.build import architecture, describe, from_registry, make_network
 from pipeline.encoders.registry import Model

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import TeacherConfig
+from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import remote
 from pipeline.encoders.registry import resolve
 from pipeline.encoders.remote import RotaryVit

@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from pipeline.config import TeacherConfig
+from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import teachers
 from pipeline.encoders.teachers import check_teacher, list_teachers, table
 

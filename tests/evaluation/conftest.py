@@ -11,13 +11,9 @@ import pandas as pd
 import pytest
 
 from pipeline.artifacts import read_json, write_json, write_table
-from pipeline.config import (
-    ClassificationTask,
-    EvaluationConfig,
-    FoldsConfig,
-    RegressionTask,
-    SurvivalTask,
-)
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.folds import FoldsConfig
+from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.evaluation import stage
 from pipeline.folds import stage as folds_stage
 from pipeline.labels import Task, read_labels

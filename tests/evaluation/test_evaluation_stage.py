@@ -11,7 +11,7 @@ import pytest
 from sksurv.metrics import concordance_index_censored
 
 from pipeline.artifacts import read_json, write_json
-from pipeline.config import ClassificationTask, SurvivalTask
+from pipeline.config.tasks import ClassificationTask, SurvivalTask
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.splits import read_folds
 

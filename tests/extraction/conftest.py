@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline import ledger
-from pipeline.config import ExtractionConfig
+from pipeline.config.extraction import ExtractionConfig
 from tests.extraction.made import TINY, grid_coords, write_tiles
 
 

@@ -11,7 +11,8 @@ import torch
 
 from pipeline import jobs
 from pipeline.artifacts import read_json
-from pipeline.config import Config, ExtractionConfig, TeacherConfig
+from pipeline.config.extraction import ExtractionConfig, TeacherConfig
+from pipeline.config.whole import Config
 from pipeline.encoders import places
 from pipeline.encoders.build import build
 from pipeline.errors import ArtifactError, ConfigError

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from pipeline.config import TeacherConfig
+from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders.build import build
 from pipeline.errors import ConfigError
 from pipeline.extraction import devices

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.bags.files import open_features, read_coords, read_level
-from pipeline.config import TeacherConfig
+from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders.build import Encoder, build, encode
 from pipeline.extraction import engine, writer
 from pipeline.extraction.channel import Channel, Stopped

@@ -12,7 +12,7 @@ import torch
 
 from pipeline import ledger
 from pipeline.bags.files import open_features, read_coords, read_level
-from pipeline.config import ExtractionConfig
+from pipeline.config.extraction import ExtractionConfig
 from pipeline.errors import ArtifactError, UserError
 from pipeline.extraction import exports, imports
 from pipeline.extraction.grid import Grid

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Config, ExtractionConfig, parse
+from pipeline.config.extraction import ExtractionConfig
+from pipeline.config.reading import parse
+from pipeline.config.whole import Config
 from pipeline.errors import ConfigError
 from pipeline.scales import groups
 

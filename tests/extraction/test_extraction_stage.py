@@ -13,7 +13,7 @@ import torch
 
 from pipeline import ledger
 from pipeline.bags.files import open_features, read_coords, read_level
-from pipeline.config import ExtractionConfig
+from pipeline.config.extraction import ExtractionConfig
 from pipeline.encoders.build import build, encode
 from pipeline.extraction import engine, stage
 from tests.extraction.made import TINY, spoil, tissue, write_svs

@@ -13,7 +13,7 @@ import torch
 
 from pipeline import ledger
 from pipeline.bags.files import open_features, read_coords, read_level
-from pipeline.config import ExtractionConfig
+from pipeline.config.extraction import ExtractionConfig
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.extraction import imports
 

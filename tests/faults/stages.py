@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import jobs, planning
-from pipeline.config import Config, parse
+from pipeline.config.reading import parse
+from pipeline.config.whole import Config
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent

@@ -13,7 +13,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from pipeline.config import TeacherConfig
+from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import registry
 from pipeline.encoders.places import hub_file, local_file
 from pipeline.errors import ConfigError
@@ -50,8 +50,9 @@ def silent() -> Iterator[str]:
 def test_a_hub_that_times_out(silent: str, tmp_path: Path) -> None:
     """As the preflight asks it; the limits are of the hub's own client."""
     script = (
-        "import sys; from pipeline.config import TeacherConfig; from pipeline.encoders import"
-        " registry; from pipeline.encoders.places import hub_file\n"
+        "import sys; from pipeline.encoders import registry\n"
+        "from pipeline.config.extraction import TeacherConfig\n"
+        "from pipeline.encoders.places import hub_file\n"
         "from pipeline.errors import ConfigError\n"
         f"try: hub_file('{NAME}', TeacherConfig(), registry.resolve('{NAME}'))\n"
         "except ConfigError as error: sys.exit(str(error))"

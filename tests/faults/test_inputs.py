@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from pipeline.bags.files import open_features
-from pipeline.config import load
+from pipeline.config.reading import load
 from pipeline.encoders.weights import read_checkpoint
 from pipeline.errors import ArtifactError, ConfigError, SlideError
 from pipeline.slides.slide import open_slide

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.artifacts import read_json, write_json, write_table
-from pipeline.config import ClassificationTask, FoldsConfig, RegressionTask, SurvivalTask
+from pipeline.config.folds import FoldsConfig
+from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.errors import ArtifactError, SheetError, UserError
 from pipeline.folds import stage
 from pipeline.labels import Task

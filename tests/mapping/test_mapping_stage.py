@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.artifacts import read_json, read_table, write_table
-from pipeline.config import MappingConfig
+from pipeline.config.mapping import MappingConfig
 from pipeline.errors import ArtifactError, SheetError, UserError
 from pipeline.ledger import Record, write_manifest
 from pipeline.mapping import stage

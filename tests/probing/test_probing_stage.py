@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.config import ProbingConfig
+from pipeline.config.probing import ProbingConfig
 from pipeline.errors import UserError
 from pipeline.ledger import Record, write_manifest
 from pipeline.probing import stage

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Config, parse
+from pipeline.config.reading import parse
+from pipeline.config.whole import Config
 from pipeline.report import stage
 from tests.report import fabricate
 

@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from pipeline.artifacts import write_json, write_table
-from pipeline.config import Config
+from pipeline.config.whole import Config
 from pipeline.evaluation import stage as evaluation
 from pipeline.folds import stage as folds
 from pipeline.ledger import Record, chunk_of, write_manifest

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.artifacts import write_csv, write_json, write_table
-from pipeline.config import Config
+from pipeline.config.whole import Config
 from pipeline.splits import PARTS, Fold, read_folds
 
 EPOCHS = 30

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline.config import ClassificationTask, RegressionTask
+from pipeline.config.tasks import ClassificationTask, RegressionTask
 from pipeline.errors import ArtifactError
 from pipeline.report import attention, results
 from tests.report.conftest import small_config

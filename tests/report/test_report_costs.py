@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import Config
+from pipeline.config.whole import Config
 from pipeline.report import costs, results
 from tests.report.conftest import small_config
 

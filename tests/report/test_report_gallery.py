@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.artifacts import read_json
-from pipeline.config import Config
+from pipeline.config.whole import Config
 from pipeline.report import pictures
 from pipeline.report.gallery import GAP_PX, TILE_PX, gallery
 from pipeline.report.geojson import attention_geojson

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from pipeline.artifacts import read_json, write_json
-from pipeline.config import Config, parse
+from pipeline.config.reading import parse
+from pipeline.config.whole import Config
 from pipeline.errors import ArtifactError
 from pipeline.report import results, stage, tasks
 from tests.report import fabricate

@@ -5,7 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pipeline.config import ExtractionConfig, ProbingConfig
+from pipeline.config.extraction import ExtractionConfig
+from pipeline.config.probing import ProbingConfig
 from pipeline.report import probes
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import TilingConfig
+from pipeline.config.tiling import TilingConfig
 from pipeline.errors import ConfigError
 from pipeline.slides.learned import segment_learned
 from pipeline.tiling.stage import run_slide

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.config import TilingConfig
+from pipeline.config.tiling import TilingConfig
 from pipeline.errors import SlideError
 from pipeline.slides.mpp import find_scale
 from pipeline.slides.slide import open_slide

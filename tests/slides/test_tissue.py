@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.config import TissueConfig
+from pipeline.config.tiling import TissueConfig
 from pipeline.slides import artefacts
 from pipeline.slides.slide import open_slide
 from pipeline.slides.survey import Survey, survey

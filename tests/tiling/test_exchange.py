@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.config import TilingConfig
+from pipeline.config.tiling import TilingConfig
 from pipeline.errors import ArtifactError
 from pipeline.tiling import exchange
 from pipeline.tiling.stage import run_slide

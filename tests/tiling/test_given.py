@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.config import TilingConfig
+from pipeline.config.tiling import TilingConfig
 from pipeline.tiling import exchange
 from pipeline.tiling.stage import run_slide
 from tests.slides import files

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.config import TilingConfig
+from pipeline.config.tiling import TilingConfig
 from pipeline.ledger import Record, write_manifest
 from pipeline.tiling import overview
 from pipeline.tiling.stage import run_slide

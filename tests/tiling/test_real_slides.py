@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import TilingConfig
+from pipeline.config.tiling import TilingConfig
 from pipeline.tiling.stage import run_slide
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,7 +19,7 @@ import pytest
 
 from pipeline.artifacts import read_json
 from pipeline.checksums import CHECKSUM, checksum
-from pipeline.config import TilingConfig
+from pipeline.config.tiling import TilingConfig
 from pipeline.errors import ArtifactError, MachineError
 from pipeline.ledger import read_manifest
 from pipeline.slides.polygons import Polygon, read_geojson, write_geojson
@@ -359,7 +359,7 @@ ONE_SLIDE = """
 import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from pipeline.config import TilingConfig
+from pipeline.config.tiling import TilingConfig
 from pipeline.tiling import stage
 slide, out = map(Path, sys.argv[1:])
 record = stage.run_slide(cfg=TilingConfig(), code="", slide=slide, out_dir=out)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pipeline.aggregators.network import Shape, parameter_count
-from pipeline.config import Config, FusionModel, parse
+from pipeline.config.models import FusionModel
+from pipeline.config.reading import parse
+from pipeline.config.whole import Config
 from pipeline.errors import ConfigError
 from pipeline.training.models import build_network
 

@@ -11,7 +11,9 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from pipeline.config import ModelConfig, TaskConfig, TrainingConfig
+from pipeline.config.models import ModelConfig
+from pipeline.config.tasks import TaskConfig
+from pipeline.config.training import TrainingConfig
 from pipeline.labels import read_labels
 from pipeline.training import stage
 from pipeline.training.checkpoint import load_checkpoint

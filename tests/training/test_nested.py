@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 from pydantic import TypeAdapter
 
-from pipeline.config import ModelConfig, TaskConfig, TrainingConfig
+from pipeline.config.models import ModelConfig
+from pipeline.config.tasks import TaskConfig
+from pipeline.config.training import TrainingConfig
 from pipeline.errors import ArtifactError
 from pipeline.training import nested, stage
 from pipeline.training.nested import CURVES, choose

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.errors import UserError
 from pipeline.labels import Labels, Task
 from pipeline.training.metrics import concordance, macro_auc, mean_pearson

@@ -11,13 +11,9 @@ import torch
 from pipeline.aggregators.network import Lesson, Shape
 from pipeline.bags.store import Store
 from pipeline.bags.tiles import tile_store
-from pipeline.config import (
-    ClassificationTask,
-    ModelConfig,
-    ShazamV1Model,
-    ShazamV2Model,
-    TrainingConfig,
-)
+from pipeline.config.models import ModelConfig, ShazamV1Model, ShazamV2Model
+from pipeline.config.tasks import ClassificationTask
+from pipeline.config.training import TrainingConfig
 from pipeline.labels import Labels
 from pipeline.training.loop import objective, train
 from pipeline.training.models import build_network

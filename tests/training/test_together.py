@@ -12,7 +12,9 @@ from pydantic import TypeAdapter
 
 from pipeline.artifacts import read_json
 from pipeline.bags.store import Store, open_store
-from pipeline.config import ModelConfig, TaskConfig, TrainingConfig
+from pipeline.config.models import ModelConfig
+from pipeline.config.tasks import TaskConfig
+from pipeline.config.training import TrainingConfig
 from pipeline.labels import read_labels
 from pipeline.training.job import Job, prepare
 from pipeline.training.loop import train

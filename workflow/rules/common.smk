@@ -23,7 +23,7 @@ from pipeline import (
     recall,
     scales,
 )
-from pipeline.config import parse as parse_config
+from pipeline.config.reading import parse as parse_config
 from pipeline.errors import UserError
 
 # A job on a cluster parses the workflow again: the mistakes have been looked for by then, and what

@@ -1,0 +1,59 @@
+"""`cohort:`, which slides."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.section import Fraction, Name, Section
+
+
+class SyntheticConfig(Section):
+    """The embedded cohort: H&E-like slides drawn from a hidden state per case."""
+
+    cases: int = Field(52, ge=12, le=1000)
+    two_slide_fraction: Fraction = 0.2
+    pen_fraction: Fraction = 0.08
+    censoring: Fraction = 0.3
+    slide_px: tuple[int, int] = (2000, 3200)
+    broken_slides: bool = True
+    seed: int = 7
+
+    @model_validator(mode="after")
+    def _sensible(self) -> SyntheticConfig:
+        low, high = self.slide_px
+        if not 256 <= low <= high <= 20_000:
+            raise ValueError("slide_px: smallest and largest side, from 256 to 20000 pixels")
+        if self.censoring > 0.95:
+            raise ValueError("censoring: at most 0.95, or there is no event to learn from")
+        return self
+
+
+class ColumnsConfig(Section):
+    """The sheet's column names for what the pipeline needs to know of a slide."""
+
+    slide_id: str = "slide_id"
+    case_id: str = "case_id"
+    path: str = "path"
+    mpp: str = "mpp"
+    site: str = "site"
+    mask: str = "mask"
+    coordinates: str = "coordinates"
+
+
+class CohortConfig(Section):
+    name: Name = "demo"
+    source: Literal["synthetic", "sheet"] = "synthetic"
+    sheet: str | None = None
+    slide_root: str | None = None
+    columns: ColumnsConfig = ColumnsConfig()
+    missing_files: Literal["error", "ledger"] = "error"
+    chunks: int = Field(2, ge=1, le=10_000)
+    synthetic: SyntheticConfig = SyntheticConfig()
+
+    @model_validator(mode="after")
+    def _sheet_given(self) -> CohortConfig:
+        if self.source == "sheet" and not self.sheet:
+            raise ValueError("source: sheet needs `sheet:`, the path of the slide table")
+        return self

@@ -1,0 +1,69 @@
+"""`extraction:`, the teachers and how they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.section import Level, Name, Section
+
+
+class TeacherConfig(Section):
+    """One teacher: an encoder we run (`registry`, or any `timm` model), or imported features."""
+
+    source: Literal["registry", "timm", "import"] = "registry"
+    model: str | None = None
+    weights: Literal["hub", "local", "random"] = "hub"
+    seed: int = 0
+    pooling: str | None = None
+    input_px: int | None = Field(None, ge=16, le=4096)
+    tile_px: int | None = Field(None, ge=16, le=8192)
+    target_mpp: float | None = Field(None, ge=0.05, le=10)
+    path: str | None = None
+    pattern: str = "{slide_id}.h5"
+    table: str | None = None
+    revision: str | None = None
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    acknowledge_licence: bool = False
+
+    @model_validator(mode="after")
+    def _complete(self) -> TeacherConfig:
+        if self.source == "import" and not self.path:
+            raise ValueError("source: import needs `path:`, the folder of feature files")
+        if self.source == "timm" and not self.model:
+            raise ValueError("source: timm needs `model:`, a timm model name")
+        return self
+
+
+class ExtractionConfig(Section):
+    teachers: dict[Name, TeacherConfig] = Field(default_factory=dict)
+    levels: tuple[Level, ...] = ("low", "mid", "high")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    batch_size: int | Literal["auto"] = "auto"
+    weights_dir: str | None = None
+    decode: Literal["auto", "cpu", "gpu"] = "auto"
+    on_bad_tile: Literal["fail", "drop"] = "fail"
+    together: tuple[tuple[Name, ...], ...] = ()
+
+    @model_validator(mode="after")
+    def _high_level(self) -> ExtractionConfig:
+        if "high" not in self.levels:
+            raise ValueError("levels: `high` is what other tools and the teachers' models read")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _teachers_by_name(cls, data: Any) -> Any:
+        """`teachers: [uni2_h, virchow2]` is short for a mapping with empty values."""
+        if isinstance(data, Mapping) and "teachers" in data:
+            teachers = data["teachers"]
+            if isinstance(teachers, list | tuple):
+                if len(set(map(str, teachers))) != len(teachers):
+                    raise ValueError("teachers: the same name stands twice in the list")
+                teachers = {str(t): {} for t in teachers}
+            if isinstance(teachers, Mapping):
+                teachers = {k: {} if v is None else v for k, v in teachers.items()}
+            data = {**data, "teachers": teachers}
+        return data

@@ -1,0 +1,19 @@
+"""`folds:`, how the cases are split."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.config.section import Section
+
+
+class FoldsConfig(Section):
+    k: int = Field(5, ge=2, le=50)
+    validation_fraction: float = Field(0.2, gt=0, lt=0.9)
+    group_by: Literal["case", "site"] = "case"
+    inner: int | None = Field(None, ge=2, le=50)
+    seed: int = 1
+    import_dir: str | None = None
+    allow_validation_is_test: bool = False

@@ -1,0 +1,33 @@
+"""`probing:`, what each teacher's tiles tell without any training of ours."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from pipeline.config.section import Fraction, Level, Section
+
+
+class ProbingConfig(Section):
+    """How well each teacher's tiles tell tissue classes apart, without any training of ours."""
+
+    annotations: str | None = None
+    level: Level = "high"
+    folds: int = Field(5, ge=2, le=50)
+    tiles_per_slide: int | None = Field(200, ge=1)
+    min_cover: Fraction = 0.5
+    members: int = Field(30, ge=0)
+    neighbours: tuple[Annotated[int, Field(ge=1)], ...] = (1, 20)
+    shots: tuple[Annotated[int, Field(ge=1)], ...] = (1, 5, 20)
+    episodes: int = Field(50, ge=2)
+    portions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0,)
+    bootstraps: int = Field(500, ge=50)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _pattern(self) -> ProbingConfig:
+        if self.annotations is not None and "{slide_id}" not in self.annotations:
+            raise ValueError("annotations: the path needs {slide_id}, one file a slide")
+        return self

@@ -1,0 +1,153 @@
+"""The whole config: its sections in the order of the work, and what holds between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from pipeline.config.cohort import CohortConfig
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.extraction import ExtractionConfig
+from pipeline.config.folds import FoldsConfig
+from pipeline.config.mapping import MappingConfig
+from pipeline.config.models import (
+    FusionModel,
+    ShazamV1Model,
+    ShazamV2Model,
+    SingleModel,
+)
+from pipeline.config.probing import ProbingConfig
+from pipeline.config.report import ReportConfig
+from pipeline.config.section import Name, Section
+from pipeline.config.tasks import TaskConfig
+from pipeline.config.tiling import TilingConfig
+from pipeline.config.training import GRID_KEYS, TrainingConfig
+from pipeline.errors import nearest
+
+
+class Config(Section):
+    """The whole config, in the order of the work."""
+
+    cohort: CohortConfig = CohortConfig()
+    tiling: TilingConfig = TilingConfig()
+    extraction: ExtractionConfig = ExtractionConfig()
+    mapping: MappingConfig = MappingConfig()
+    probing: ProbingConfig | None = None
+    tasks: dict[Name, TaskConfig] = Field(default_factory=dict)
+    folds: FoldsConfig = FoldsConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="after")
+    def _references(self) -> Config:
+        teachers = set(self.extraction.teachers)
+        for name, model in {**self.training.models, **self.training.ablations}.items():
+            named: tuple[str, ...] = ()
+            if isinstance(model, SingleModel) and model.teacher != "each":
+                named = (model.teacher,)
+            elif isinstance(model, ShazamV2Model):
+                named = model.drop_teachers
+            for teacher in named:
+                if teacher not in teachers:
+                    raise ValueError(
+                        f"training: model `{name}` names the teacher `{teacher}`, which is not in "
+                        f"extraction.teachers{nearest(teacher, teachers)}"
+                    )
+        grouped = [teacher for group in self.extraction.together for teacher in group]
+        for teacher in grouped:
+            facts = self.extraction.teachers.get(teacher)
+            if facts is None:
+                raise ValueError(
+                    f"extraction.together: `{teacher}` is not in extraction.teachers"
+                    f"{nearest(teacher, teachers)}"
+                )
+            if facts.source == "import":
+                raise ValueError(f"extraction.together: `{teacher}` is imported, not run on tiles")
+            if grouped.count(teacher) > 1:
+                raise ValueError(f"extraction.together: `{teacher}` stands in it twice")
+        self._nested_fits()
+        for name, task in self.tasks.items():
+            for other in task.auxiliary:
+                if other == name or other not in self.tasks:
+                    raise ValueError(
+                        f"tasks.{name}.auxiliary: `{other}` is not another task"
+                        f"{nearest(other, set(self.tasks) - {name})}"
+                    )
+        self._sizes_exist()
+        both = set(self.training.models) & set(self.training.ablations)
+        if both:
+            raise ValueError(f"training: {sorted(both)} stand in both models and ablations")
+        models = self.model_specs()
+        if models and self.evaluation.student not in models:
+            raise ValueError(
+                f"evaluation.student is `{self.evaluation.student}`, which is not one of the "
+                f"models{nearest(self.evaluation.student, models)}"
+            )
+        return self
+
+    def _nested_fits(self) -> None:
+        nested = self.training.nested
+        if nested is None:
+            return
+        if self.folds.inner is None:
+            raise ValueError("training.nested needs `folds.inner`, the number of inner folds")
+        specs = self.model_specs()
+        for key in nested.grid:
+            known = {*GRID_KEYS, *(k for model in specs.values() for k in _paths(model))}
+            if key not in known:
+                raise ValueError(
+                    f"training.nested.grid: `{key}` is neither a training key nor one of a "
+                    f"model{nearest(key, known)}"
+                )
+        for name, model in specs.items():
+            for point in nested.points():
+                try:
+                    self.training.at(point, model)
+                except ValidationError as error:
+                    problem = error.errors()[0]
+                    raise ValueError(
+                        f"training.nested.grid: {point} does not fit `{name}`: "
+                        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+                    ) from None
+
+    def _sizes_exist(self) -> None:
+        known = {**self.training.models, **self.training.ablations}
+        students = [n for n, m in known.items() if isinstance(m, ShazamV1Model | ShazamV2Model)]
+        for name, model in known.items():
+            sized_as = model.sized_as if isinstance(model, FusionModel) else None
+            if isinstance(sized_as, str) and sized_as not in students:
+                raise ValueError(
+                    f"training: model `{name}` is sized_as `{sized_as}`, which is not one of the "
+                    f"students{nearest(sized_as, students)}"
+                )
+
+    def model_specs(self, ablations: bool = True) -> dict[str, Any]:
+        """Every model that will be trained, by name, with `teacher: each` expanded.
+
+        A single model that is expanded is called `<name>_<teacher>`. A fusion that is `sized_as` a
+        student carries that student's config.
+        """
+        specs: dict[str, Any] = {}
+        named = {**self.training.models, **(self.training.ablations if ablations else {})}
+        for name, model in named.items():
+            if isinstance(model, SingleModel) and model.teacher == "each":
+                for teacher in self.extraction.teachers:
+                    specs[f"{name}_{teacher}"] = model.model_copy(update={"teacher": teacher})
+            elif isinstance(model, FusionModel) and isinstance(model.sized_as, str):
+                student = {**self.training.models, **self.training.ablations}[model.sized_as]
+                specs[name] = model.model_copy(update={"sized_as": student})
+            else:
+                specs[name] = model
+        return specs
+
+
+def _paths(section: Section) -> list[str]:
+    """The keys of a section, those of its own sections with a dot."""
+    found = []
+    for key in type(section).model_fields:
+        value = getattr(section, key)
+        inner = [f"{key}.{path}" for path in _paths(value)] if isinstance(value, Section) else []
+        found += inner or [key]
+    return found
