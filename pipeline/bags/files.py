@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.bags import deepzoom
 from pipeline.checksums import checksum, is_intact
 from pipeline.errors import ArtifactError
 from pipeline.faults import is_machines
@@ -36,11 +37,6 @@ AGAIN = (
     "are left as they are)"
 )
 BLOCK_ROWS = 8192  # rows in memory at a time, beside what the caller asked for
-
-# A DeepZoom level is ceil(log2(longest side)) at full size: no slide is smaller than 2^8 or
-# larger than 2^24 pixels a side.
-DEEPZOOM_LEVELS = (6, 24)
-DEEPZOOM_TILE_PX = 224
 
 
 class EmptyFeatures(ArtifactError):
@@ -162,7 +158,7 @@ def read_coords(
     file: FeatureFile,
     mpp: float | None = None,
     slide_size: tuple[int, int] | None = None,
-    tile_px: int = DEEPZOOM_TILE_PX,
+    tile_px: int = deepzoom.TILE_PX,
 ) -> np.ndarray | None:
     """Level-0 coordinates of the tiles' upper left corners, in the order of the features.
 
@@ -185,29 +181,8 @@ def read_coords(
     if file.coord_unit == "deepzoom":
         if slide_size is None:
             return None
-        return deepzoom_to_pixels(raw, slide_size, tile_px)
+        return deepzoom.to_pixels(raw, slide_size, tile_px)
     return np.rint(raw).astype(np.int32)
-
-
-def deepzoom_to_pixels(
-    addresses: np.ndarray, slide_size: tuple[int, int], tile_px: int
-) -> np.ndarray:
-    """Level-0 corners of DeepZoom tiles without overlap.
-
-    Level `ceil(log2(max(width, height)))` is the full image and each level below halves it, so a
-    tile at (level, column, row) starts at column · tile_px · 2^(top - level).
-
-    Args:
-        addresses: (N, 3): level, column, row.
-        slide_size: level-0 (width, height).
-        tile_px: tile side in pixels of its level.
-
-    Returns:
-        int32 (N, 2) as (x, y).
-    """
-    top = math.ceil(math.log2(max(slide_size)))
-    scale = 2.0 ** (top - addresses[:, :1])
-    return np.rint(addresses[:, 1:3] * tile_px * scale).astype(np.int32)
 
 
 # --- HDF5 -----------------------------------------------------------------------------------------
@@ -350,20 +325,9 @@ def _is_zip(path: Path) -> bool:
 def _describe_npy(path: Path) -> FeatureFile:
     data = np.load(path, mmap_mode="r", allow_pickle=False)
     n_tiles, dim = _matrix_shape(path, data.shape)
-    if _is_deepzoom(data):
+    if deepzoom.is_addressed(data):
         return FeatureFile(path, "deepzoom", {"high": dim - 3}, n_tiles, True, "deepzoom")
     return FeatureFile(path, "npy", {"high": dim}, n_tiles, False)
-
-
-def _is_deepzoom(data: np.ndarray) -> bool:
-    """Whether the first three columns are DeepZoom addresses: one level, whole, not negative."""
-    if data.ndim != 2 or data.shape[1] <= 3 or not len(data):
-        return False
-    head = np.asarray(data[:, :3], dtype=np.float64)
-    if not (np.isfinite(head).all() and (head == np.rint(head)).all() and (head >= 0).all()):
-        return False
-    low, high = DEEPZOOM_LEVELS
-    return bool((head[:, 0] == head[0, 0]).all() and low <= head[0, 0] <= high)
 
 
 def _load(file: FeatureFile) -> dict[str, np.ndarray]:

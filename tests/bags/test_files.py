@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from pipeline.bags.files import (
     EmptyFeatures,
     check_finite,
-    deepzoom_to_pixels,
     open_features,
     read_coords,
     read_level,
@@ -128,19 +127,6 @@ def test_deepzoom_npy(tmp_path: Path, values: np.ndarray) -> None:
     # 50,000 px: the full image is level 16, so level 15 has half its pixels.
     pixels = read_coords(file, slide_size=(50_000, 30_000))
     np.testing.assert_array_equal(pixels[1], [1 * 448, 3 * 448])
-
-
-def test_deepzoom_pixels_agree_with_openslide() -> None:
-    import openslide
-    from openslide import deepzoom
-    from PIL import Image
-
-    image = openslide.ImageSlide(Image.new("RGB", (1000, 700)))
-    pyramid = deepzoom.DeepZoomGenerator(image, tile_size=100, overlap=0)
-    for level in (8, 9, 10):
-        (x, y), _, _ = pyramid.get_tile_coordinates(level, (1, 2 if level > 8 else 1))
-        address = np.array([[level, 1, 2 if level > 8 else 1]])
-        assert deepzoom_to_pixels(address, (1000, 700), 100)[0].tolist() == [x, y]
 
 
 def test_plain_npy_and_h5(tmp_path: Path, values: np.ndarray) -> None:

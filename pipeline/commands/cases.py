@@ -1,0 +1,114 @@
+"""The stages that go case by case, from the features to the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import jobs, slots
+from pipeline.commands.options import Base, Cfg, Code, Device, Gpus, Root, Workers, manifests
+from pipeline.jobrecords import recorded
+
+
+def mapping(cfg: Cfg, root: Root) -> None:
+    """Join the manifests: case -> teacher -> feature files, coverage, ledger, flow."""
+    from pipeline.mapping import stage
+
+    job = jobs.read(jobs.MappingJob, cfg)
+    with recorded(root, "mapping"):
+        stage.run(
+            cfg=job.mapping,
+            teachers=job.teachers,
+            tiling=manifests(root, "tiles") if job.tiled else [],
+            features=[m for f in job.manifests for m in manifests(root, f"features/{f}")],
+            root=root,
+        )
+
+
+def probing(
+    cfg: Cfg,
+    root: Root,
+    teacher: Annotated[str, typer.Option(help="The teacher's name.")],
+    base: Base = Path(),
+) -> None:
+    """Measure how well a teacher's tiles tell tissue classes apart: linear, k-NN, few-shot."""
+    from pipeline.probing import stage
+
+    job = jobs.read(jobs.ProbingJob, cfg)
+    with recorded(root, "probing", teacher=teacher):
+        stage.run(
+            cfg=job.probing,
+            teacher=teacher,
+            manifests=manifests(root, f"features/{job.manifests}"),
+            tiles=root / job.tiles,
+            root=root,
+            base=base,
+        )
+
+
+def folds(
+    cfg: Cfg, root: Root, task: Annotated[str, typer.Option(help="The task's name.")]
+) -> None:
+    """Split a task's cases into train, validation and test, k times."""
+    from pipeline.folds import stage
+
+    job = jobs.read(jobs.FoldsJob, cfg)
+    with recorded(root, "folds", task=task):
+        stage.run(cfg=job.folds, cases=job.cases, name=task, task=job.task, root=root)
+
+
+def training(
+    cfg: Cfg,
+    root: Root,
+    task: Annotated[str, typer.Option(help="The task's name.")],
+    model: Annotated[str, typer.Option(help="The model's name.")],
+    code: Code = "",
+    workers: Workers = 1,
+    gpus: Gpus = 0,
+    device: Device = "auto",
+) -> None:
+    """Train one model of one task on every fold and seed, and predict all cases."""
+    job = jobs.read(jobs.TrainingJob, cfg)
+    slots.claim(gpus)
+    with recorded(root, "training", task=task, model=model):
+        from pipeline.training import stage
+
+        stage.run(
+            cfg=job.training,
+            model_name=model,
+            model=job.model,
+            task_name=task,
+            task=job.task,
+            root=root,
+            code=code,
+            workers=workers,
+            device=device,
+        )
+
+
+def evaluation(
+    cfg: Cfg, root: Root, task: Annotated[str, typer.Option(help="The task's name.")]
+) -> None:
+    """Measure every model of a task on its test folds and compare the student with each."""
+    from pipeline.evaluation import stage
+
+    job = jobs.read(jobs.EvaluationJob, cfg)
+    with recorded(root, "evaluation", task=task):
+        stage.run(cfg=job.evaluation, task_name=task, task=job.task, models=job.models, root=root)
+
+
+def report(cfg: Cfg, root: Root) -> None:
+    """Write report.html."""
+    from pipeline import estimate, planning
+    from pipeline.costs import Concurrency, Estimate
+    from pipeline.report import stage
+
+    config = jobs.read(jobs.ReportJob, cfg).config
+
+    def planner(at_once: Concurrency) -> Estimate:
+        plan = planning.cohort_plan(config, Path.cwd(), check=False)
+        return estimate.estimate(config, plan, concurrency=at_once)
+
+    stage.run(config=config, root=root, planner=planner)

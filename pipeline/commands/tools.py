@@ -1,0 +1,145 @@
+"""What a person calls, and no rule: teachers, export, plan, clean, schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.options import ConfigFile, Root
+from pipeline.errors import UserError
+
+
+def teachers_list(
+    context: typer.Context,
+    weights_dir: Annotated[
+        str | None, typer.Option(help="Folder of local weights, one subfolder per teacher.")
+    ] = None,
+) -> None:
+    """List the known teachers: dimension, parameters, input, licence, gate, ready here or not."""
+    if context.invoked_subcommand is not None:
+        return
+    from pipeline.encoders import teachers
+
+    typer.echo(teachers.table(teachers.list_teachers(weights_dir)))
+
+
+def teachers_check(
+    name: Annotated[str, typer.Argument(help="A teacher of the config, or of the registry.")],
+    config: Annotated[Path | None, typer.Option(help="Take its settings from this config.")] = None,
+    acknowledge_licence: Annotated[
+        bool, typer.Option(help="The licence's restriction on derived models is known.")
+    ] = False,
+) -> None:
+    """Do everything short of reading slides: licence, token, weights, hash, keys, shapes."""
+    from pipeline.config.extraction import TeacherConfig
+    from pipeline.config.reading import load
+    from pipeline.encoders import teachers
+
+    settings = TeacherConfig(acknowledge_licence=acknowledge_licence)
+    weights_dir = None
+    if config is not None:
+        extraction = load(config).extraction
+        weights_dir = extraction.weights_dir
+        settings = extraction.teachers.get(name, settings)
+    passed = True
+    for step in teachers.check_teacher(name, settings, weights_dir):
+        mark = {True: "ok", False: "FAILED", None: "-"}[step.ok]
+        typer.echo(f"{mark:>6}  {step.name}: {step.detail}")
+        passed = passed and step.ok is not False
+    raise typer.Exit(0 if passed else 1)
+
+
+def export(
+    root: Root,
+    tool: Annotated[str, typer.Option(help="clam, trident or stamp.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to.")],
+    teacher: Annotated[
+        str | None, typer.Option(help="Whose features to write; without it, the tiles alone.")
+    ] = None,
+    level: Annotated[str, typer.Option(help="low, mid or high.")] = "high",
+) -> None:
+    """Write features, or the coordinates of the tiles, as CLAM, TRIDENT or STAMP read them."""
+    known = ("clam", "trident", "stamp") if teacher else ("clam", "trident")
+    if tool not in known:
+        what = "features" if teacher else "coordinates (without --teacher)"
+        raise UserError(f"--tool {tool}: {what} can be written for {', '.join(known)}")
+    if teacher:
+        from pipeline.extraction import exports
+
+        made = exports.run(root=root, teacher=teacher, tool=tool, out=out, level=level)  # type: ignore[arg-type]
+    else:
+        from pipeline.tiling import exchange
+
+        made = exchange.export(root / "tiles", out, tool)  # type: ignore[arg-type]
+    typer.echo(f"{len(made)} files in {out}")
+
+
+def plan(
+    config: ConfigFile = Path("config/config.yaml"),
+    device_tflops: Annotated[
+        float | None,
+        typer.Option(
+            help="What the GPU sustains, in TFLOP/s; by default as earlier jobs of this cohort "
+            "measured it, else 100."
+        ),
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPU jobs at once.")] = 1,
+    at_once: Annotated[int, typer.Option("--jobs", min=1, help="Other jobs at once.")] = 8,
+    queue_minutes: Annotated[
+        float, typer.Option(min=0, help="How long a job waits in the queue before it starts.")
+    ] = 0.0,
+) -> None:
+    """Say what a run would cost: slides, tiles, gigabytes, GPU-hours, wall time.
+
+    Reads the headers of a few slides only.
+    """
+    from pipeline import estimate, planning, rates
+    from pipeline.config.reading import load
+    from pipeline.costs import Concurrency
+
+    settings = load(config)
+    rate = None
+    if device_tflops is None:
+        rate = rates.measured(settings, Path("results") / settings.cohort.name)
+        device_tflops = rate.tflops if rate else estimate.DEVICE_TFLOPS
+    found = estimate.estimate(
+        settings,
+        planning.cohort_plan(settings, Path.cwd()),
+        device_tflops=device_tflops,
+        concurrency=Concurrency(gpus, at_once, queue_minutes / 60),
+    )
+    typer.echo(estimate.text(found))
+    if said := estimate.room(found, Path("results")):
+        typer.echo(said)
+    if rate is not None:
+        typer.echo(f"  rate measured on {rate.device} in {rate.jobs} earlier jobs of this cohort")
+
+
+def clean(
+    root: Root,
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(help="Parts to remove, as listed: features/<teacher>, tiles, models, …"),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Really remove them.")] = False,
+) -> None:
+    """Say what of a results folder can be made again, and its size; remove it on request."""
+    from pipeline import storage
+
+    found = storage.parts(root)
+    if what and yes:
+        typer.echo(f"freed {storage.size(storage.remove(root, what))}")
+        return
+    typer.echo(storage.table(root, found))
+    typer.echo("Nothing was removed. Name parts and add --yes to remove them.")
+
+
+def schema() -> None:
+    """Print the config's JSON schema (kept in workflow/schemas for editors)."""
+    import json
+
+    from pipeline.config.whole import Config
+
+    typer.echo(json.dumps(Config.model_json_schema(), indent=2))
