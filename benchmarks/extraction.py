@@ -1,6 +1,6 @@
 """How fast tiles are read and encoded, against bare decoder, bare network and a plain loop.
 
-    python benchmarks/extraction.py [--slide FILE] [--size 8192] [--teachers NAME …]
+    python benchmarks/extraction.py [--slide FILE] [--size 8192] [--slides 1] [--teachers NAME …]
                                     [--input-px 224] [--device auto] [--workers 0] [--tiles 2000]
 
 Draws a tiled JPEG slide full of tissue-like texture at 0.25 µm/px (or takes FILE), lays tiles of
@@ -8,17 +8,17 @@ Draws a tiled JPEG slide full of tissue-like texture at 0.25 µm/px (or takes FI
 of three levels instead of one, one teacher end to end, and all teachers together. The plain loop is
 what peers do: one `read_region` of OpenSlide a tile, Pillow's transform, and a second forward pass
 for the inner levels. Teachers are names of the registry or of timm, with random weights, which cost
-the same; by default five foundation models on a GPU, two small networks on a CPU. On a GPU rates
-are by the clock; on a CPU they are by processor time shared among the threads, so that a busy
-machine distorts them less. Prints tables; nothing is asserted.
-
-What it cannot show without a GPU: the share of the ceiling that large networks reach there, and
-nvJPEG. The code for both runs in the tests, on a CPU.
+the same; by default five foundation models on a GPU, two small networks on a CPU. Where both run
+in half precision, so does the plain loop. On a GPU rates are by the clock; on a CPU they are by
+processor time shared among the threads, so that a busy machine distorts them less. A large GPU
+wants `--size 32768 --tiles 6000 --slides 2`, or a run is over before it has begun. Prints tables;
+nothing is asserted.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import resource
 import tempfile
 import time
@@ -38,6 +38,7 @@ from pipeline.config.extraction import TeacherConfig
 from pipeline.cores import cpu_budget
 from pipeline.encoders import registry
 from pipeline.encoders.build import Encoder, build, encode
+from pipeline.encoders.numerics import autocast
 from pipeline.encoders.transforms import prepare
 from pipeline.extraction import engine
 from pipeline.extraction.devices import choose_batch_size, choose_devices
@@ -53,6 +54,7 @@ LEVELS = ("low", "mid", "high")
 FIVE = ("uni2_h", "virchow2", "gigapath", "h_optimus_1", "phikon_v2")
 SMALL = ("vit_small_patch16_224", "resnet18")
 SLIDE_TILES = 10_000  # a large slide, for slides per hour and megabytes a slide
+READING = 400  # tiles of the comparison on one core
 ROUNDS = 5  # every way is measured in turn, so often; the best counts
 JPEG_SPACE = {tifffile.PHOTOMETRIC.RGB: 2, tifffile.PHOTOMETRIC.YCBCR: 3}  # libjpeg's numbers
 
@@ -62,10 +64,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--slide", type=Path, help="a slide; one is drawn without it")
     parser.add_argument("--size", type=int, default=8192, help="side of the drawn slide, pixels")
+    parser.add_argument("--slides", type=int, default=1, help="how often it is encoded in a row")
     parser.add_argument("--teachers", nargs="+", help="names of the registry, or of timm")
     parser.add_argument("--input-px", type=int, default=TILE_PX, help="of timm's networks")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--compile", action="store_true", help="the blocks of transformers")
     parser.add_argument("--workers", type=int, default=0, help="threads; 0: all that are allowed")
     parser.add_argument("--tiles", type=int, default=2000, help="at most so many tiles")
     options = parser.parse_args()
@@ -82,12 +86,15 @@ def main() -> None:
                 name,
                 teacher(name, options.input_px),
                 precision=options.precision,
+                compiled=options.compile,
                 device=device,
             )
             for name in options.teachers or (FIVE if device.type == "cuda" else SMALL)
         ]
+        if device.type == "cuda":
+            on_the_gpu(path, grid, encoders, workers)
         levels(encoders[0], grid.side)
-        end_to_end(path, grid, encoders, workers, Path(folder))
+        end_to_end([path] * options.slides, grid, encoders, workers, Path(folder))
 
 
 def teacher(name: str, input_px: int) -> TeacherConfig:
@@ -138,6 +145,7 @@ def lay(path: Path, limit: int) -> Grid:
 
 def reading(path: Path, grid: Grid, input_px: int) -> None:
     """Tiles per second of one core's time, by each way of reading and preparing."""
+    grid = dataclasses.replace(grid, coords=grid.coords[:READING])
     torch.set_num_threads(1)
     transform = build(
         "resnet10t",
@@ -215,6 +223,37 @@ def plain_tiles(
             yield torch.from_numpy((values - np.float32(mean)) / np.float32(std)).permute(2, 0, 1)
 
 
+def on_the_gpu(path: Path, grid: Grid, encoders: Sequence[Encoder], workers: int) -> None:
+    """Tiles per second by the clock: what both decoders bring, and how fast tiles are prepared."""
+    device = encoders[0].device
+    batch = 256
+
+    def read(place: torch.device | None) -> None:
+        source = open_source(path, grid, workers, True, place)
+        shape = (batch, grid.side, grid.side, 3)
+        buffer = torch.empty(shape, dtype=torch.uint8, device=place)
+        for start in range(0, len(grid.coords), batch):
+            stop = min(start + batch, len(grid.coords))
+            part = buffer[: stop - start]
+            source.read(start, stop, part if source.device else part.numpy())
+        assert source.device == place, "the GPU's decoder does not agree with the CPU's"
+        source.close()
+
+    tiles = torch.randint(
+        0, 256, (batch, grid.side, grid.side, 3), dtype=torch.uint8, device=device
+    )
+    print("Getting tiles to the network (tiles per second by the clock):")
+    for name, place in ((f"decoded by {workers} threads", None), ("decoded by the GPU", device)):
+        seconds = min(timed(lambda p=place: read(p), device) for _ in range(3))
+        print(f"  {name:<30}{len(grid.coords) / seconds:9.0f}")
+    for encoder in encoders:
+        seconds = min(
+            timed(lambda e=encoder: prepare(tiles, e.transform), device) for _ in range(5)
+        )
+        print(f"  {'prepared for ' + encoder.name:<30}{batch / seconds:9.0f}")
+    print()
+
+
 # --- encoding -------------------------------------------------------------------------------------
 
 
@@ -236,7 +275,7 @@ def levels(encoder: Encoder, side: int) -> None:
 
 
 def end_to_end(
-    path: Path, grid: Grid, encoders: Sequence[Encoder], workers: int, folder: Path
+    paths: Sequence[Path], grid: Grid, encoders: Sequence[Encoder], workers: int, folder: Path
 ) -> None:
     """Each teacher alone and all together, against the ceiling and the plain loop."""
     device = encoders[0].device
@@ -250,14 +289,13 @@ def end_to_end(
     for encoder in encoders:
         size = choose_batch_size("auto", [encoder], grid.side, device)
         ceilings[encoder.name] = ceiling(encoder, size, workers)
-        loop = plain_loop(path, grid, encoder, workers)
-        row(
-            encoder.name, path, grid, [encoder], ceilings[encoder.name], loop, workers, size, folder
-        )
+        loop = plain_loop(paths[0], grid, encoder, workers)
+        limit = ceilings[encoder.name]
+        row(encoder.name, paths, grid, [encoder], limit, loop, workers, size, folder)
     if len(encoders) > 1:
         size = choose_batch_size("auto", encoders, grid.side, device)
         together = 1 / sum(1 / rate for rate in ceilings.values())
-        row("all together", path, grid, encoders, together, None, workers, size, folder)
+        row("all together", paths, grid, encoders, together, None, workers, size, folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     text = f"\nPeak memory of the process: {peak:.1f} GB"
     if device.type == "cuda":
@@ -267,7 +305,7 @@ def end_to_end(
 
 def row(
     name: str,
-    path: Path,
+    paths: Sequence[Path],
     grid: Grid,
     encoders: Sequence[Encoder],
     limit: float,
@@ -278,20 +316,24 @@ def row(
 ) -> None:
     """One line of the table."""
     device = encoders[0].device
-    outputs = {e.name: folder / f"{e.name}.h5" for e in encoders}
-    job = Job("slide", path, grid, outputs, dict.fromkeys(outputs, "benchmark"))
+    jobs = []
+    for i, path in enumerate(paths):
+        outputs = {e.name: folder / f"{e.name}_{i}.h5" for e in encoders}
+        jobs.append(Job(f"slide {i}", path, grid, outputs, dict.fromkeys(outputs, "benchmark")))
+    tiles = len(paths) * len(grid.coords)
     waits: list[WaitingChannel] = []
     work = Work(device)
     engine.launch = work.launch  # type: ignore[assignment]
     engine.Channel = lambda n, stop: waits.append(WaitingChannel(n, stop)) or waits[-1]  # type: ignore[assignment,misc,return-value,func-returns-value]
     clock, begin = stopwatch(device, workers), time.perf_counter()
-    records = extract([job], {device: list(encoders)}, Settings(size, workers), name)
-    rate = len(grid.coords) / clock()
+    records = extract(jobs, {device: list(encoders)}, Settings(size, workers), name)
+    rate = tiles / clock()
     wall = time.perf_counter() - begin
     assert all(r.status == "ok" for r in records.values()), records
     # The device's loop reads the first channel.
     waiting = waits[0].waited / wall
-    megabytes = sum(p.stat().st_size for p in outputs.values()) / len(grid.coords) / 1e6
+    written = [output for job in jobs for output in job.outputs.values()]
+    megabytes = sum(output.stat().st_size for output in written) / tiles / 1e6
     plain = f"{loop:8.1f}{rate / loop:9.2f}" if loop else f"{'-':>8}{'-':>9}"
     print(
         f"{name:<24}{rate:9.1f}{limit:9.1f}{rate / limit:7.0%}{work.seconds() / wall:7.0%}"
@@ -305,12 +347,10 @@ def ceiling(encoder: Encoder, size: int, workers: int) -> float:
     images = torch.randn(size, 3, crop, crop, device=encoder.device)
     if encoder.taps.prefix is None:
         images = images.to(memory_format=torch.channels_last)
-    half = encoder.precision != "fp32"
-    kind = torch.bfloat16 if encoder.precision == "bf16" else torch.float16
 
     @torch.inference_mode()
     def forward() -> None:
-        with torch.autocast(encoder.device.type, kind, enabled=half):
+        with autocast(encoder.precision, encoder.device):
             encoder.module(images)
 
     forward()
@@ -328,7 +368,7 @@ def plain_loop(path: Path, grid: Grid, encoder: Encoder, workers: int, limit: in
         batch.append(tile)
         if len(batch) == 32 or count == len(few.coords):
             images = torch.stack(batch).to(encoder.device)
-            with torch.inference_mode():
+            with torch.inference_mode(), autocast(encoder.precision, encoder.device):
                 encoder.module.forward_intermediates(images, intermediates_only=True)
                 encoder.module(images).cpu()
             batch = []

@@ -40,7 +40,8 @@ class TeacherConfig(Section):
 class ExtractionConfig(Section):
     teachers: dict[Name, TeacherConfig] = Field(default_factory=dict)
     levels: tuple[Level, ...] = ("low", "mid", "high")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    compile: bool = False
     batch_size: int | Literal["auto"] = "auto"
     weights_dir: str | None = None
     decode: Literal["auto", "cpu", "gpu"] = "auto"

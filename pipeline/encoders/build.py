@@ -12,18 +12,18 @@ import timm
 import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import registry, remote, weights
+from pipeline.encoders.numerics import allow_tf32, autocast, choose_precision, compile_blocks
 from pipeline.encoders.places import wanted_revision
 from pipeline.encoders.registry import Model
 from pipeline.encoders.taps import Taps, find_taps, forward_levels
 from pipeline.encoders.towers import TOWERS
 from pipeline.encoders.transforms import Transform, prepare
 from pipeline.errors import ArtifactError, ConfigError, nearest
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Encoder:
         taps: where it is read.
         levels: which levels it gives.
         device: where it is.
-        precision: fp32, bf16 or fp16 (autocast).
+        precision: fp32 or tf32 (for the whole process), bf16 or fp16 (autocast).
         dims: level to dimension.
         facts: what goes into the feature files' attributes: model_id, revision, weights, pooling,
             gflop_per_tile (multiply and add are two) …
@@ -60,6 +60,7 @@ def build(
     *,
     levels: Sequence[str] = ("low", "mid", "high"),
     precision: str = "auto",
+    compiled: bool = False,
     weights_dir: str | None = None,
     identity: str | None = None,
     device: torch.device | str = "cpu",
@@ -70,7 +71,8 @@ def build(
         name: the teacher's name; with `source: registry` and no `model:` also its registry row.
         cfg: its config.
         levels: which of low, mid, high to give.
-        precision: auto, fp32, bf16 or fp16.
+        precision: auto, fp32, tf32, bf16 or fp16.
+        compiled: whether to compile a transformer's blocks.
         weights_dir: folder of local weights, one subfolder per teacher.
         identity: of the weights file that the preflight checked; None takes any.
         device: where to run.
@@ -88,7 +90,7 @@ def build(
             f"that one back, or remove features/{name}/check.json to check and extract anew"
         )
     network = load_weights(network, name, cfg, source)
-    return finish(network, name, cfg, source, levels, precision, device)
+    return finish(network, name, cfg, source, levels, precision, compiled, device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +149,7 @@ def finish(
     source: weights.Source,
     levels: Sequence[str],
     precision: str,
+    compiled: bool,
     device: torch.device | str,
 ) -> Encoder:
     """Put a network that has its weights on a device, and say what it gives.
@@ -162,6 +165,7 @@ def finish(
     if taps.prefix is None:
         module = module.to(memory_format=torch.channels_last)
     chosen = choose_precision(precision, device, row.dtype if row else "")
+    allow_tf32(chosen)
     facts = {
         "model_id": cfg.model or name,
         "pooling": taps.pooling,
@@ -171,9 +175,11 @@ def finish(
     }
     encoder = Encoder(name, module, transform, taps, tuple(levels), device, chosen, {}, facts)
     blank = torch.zeros(1, transform.crop, transform.crop, 3, dtype=torch.uint8, device=device)
-    with FlopCounterMode(display=False) as counted:
+    # Fused attention is not counted by every version of torch; its plain form is.
+    with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH):
         dims = {level: int(values.shape[1]) for level, values in encode(encoder, blank).items()}
     facts["gflop_per_tile"] = f"{counted.get_total_flops() / 1e9:.6g}"
+    facts["compiled"] = "yes" if compiled and compile_blocks(module, device) else "no"
     return dataclasses.replace(encoder, dims=dims)
 
 
@@ -191,8 +197,7 @@ def encode(encoder: Encoder, tiles: Tensor) -> dict[str, Tensor]:
     images = prepare(tiles, encoder.transform)
     if encoder.taps.prefix is None:
         images = images.contiguous(memory_format=torch.channels_last)
-    half = encoder.precision != "fp32"
-    with torch.autocast(encoder.device.type, DTYPES[encoder.precision], enabled=half):
+    with autocast(encoder.precision, encoder.device):
         features = forward_levels(encoder.module, images, encoder.taps, encoder.levels)
     return {level: values.to(torch.float16) for level, values in features.items()}
 
@@ -287,18 +292,6 @@ def check_patch(name: str, module: nn.Module, px: int) -> None:
         raise ConfigError(
             f"extraction.teachers.{name}.input_px: {px} is not a multiple of the patch, {patch} px"
         )
-
-
-def choose_precision(requested: str, device: torch.device, default: str = "") -> str:
-    """What `auto` means: fp32 on a CPU; on a GPU the row's choice, else bf16 if it has it."""
-    if requested != "auto":
-        return requested
-    if device.type != "cuda":
-        return "fp32"
-    bf16 = torch.cuda.is_bf16_supported()
-    if default == "bf16" and not bf16:
-        return "fp16"
-    return default or ("bf16" if bf16 else "fp16")
 
 
 def describe(transform: Transform) -> str:

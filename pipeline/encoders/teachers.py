@@ -165,7 +165,7 @@ def _steps(name: str, cfg: TeacherConfig, weights_dir: str | None) -> Iterator[C
             yield Check("keys", True, f"every parameter of {source.path.name} has its place")
         step = "output"
         levels = ("low", "mid", "high")
-        encoder = build.finish(network, name, cfg, source, levels, "fp32", "cpu")
+        encoder = build.finish(network, name, cfg, source, levels, "fp32", False, "cpu")
         yield _output(encoder, row, cfg)
     except UserError as error:
         yield Check(step, False, str(error))

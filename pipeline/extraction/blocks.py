@@ -7,7 +7,6 @@ threads; on a GPU nvJPEG decodes a batch's blocks at once, and pixels never cros
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import SlideError
+from pipeline.extraction.decoders import decode_streams
 from pipeline.extraction.grid import Grid, level_corners
 from pipeline.slides.slide import Slide
 from pipeline.slides.tiff_blocks import Blocks, Layout
@@ -148,8 +148,7 @@ class BlockSource:
 class DeviceSource:
     """Tiles cut from a level's own JPEG blocks, decoded on the device they are needed on.
 
-    nvJPEG (through torchvision) and libjpeg-turbo differ in rounding, and where the chroma is
-    subsampled also in how it is brought back to full size.
+    nvJPEG and libjpeg-turbo differ in rounding.
 
     Args:
         slide: an open slide whose level is plain JPEG; belongs to this object from now on.
@@ -166,6 +165,7 @@ class DeviceSource:
         self._needs = Needs(self._blocks.layout(grid.level), grid)
         self._kept: dict[int, torch.Tensor | SlideError] = {}
         self.device: torch.device | None = device
+        self._place = device
 
     def read(self, start: int, stop: int, out: torch.Tensor) -> dict[int, SlideError]:
         """See `pipeline.extraction.reader.Source.read`; `out` is on the device."""
@@ -184,7 +184,7 @@ class DeviceSource:
                 continue
             for place in places:
                 rows, columns, block_rows, block_columns = needs.place(start + place, number)
-                out[place][rows, columns] = pixels[:, block_rows, block_columns].permute(1, 2, 0)
+                out[place][rows, columns] = pixels[block_rows, block_columns]
         return bad
 
     def close(self) -> None:
@@ -193,40 +193,19 @@ class DeviceSource:
         self._slide.close()
 
     def _decode(self, numbers: Sequence[int]) -> dict[int, torch.Tensor | SlideError]:
-        """Blocks as uint8 (3, rows, columns) on the device."""
+        """Blocks as uint8 (rows, columns, 3) on the device."""
         found: dict[int, torch.Tensor | SlideError] = {}
-        streams: dict[int, torch.Tensor] = {}
+        streams: dict[int, bytes] = {}
         for number in numbers:
             try:
-                data = bytearray(self._blocks.jpeg(self._level, number))
-                streams[number] = torch.frombuffer(data, dtype=torch.uint8)
+                streams[number] = self._blocks.jpeg(self._level, number)
             except (OSError, ValueError) as error:
                 found[number] = _undecodable(self._slide, number, error)
-        if streams:
-            try:
-                pixels = decode_streams(list(streams.values()), self.device)
-                return found | dict(zip(streams, pixels, strict=True))
-            except RuntimeError:  # one damaged stream spoils the call: find it
-                pass
-        for number, stream in streams.items():
-            try:
-                (found[number],) = decode_streams([stream], self.device)
-            except RuntimeError as error:
-                found[number] = _undecodable(self._slide, number, error)
+        pixels = decode_streams(list(streams.values()), self._place)
+        for number, block in zip(streams, pixels, strict=True):
+            bad = ValueError("not a JPEG stream")
+            found[number] = _undecodable(self._slide, number, bad) if block is None else block
         return found
-
-
-def decode_streams(streams: list[torch.Tensor], device: torch.device | None) -> list[torch.Tensor]:
-    """JPEG streams as RGB, uint8 (3, rows, columns) on the device.
-
-    Raises:
-        RuntimeError: one of them is damaged.
-    """
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    with warnings.catch_warnings():  # torchvision announces that this will move to TorchCodec
-        warnings.simplefilter("ignore")
-        return decode_jpeg(streams, mode=ImageReadMode.RGB, device=device or "cpu")
 
 
 def _blocks(slide: Slide) -> Blocks:

@@ -9,6 +9,7 @@ import torch
 
 from pipeline.encoders.build import Encoder, encode
 from pipeline.errors import ConfigError
+from pipeline.extraction.decoders import gpu_decodes, require_gpu_decoder
 
 CPU_BATCH = 32
 GPU_BATCHES = (32, 64, 128, 256, 512)
@@ -87,8 +88,9 @@ def decodes_on_gpu(
 ) -> bool:
     """Whether JPEG blocks go to the GPU as they are.
 
-    `auto` says yes where the cores cannot keep up with the networks. That is reckoned from the
-    networks' arithmetic and not measured, so that a rerun on the same machine decides alike.
+    `auto` says yes where the cores cannot keep up with the networks and nvImageCodec is installed.
+    That is reckoned from the networks' arithmetic and not measured, so that a rerun on the same
+    machine decides alike.
 
     Args:
         requested: auto, cpu or gpu.
@@ -96,11 +98,17 @@ def decodes_on_gpu(
         side: a tile's side in pixels, as read.
         workers: decoding threads for this device.
         device: where the networks are.
+
+    Raises:
+        ConfigError: `gpu` is asked for, and the package that does it is missing.
     """
     if device.type != "cuda" or requested == "cpu":
         return False
     if requested == "gpu":
+        require_gpu_decoder()
         return True
+    if not gpu_decodes():
+        return False
     work = sum(
         float(e.facts["gflop_per_tile"]) * 1e9 / FLOPS[e.precision == "fp32"] for e in encoders
     )

@@ -150,6 +150,7 @@ def _extract(
                 cfg.teachers[name],
                 levels=cfg.levels,
                 precision=cfg.precision,
+                compiled=cfg.compile,
                 weights_dir=cfg.weights_dir,
                 identity=identities[name],
                 device=place,

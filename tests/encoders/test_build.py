@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import build as build_module
 from pipeline.encoders import places, registry, weights
-from pipeline.encoders.build import build, choose_precision, encode
+from pipeline.encoders.build import build, encode
 from pipeline.errors import ArtifactError, ConfigError
 
 MODEL = "resnet10t"
@@ -245,14 +245,6 @@ def test_hub_records_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     facts = build("a", _cfg(weights="hub", revision="c0ffee")).facts
     assert (facts["weights"], facts["revision"]) == ("hub", "c0ffee")
     assert asked == ["c0ffee"]
-
-
-def test_precision() -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert choose_precision("auto", cpu) == "fp32"
-    assert choose_precision("bf16", cpu) == "bf16"
-    assert choose_precision("auto", gpu, "fp16") == "fp16"
-    assert choose_precision("auto", gpu, "fp32") == "fp32"
 
 
 def test_bfloat16_is_near() -> None:

@@ -10,7 +10,7 @@ import torch
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders.build import build
 from pipeline.errors import ConfigError
-from pipeline.extraction import devices
+from pipeline.extraction import decoders, devices
 from tests.extraction.made import TINY
 
 
@@ -57,11 +57,16 @@ def _encoder(gflop: float, precision: str = "bf16") -> devices.Encoder:
     return dataclasses.replace(encoder, facts=facts, precision=precision)
 
 
-def test_who_decodes() -> None:
+def test_who_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large network waits for the CPU on few cores only; a small one soon."""
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     large, small = _encoder(600.0), _encoder(9.0)
     side = 448  # 700 tiles a second and core
+    monkeypatch.setattr(decoders.importlib.util, "find_spec", lambda name: None)
+    assert not devices.decodes_on_gpu("auto", [small], side, 1, gpu)
+    with pytest.raises(ConfigError, match=r"decode: gpu needs nvImageCodec.*nvimgcodec-cu12"):
+        devices.decodes_on_gpu("gpu", [small], side, 1, gpu)
+    monkeypatch.setattr(decoders.importlib.util, "find_spec", lambda name: object())
     assert not devices.decodes_on_gpu("auto", [large], side, 8, gpu)  # 333 tiles a second
     assert devices.decodes_on_gpu("auto", [small], side, 8, gpu)  # 22,000
     assert not devices.decodes_on_gpu("auto", [small], side, 64, gpu)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline.errors import SlideError
 from pipeline.extraction import blocks, reader
 from pipeline.extraction.blocks import DeviceSource
+from pipeline.extraction.decoders import gpu_decodes
 from pipeline.extraction.grid import Grid, read_grid
 from pipeline.extraction.reader import RegionSource, Source, open_source
 from pipeline.slides.slide import open_slide
@@ -199,7 +200,9 @@ def test_aperios_tables_are_shared(slide: Path) -> None:
     np.testing.assert_array_equal(_on(torch.device("cpu"), slide, grid), _one_by_one(slide, grid))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="nvJPEG needs a GPU; there is none here")
+@pytest.mark.skipif(
+    not (torch.cuda.is_available() and gpu_decodes()), reason="needs a GPU and nvImageCodec"
+)
 @pytest.mark.parametrize(("photometric", "subsampling"), JPEGS)
 def test_the_gpus_decoder_agrees_with_the_cpus(
     tmp_path: Path, photometric: str, subsampling: tuple[int, int] | None
@@ -223,7 +226,7 @@ def test_a_decoder_that_disagrees_is_not_used(slide: Path, monkeypatch: pytest.M
     monkeypatch.setattr(
         blocks,
         "decode_streams",
-        lambda streams, device: [t.roll(9, dims=1) for t in original(streams, device)],
+        lambda streams, device: [t.roll(9, dims=0) for t in original(streams, device)],
     )
     source = open_source(slide, grid, 1, device=cpu)
     assert source.kind == "blocks"
