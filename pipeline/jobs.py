@@ -93,6 +93,7 @@ class EvaluationJob(Section):
     evaluation: EvaluationConfig
     task: TaskConfig
     models: list[str]
+    others: dict[str, TaskConfig]
 
 
 class ReportJob(Section):
@@ -203,15 +204,25 @@ def folds(config: Config, task: str, imported: str = "") -> FoldsJob:
 
 def training(config: Config, task: str, model: str) -> TrainingJob:
     alone = config.training.model_copy(update={"models": {}, "ablations": {}})
-    others = {name: _alone(config, name) for name in config.tasks[task].auxiliary}
     return TrainingJob(
-        training=alone, model=config.model_specs()[model], task=config.tasks[task], others=others
+        training=alone,
+        model=config.model_specs()[model],
+        task=config.tasks[task],
+        others=_others(config, task),
     )
+
+
+def _others(config: Config, task: str) -> dict[str, Any]:
+    """The tasks that a task's models learn beside their own."""
+    return {name: _alone(config, name) for name in config.tasks[task].auxiliary}
 
 
 def evaluation(config: Config, task: str) -> EvaluationJob:
     return EvaluationJob(
-        evaluation=config.evaluation, task=_alone(config, task), models=list(config.model_specs())
+        evaluation=config.evaluation,
+        task=_alone(config, task),
+        models=list(config.model_specs()),
+        others=_others(config, task),
     )
 
 

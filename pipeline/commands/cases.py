@@ -85,6 +85,7 @@ def training(
             code=code,
             workers=workers,
             device=device,
+            others=job.others,
         )
 
 
@@ -96,7 +97,14 @@ def evaluation(
 
     job = jobs.read(jobs.EvaluationJob, cfg)
     with recorded(root, "evaluation", task=task):
-        stage.run(cfg=job.evaluation, task_name=task, task=job.task, models=job.models, root=root)
+        stage.run(
+            cfg=job.evaluation,
+            task_name=task,
+            task=job.task,
+            models=job.models,
+            root=root,
+            others=job.others,
+        )
 
 
 def report(cfg: Cfg, root: Root) -> None:

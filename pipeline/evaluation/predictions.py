@@ -35,6 +35,7 @@ class Predictions:
         survival: names of the columns with predicted survival at the bin edges; may be empty.
         edges: (seed, fold) -> the bin edges, in the task's unit.
         facts: the model's kind, teacher and parameters, from its meta.json; may be empty.
+        nested: (seed, fold) -> what the inner folds chose, from its meta.json; empty without.
         n_not_finite: test rows whose prediction is NaN or infinite.
     """
 
@@ -44,6 +45,7 @@ class Predictions:
     survival: tuple[str, ...]
     edges: dict[tuple[int, int], tuple[float, ...]]
     facts: dict[str, Any]
+    nested: dict[tuple[int, int], dict[str, Any]]
     n_not_finite: int
 
 
@@ -57,21 +59,30 @@ def value_columns(task: Task, labels: Labels) -> tuple[str, ...]:
 
 
 def read_predictions(
-    root: Path, task_name: str, task: Task, model: str, labels: Labels, folds: Sequence[Fold]
+    root: Path,
+    task_name: str,
+    task: Task,
+    model: str,
+    labels: Labels,
+    folds: Sequence[Fold],
+    beside: str = "",
 ) -> Predictions:
-    """Read `models/<task>/<model>/predictions.parquet`.
+    """Read `models/<task>/<model>/predictions.parquet`, or what the model says of another endpoint.
 
     Args:
         root: the results folder.
-        task_name, task: the task.
+        task_name: the task that the model was trained for.
+        task: the task whose predictions are read.
         model: the model's name.
         labels: labels of all cases that the folds know.
-        folds: the task's folds.
+        folds: the folds that it was trained on.
+        beside: the name of `task`, where it is one that the model learned beside its own.
 
     Raises:
         ArtifactError: the table is missing, damaged, or does not fit the folds or the labels.
     """
-    path = root / "models" / task_name / model / "predictions.parquet"
+    folder = root / "models" / task_name / model
+    path = folder / "auxiliary" / f"{beside}.parquet" if beside else folder / "predictions.parquet"
     table = read_table(path)
     columns = value_columns(task, labels)
     absent = [c for c in (*KEYS, *columns) if c not in table.columns]
@@ -90,16 +101,15 @@ def read_predictions(
     kept = table[[*KEYS, *survival]].copy()
     for j, column in enumerate(columns):
         kept[column] = np.where(bad, np.nan, values[:, j])
-    metas = _metas(root / "models" / task_name / model, table)
+    metas = _metas(folder, table)
     return Predictions(
         name=model,
         table=kept,
         columns=columns,
         survival=survival,
-        edges={
-            key: tuple(meta.get("head", {}).get("bin_edges", ())) for key, meta in metas.items()
-        },
+        edges={key: _edges(meta.get("head", {}), beside) for key, meta in metas.items()},
         facts=_facts(metas),
+        nested={key: meta["nested"] for key, meta in metas.items() if meta.get("nested")},
         n_not_finite=int(bad[(table["split"] == "test").to_numpy()].sum()),
     )
 
@@ -151,6 +161,13 @@ def _check_labels(path: Path, table: pd.DataFrame, task: Task, labels: Labels) -
             f"{path}: made from other labels than cases.parquet has now, such as those of {case}; "
             f"train the model again"
         )
+
+
+def _edges(head: dict[str, Any], beside: str) -> tuple[float, ...]:
+    """The bin edges in a head's facts; empty where it has none."""
+    if beside:
+        head = next((o["head"] for o in head.get("beside", ()) if o["name"] == beside), {})
+    return tuple(head.get("bin_edges", ()))
 
 
 def _metas(folder: Path, table: pd.DataFrame) -> dict[tuple[int, int], dict[str, Any]]:

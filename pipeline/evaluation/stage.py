@@ -7,6 +7,10 @@ Writes `evaluation/<task>/`:
 - `comparisons.parquet` and `.csv`: a row a metric and other model (`comparisons.compare`); both
   tables say in `labelled` whether their numbers are test or validation results;
 - `per_case.parquet`: the pooled out-of-fold test predictions that all numbers come from;
+- `nested.parquet` and `.csv`, with nested cross-validation: what each fold chose, and from what
+  (`nested.nested_table`);
+- `auxiliary.parquet` and `.csv`, where models learn other endpoints beside this one: metrics of
+  those (`secondary.secondary_table`);
 - `curves.json`: the points of the figures (`figures.figure_points`), and `forest`;
 - `evaluation.json`: the summary (`summary.summary`).
 
@@ -15,7 +19,7 @@ Beside the trained models stands `average`, the mean of the single-teacher model
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,25 +29,31 @@ from tqdm import tqdm
 from pipeline.artifacts import read_json, read_table, sweep, write_json, write_table
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.tasks import SurvivalTask
-from pipeline.errors import ArtifactError, ConfigError, nearest
-from pipeline.evaluation.bootstrap import resample_weights
+from pipeline.errors import ConfigError, nearest
 from pipeline.evaluation.comparisons import compare
 from pipeline.evaluation.figures import figure_points, forest, jsonable
-from pipeline.evaluation.hazards import curve_table, last_edge
 from pipeline.evaluation.metrics import PRIMARY, Bench, Measured, higher_is_better, metric_table
-from pipeline.evaluation.pooling import Pool, average, pooled, prepare, risk_groups
+from pipeline.evaluation.nested import nested_table
+from pipeline.evaluation.opening import known_labels, open_bench
+from pipeline.evaluation.pooling import Pool, average, pooled, risk_groups
 from pipeline.evaluation.predictions import Predictions, read_predictions
+from pipeline.evaluation.secondary import secondary_table
 from pipeline.evaluation.summary import summary
 from pipeline.evaluation.survival_curves import GROUP_NAMES, QUANTILES
-from pipeline.evaluation.survival_metrics import TimePoints, time_points
-from pipeline.labels import Labels, Task, read_labels
-from pipeline.splits import PARTS, Fold, read_folds, read_summary
+from pipeline.labels import Task
+from pipeline.splits import read_folds, read_summary
 
 AVERAGE = "average"
 
 
 def run(
-    *, cfg: EvaluationConfig, task_name: str, task: Task, models: list[str], root: Path
+    *,
+    cfg: EvaluationConfig,
+    task_name: str,
+    task: Task,
+    models: list[str],
+    root: Path,
+    others: Mapping[str, Task] | None = None,
 ) -> None:
     """Measure and compare the models of one task.
 
@@ -52,6 +62,7 @@ def run(
         task_name, task: the task.
         models: names of the trained models, ablations among them.
         root: the results folder.
+        others: the tasks that the models learned beside it.
 
     Raises:
         ConfigError: the student is not among the models, or one is called `average`.
@@ -69,18 +80,13 @@ def run(
         )
     sweep(root / "evaluation" / task_name)
     folds, fold_facts = read_folds(root, task_name), read_summary(root, task_name)
-    labels = _labels(read_table(root / "cases.parquet"), task_name, task, folds)
+    cases = read_table(root / "cases.parquet")
+    labels = known_labels(cases, task_name, task, folds)
     predictions = [read_predictions(root, task_name, task, m, labels, folds) for m in models]
-    points = _time_points(cfg, task, labels, predictions)
-    pools = [_pool(model, task, labels, points) for model in predictions]
+    bench, pools = open_bench(cfg, task, labels, folds, predictions)
     members = _singles(predictions)
     if len(members) > 1:
         pools.append(average(AVERAGE, [pool for pool in pools if pool.name in members]))
-
-    tested = {case for fold in folds for case in fold.test}
-    rows = np.array([i for i, case in enumerate(labels.cases) if case in tested])
-    weights = resample_weights(len(rows), cfg.bootstraps, cfg.seed)
-    bench = Bench(task, labels.take(rows), weights, points, folds)
     measured = [
         bench.measure(pool)
         for pool in tqdm(pools, desc=f"{task_name}: models", unit="model", disable=None)
@@ -100,6 +106,9 @@ def run(
     write_table(folder / "metrics.parquet", metrics, csv=True)
     write_table(folder / "comparisons.parquet", comparisons, csv=True)
     write_table(folder / "per_case.parquet", _per_case(pools, bench, groups, cfg))
+    _write_or_remove(folder / "nested.parquet", nested_table(predictions, pools, bench))
+    secondary = secondary_table(cfg, root, task_name, others or {}, models, folds, cases)
+    _write_or_remove(folder / "auxiliary.parquet", secondary)
     curves["forest"] = forest(metrics, comparisons, PRIMARY[task.type])
     write_json(folder / "curves.json", jsonable(curves))
     found = summary(
@@ -118,31 +127,13 @@ def run(
     write_json(folder / "evaluation.json", jsonable(found))
 
 
-def _labels(cases: pd.DataFrame, name: str, task: Task, folds: Sequence[Fold]) -> Labels:
-    """The labels of the cases that the folds hold."""
-    labels = read_labels(cases, name, task)
-    known = {case for fold in folds for part in PARTS for case in fold.part(part)}
-    without = sorted(known - set(labels.cases))
-    if without:
-        raise ArtifactError(
-            f"folds/{name}: {without[0]} has no label in cases.parquet now; run `folds` again"
-        )
-    return labels.take(np.array([i for i, c in enumerate(labels.cases) if c in known]))
-
-
-def _time_points(
-    cfg: EvaluationConfig, task: Task, labels: Labels, models: list[Predictions]
-) -> TimePoints | None:
-    if not isinstance(task, SurvivalTask):
-        return None
-    assert labels.time is not None and labels.event is not None
-    return time_points(labels.time, labels.event, cfg.horizons, last_edge(models))
-
-
-def _pool(model: Predictions, task: Task, labels: Labels, points: TimePoints | None) -> Pool:
-    if not isinstance(task, SurvivalTask) or points is None:
-        return prepare(model)
-    return prepare(model, curve_table(model, task, labels, np.array(points.grid)))
+def _write_or_remove(path: Path, table: pd.DataFrame | None) -> None:
+    """Write a table that not every run has; one of an earlier run goes."""
+    if table is not None:
+        write_table(path, table, csv=True)
+        return
+    for old in (path, path.with_suffix(".csv")):
+        old.unlink(missing_ok=True)
 
 
 def _singles(models: list[Predictions]) -> list[str]:

@@ -11,7 +11,17 @@ from markupsafe import Markup
 
 from pipeline.artifacts import read_json
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
-from pipeline.report import costs, figures, histories, metrics, points, reliance, style
+from pipeline.report import (
+    beside,
+    costs,
+    figures,
+    histories,
+    inner,
+    metrics,
+    points,
+    reliance,
+    style,
+)
 from pipeline.report.evaluated import Evaluation, read_evaluation
 from pipeline.report.figures import Difference, Drawing
 from pipeline.report.headline import Headline, cases_of, headline
@@ -53,12 +63,14 @@ class TaskSection:
     headline: Headline
     metrics: Table
     ablations: Table | None
+    beside: list[Table]
     reliance: Table | None
     forest: Drawing | None
     curves: tuple[Drawing, ...]
     cost: Drawing
     costs: Table
     training: Drawing | None
+    inner: inner.InnerSection | None
     tests: Table
     every_metric: Table
     folds: Table
@@ -95,12 +107,14 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
         )
         if ablations
         else None,
+        beside=beside.tables(results, opened, infos, main),
         reliance=reliance.table(results, task, student),
         forest=_forest(results, opened, infos, [*main[1:], *ablations]),
         curves=points.drawings(results, opened, infos, main),
         cost=costs.drawing(opened, infos, priced, chance),
         costs=costs.table(opened, infos, priced),
         training=histories.drawing(results, task, infos, [*main, *ablations]),
+        inner=inner.section(results, opened, infos, [*main, *ablations]),
         tests=_tests(opened, infos, [*main[1:], *ablations]),
         every_metric=_every_metric(opened, infos, [*main, *ablations]),
         folds=_folds(folds),

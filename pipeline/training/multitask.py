@@ -1,8 +1,8 @@
 """Several endpoints in one model: the task's own, and others that are learned beside it.
 
 One trunk, one block of outputs per endpoint. The others lend their labels to the training of the
-trunk (in the training part alone, like all labels); what is validated, chosen by and predicted is
-the task's own endpoint.
+trunk (in the training part alone, like all labels); what is validated and chosen by is the task's
+own endpoint. What the model says of the others is written beside its predictions.
 """
 
 from __future__ import annotations
@@ -131,6 +131,16 @@ class MultiHead:
 
     def columns(self, out: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         return self.main.columns(*self.own(out, y))
+
+    def columns_beside(
+        self, out: np.ndarray, y: np.ndarray
+    ) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Of each other endpoint: which cases have its label, bool (n,), and their columns."""
+        found = {}
+        for other, outs, aims in self._blocks(out, y):
+            known = ~np.isnan(aims).any(axis=1)
+            found[other.name] = known, other.head.columns(outs[known], aims[known])
+        return found
 
     def facts(self) -> dict[str, Any]:
         others = [

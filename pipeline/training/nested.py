@@ -44,6 +44,8 @@ class Choice:
         point: the point.
         epoch: epochs to train for.
         score: what it was chosen by: mean over the inner parts of the metric, or of the loss.
+        judged_by: which of the two: `metric` or `loss`.
+        standings: for each point of the grid where it stood, as `standings` says.
         curves: the chosen point's mean over the inner parts: float64 (epochs, len(CURVES)).
         trials: a row for each inner training and epoch, for `inner.csv`.
         cases: int64 (n,), every case that was held out of an inner training, and
@@ -56,6 +58,8 @@ class Choice:
     point: dict[str, Any]
     epoch: int
     score: float
+    judged_by: str
+    standings: list[dict[str, Any]]
     curves: np.ndarray
     trials: list[dict[str, Any]]
     cases: np.ndarray
@@ -132,6 +136,11 @@ def search(
         point=points[p],
         epoch=epoch,
         score=score,
+        judged_by="metric" if _by_metric(curves, nested.criterion) else "loss",
+        standings=[
+            {"point": point, **stood}
+            for point, stood in zip(points, standings(curves, nested.criterion), strict=True)
+        ],
         curves=curves[p].mean(0),
         trials=[
             {"point": t.point, **points[t.point], "part": t.part, **row}
@@ -162,16 +171,46 @@ def choose(curves: np.ndarray, criterion: str) -> tuple[int, int, float]:
     Raises:
         UserError: neither metric nor loss is defined anywhere.
     """
+    by_metric = _by_metric(curves, criterion)
     loss = _mean(curves[..., CURVES.index("val_loss")])
-    metric = _mean(curves[..., CURVES.index("val_metric")])
-    use_metric = criterion == "metric" and bool(np.isfinite(metric).any())
-    value = metric if use_metric else -loss
+    judged = _mean(curves[..., CURVES.index("val_metric")]) if by_metric else loss
+    value = judged if by_metric else -judged
     if not np.isfinite(value).any():
         raise UserError("nested cross-validation: no epoch of any grid point has a finite loss")
     value = np.where(np.isfinite(value), value, -np.inf)
     best = np.argwhere(value >= value.max() - 1e-12)
     p, e = min(best.tolist(), key=lambda at: (loss[at[0], at[1]], at))
-    return p, e + 1, float(metric[p, e] if use_metric else loss[p, e])
+    return p, e + 1, float(judged[p, e])
+
+
+def standings(curves: np.ndarray, criterion: str) -> list[dict[str, Any]]:
+    """Where each point of the grid stood at its own best epoch, judged as `choose` judges.
+
+    Args:
+        curves, criterion: as in `choose`.
+
+    Returns:
+        for each point `epoch` (from 1), `score` (mean over the inner parts) and `deviation` (over
+        the parts, ddof 1); all None where no epoch is defined, the last where one part is.
+    """
+    column = CURVES.index("val_metric" if _by_metric(curves, criterion) else "val_loss")
+    found: list[dict[str, Any]] = []
+    for one in curves:
+        if not np.isfinite(one[..., column]).any():
+            found.append({"epoch": None, "score": None, "deviation": None})
+            continue
+        _, epoch, score = choose(one[None], criterion)
+        parts = one[:, epoch - 1, column]
+        parts = parts[np.isfinite(parts)]
+        deviation = float(parts.std(ddof=1)) if len(parts) > 1 else None
+        found.append({"epoch": epoch, "score": score, "deviation": deviation})
+    return found
+
+
+def _by_metric(curves: np.ndarray, criterion: str) -> bool:
+    """Whether the metric decides: it is asked for, and defined somewhere."""
+    metric = curves[..., CURVES.index("val_metric")]
+    return criterion == "metric" and bool(np.isfinite(metric).any())
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -6,6 +6,9 @@ The bags are read once and shared by all trainings. Writes `models/<task>/<model
   with nested cross-validation inner.csv (every inner training's epochs), and last meta.json. A
   folder whose meta.json carries the fingerprint of what would be trained now is not trained again.
 - `predictions.parquet`: the predictions of all folds and seeds for train, val and test cases.
+- `auxiliary/<other>.parquet`: the same for each task that is learned beside this one, for the cases
+  that have its label; with nested cross-validation without validation cases, which the final
+  models have learned from.
 """
 
 from __future__ import annotations
@@ -38,12 +41,14 @@ from pipeline.training.history import Watch, history_log
 from pipeline.training.job import Job, Prepared, prepare, seed_of
 from pipeline.training.loop import Fitted, train
 from pipeline.training.models import reads
-from pipeline.training.multitask import Beside, align
+from pipeline.training.multitask import Beside, MultiHead, align
 from pipeline.training.nested import CURVES, Choice, forget, search
 from pipeline.training.predict import predict
-from pipeline.training.tables import read_columns, stack_columns, write_columns
+from pipeline.training.tables import Columns, read_columns, stack_columns, write_columns
 from pipeline.training.tasks import Head
 
+OWN = ""
+BESIDE = "auxiliary"
 NOT_TRAINING = {
     "models",
     "ablations",
@@ -111,11 +116,18 @@ def run(
         _fold(job, fold, seed, folder / f"fold_{fold.index}" / f"seed_{seed}")
         for fold, seed in tqdm(work, desc=f"{task_name}/{model_name}", unit="fit", disable=None)
     ]
-    write_columns(folder / "predictions.parquet", stack_columns(tables))
+    for name in (other.name for other in job.beside):
+        columns = stack_columns([table[name] for table in tables])
+        write_columns(folder / BESIDE / f"{name}.parquet", columns)
+    write_columns(folder / "predictions.parquet", stack_columns([t[OWN] for t in tables]))
 
 
-def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Any]:
-    """Train one fold with one seed unless that is done, and return its predictions."""
+def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Columns]:
+    """Train one fold with one seed unless that is done, and return its predictions: those of the
+    own endpoint as OWN, those of each other one by its name."""
+    files = {OWN: folder / "predictions.parquet"} | {
+        beside.name: folder / BESIDE / f"{beside.name}.parquet" for beside in job.beside
+    }
     place = {case: i for i, case in enumerate(job.store.cases)}
     has = np.asarray(job.store.present.any(axis=1))
     usable: dict[str, np.ndarray] = {part: _rows(fold.part(part), place, has) for part in PARTS}
@@ -135,7 +147,7 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Any]:
     done = read_meta(folder)
     if done is not None and done.get("fingerprint") == fingerprint:
         try:
-            return read_columns(folder / "predictions.parquet")
+            return {name: read_columns(path) for name, path in files.items()}
         except ArtifactError as error:
             tqdm.write(f"{error}; trained again")
     started = time.perf_counter()
@@ -164,15 +176,19 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Any]:
     asked = time.perf_counter()
     out = predict(network, job.store, rows, limit, cfg.precision)
     answered = time.perf_counter()
-    columns: dict[str, Any] = {
+    keys: dict[str, np.ndarray] = {
         "seed": np.full(len(rows), seed, dtype=np.int64),
         "fold": np.full(len(rows), fold.index, dtype=np.int64),
         "split": splits,
         "case_id": np.array([job.store.cases[row] for row in rows], dtype=object),
-        **head.columns(out, y[rows]),
     }
+    columns = {**keys, **head.columns(out, y[rows])}
     if choice is not None:
         _validation_unseen(columns, rows, choice)
+    said: dict[str, Columns] = {
+        OWN: columns,
+        **_said_beside(head, out, y[rows], keys, choice is not None),
+    }
     tested = usable["test"]
     score = head.score(out[splits == "test"])
     shown = tested[extremes(score, job.cfg.attention_cases_per_fold)]
@@ -181,7 +197,8 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Any]:
     # killed between them and its config come back.
     (folder / META).unlink(missing_ok=True)
     write_columns(folder / "attention.parquet", table)
-    write_columns(folder / "predictions.parquet", columns)
+    for name, path in files.items():
+        write_columns(path, said[name])
     history = fitted.history if choice is None else _with_inner(fitted.history, choice)
     write_text(folder / "history.csv", _csv(history))
     if choice is not None:
@@ -216,7 +233,21 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Any]:
     }
     save_checkpoint(folder, network, meta)
     forget(folder)
-    return columns
+    return said
+
+
+def _said_beside(
+    head: Head, out: np.ndarray, y: np.ndarray, keys: dict[str, np.ndarray], nested: bool
+) -> dict[str, dict[str, np.ndarray]]:
+    """Predictions of the other endpoints, for the cases that have their label."""
+    if not isinstance(head, MultiHead):
+        return {}
+    found = {}
+    for name, (known, columns) in head.columns_beside(out, y).items():
+        kept = keys["split"][known] != "val" if nested else np.ones(int(known.sum()), dtype=bool)
+        both = {**{key: values[known] for key, values in keys.items()}, **columns}
+        found[name] = {key: values[kept] for key, values in both.items()}
+    return found
 
 
 def _rows(cases: Iterable[str], place: dict[str, int], has: np.ndarray) -> np.ndarray:
@@ -264,7 +295,9 @@ def _nested_facts(job: Job, choice: Choice, parts: int) -> dict[str, Any]:
         "chosen": choice.point,
         "epochs": choice.epoch,
         "criterion": job.cfg.nested.criterion,
+        "judged_by": choice.judged_by,
         "score": choice.score,
+        "grid": choice.standings,
         "points": points,
         "parts": parts,
         "trainings": points * parts + 1,

@@ -31,7 +31,14 @@ class Results:
     """A results folder of one task; `state` is what predictions are made from, a row a case."""
 
     def __init__(
-        self, root: Path, task: Task, n: int = 90, seed: int = 0, k: int = 3, **columns: Any
+        self,
+        root: Path,
+        task: Task,
+        n: int = 90,
+        seed: int = 0,
+        k: int = 3,
+        inner: int | None = None,
+        **columns: Any,
     ) -> None:
         self.root, self.task = root, task
         rng = np.random.default_rng(seed)
@@ -59,7 +66,8 @@ class Results:
         write_table(root / "cases.parquet", self.cases)
         write_table(root / "slides.parquet", slides)
         write_table(root / "coverage.parquet", slides.assign(teacher="t", status="ok"))
-        folds_stage.run(cfg=FoldsConfig(k=k), cases="intersection", name=NAME, task=task, root=root)
+        cfg = FoldsConfig(k=k, inner=inner)
+        folds_stage.run(cfg=cfg, cases="intersection", name=NAME, task=task, root=root)
         self.models: list[str] = []
 
     def add(

@@ -17,7 +17,7 @@ from pipeline.config.tasks import TaskConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.errors import ArtifactError
 from pipeline.training import nested, stage
-from pipeline.training.nested import CURVES, choose
+from pipeline.training.nested import CURVES, choose, standings
 
 GRID = {"learning_rate": [1e-2, 1e-4], "weight_decay": [0, 1e-2]}
 TASKS: dict[str, dict[str, Any]] = {
@@ -73,6 +73,10 @@ def test_every_task_is_searched_and_trained(root: Path, task: str) -> None:
         }
         key = (facts["chosen"]["learning_rate"], facts["chosen"]["weight_decay"])
         assert key in at
+        best_of_each = means.groupby("point").max()
+        assert [stood["score"] for stood in facts["grid"]] == pytest.approx(best_of_each.tolist())
+        stood = next(one for one in facts["grid"] if one["point"] == facts["chosen"])
+        assert (stood["epoch"], stood["score"]) == (facts["epochs"], facts["score"])
         assert not (folder / "inner").exists()
 
 
@@ -167,3 +171,18 @@ def test_the_epoch_is_counted_from_one_and_undefined_metrics_fall_back_to_the_lo
     curves[0, :, 0, CURVES.index("val_loss")] = 0.5
     assert choose(curves, "metric") == (0, 1, 0.5)
     assert choose(curves, "loss") == (0, 1, 0.5)
+
+
+def test_where_a_point_stood_is_judged_as_the_choice_is() -> None:
+    curves = np.zeros((3, 3, 2, len(CURVES)))
+    metric = curves[..., CURVES.index("val_metric")]
+    metric[0] = [[0.1, 0.5], [0.2, 0.7], [0.3, np.nan]]
+    metric[1, :, 0] = 0.9
+    metric[2] = np.nan
+    found = standings(curves, "metric")
+    assert [one["epoch"] for one in found] == [2, 1, None]
+    assert found[0]["score"] == pytest.approx(0.6)
+    assert found[0]["deviation"] == pytest.approx(np.std([0.5, 0.7], ddof=1))
+    assert choose(curves, "metric")[2] == found[1]["score"]
+    curves[1, :, 1, CURVES.index("val_loss")] = -2.0
+    assert standings(curves, "loss")[1] == {"epoch": 2, "score": -2.0, "deviation": 0.0}

@@ -1,0 +1,109 @@
+"""Several endpoints of one cohort in one config, through the commands that the workflow calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import jobs
+from pipeline.artifacts import write_table
+from pipeline.commands import cases
+from pipeline.config.reading import parse
+from pipeline.config.whole import Config
+from tests.training.conftest import CASES, DIMS
+
+OS = {"type": "survival", "time": "time", "event": "event", "loss": "cox"}
+WITHOUT_DSS = {"case02", "case05", "case11"}  # cause of death not known
+
+
+@pytest.fixture
+def cohort(root: Path) -> Path:
+    """The cohort with a second endpoint: disease-specific survival, which some cases lack."""
+    table = pd.read_parquet(root / "cases.parquet")
+    died = (table["event"] == 1) & (np.arange(len(table)) % 5 != 0)
+    dss = died.astype(float).mask(table["case_id"].isin(WITHOUT_DSS))
+    table = table.assign(dss=dss, site="", n_slides=1, n_usable_slides=1, complete=True)
+    write_table(root / "cases.parquet", table)
+    coverage = pd.read_parquet(root / "coverage.parquet")
+    write_table(root / "coverage.parquet", coverage.assign(status="ok"))
+    write_table(root / "slides.parquet", coverage[["slide_id", "case_id"]].drop_duplicates())
+    return root
+
+
+def config(nested: bool = False, **auxiliary: float) -> Config:
+    inner: dict[str, Any] = {"inner": 2} if nested else {}
+    return parse(
+        {
+            "extraction": {"teachers": {t: {"source": "import", "path": "x"} for t in DIMS}},
+            "mapping": {"cases": "union"},
+            "tasks": {
+                "os": {**OS, "auxiliary": auxiliary},
+                "dss": {**OS, "event": "dss", "loss": "nll", "bins": 2},
+                "kind": {"type": "classification", "label": "kind"},
+            },
+            "folds": {"k": 2, **inner},
+            "training": {
+                "models": {
+                    "single": {"kind": "single", "teacher": "deep", "d_model": 8},
+                    "concat": {"kind": "concat", "aggregator": "mean_pool", "d_model": 8},
+                },
+                "epochs": 2,
+                "batch_size": 8,
+                "nested": {"grid": {"learning_rate": [0.01]}} if nested else None,
+            },
+            "evaluation": {"student": "concat", "bootstraps": 50},
+        }
+    )
+
+
+def run(cfg: Config, root: Path, task: str) -> None:
+    cases.folds(jobs.folds(cfg, task).canonical(), root, task)
+    for model in cfg.model_specs():
+        cases.training(jobs.training(cfg, task, model).canonical(), root, task, model, device="cpu")
+    cases.evaluation(jobs.evaluation(cfg, task).canonical(), root, task)
+
+
+def test_overall_and_disease_specific_survival_in_one_config(cohort: Path) -> None:
+    cfg = config(dss=0.5, kind=0.3)
+    for task in ("os", "dss"):
+        run(cfg, cohort, task)
+    alone = pd.read_parquet(cohort / "evaluation/dss/metrics.parquet")
+    assert set(alone["n"]) == {len(CASES) - len(WITHOUT_DSS)}
+    table = pd.read_parquet(cohort / "evaluation/os/auxiliary.parquet")
+    assert set(table["role"]) == {"secondary"}
+    assert set(table["model"]) == {"single", "concat"}
+    counted = table.drop_duplicates("endpoint").set_index("endpoint")["n"].to_dict()
+    assert counted == {"dss": len(CASES) - len(WITHOUT_DSS), "kind": len(CASES)}
+    metrics = {name: set(rows["metric"]) for name, rows in table.groupby("endpoint")}
+    # Discrete-time curves come from the other endpoint's own bin edges.
+    assert {"c_index", "integrated_brier"} <= metrics["dss"] and "auc" in metrics["kind"]
+    own = pd.read_parquet(cohort / "evaluation/os/metrics.parquet")
+    assert set(own["metric"]).isdisjoint({"auc"}) and set(own["n"]) == {len(CASES)}
+    assert not (cohort / "evaluation/dss/auxiliary.csv").exists()
+
+
+def test_predictions_beside_are_out_of_fold_and_survive_a_resume(cohort: Path) -> None:
+    cfg = config(kind=0.3)
+    run(cfg, cohort, "os")
+    folder = cohort / "models/os/concat"
+    first = pd.read_parquet(folder / "auxiliary/kind.parquet")
+    main = pd.read_parquet(folder / "predictions.parquet")
+    keys = ["seed", "fold", "split", "case_id"]
+    pd.testing.assert_frame_equal(first[keys], main[keys])
+    (folder / "auxiliary/kind.parquet").unlink()
+    written = (folder / "fold_0/seed_0/meta.json").stat().st_mtime_ns
+    cases.training(jobs.training(cfg, "os", "concat").canonical(), cohort, "os", "concat")
+    pd.testing.assert_frame_equal(first, pd.read_parquet(folder / "auxiliary/kind.parquet"))
+    assert (folder / "fold_0/seed_0/meta.json").stat().st_mtime_ns == written
+    run(config(), cohort, "os")
+    assert not (cohort / "evaluation/os/auxiliary.csv").exists()
+
+
+def test_nested_models_say_nothing_beside_of_cases_they_learned_from(cohort: Path) -> None:
+    run(config(nested=True, dss=0.3), cohort, "os")
+    said = pd.read_parquet(cohort / "models/os/single/auxiliary/dss.parquet")
+    assert set(said["split"]) == {"train", "test"}
