@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,14 +49,19 @@ def prepare(tiles: Tensor, transform: Transform) -> Tensor:
     if transform.crop != transform.resize:
         start = (transform.resize - transform.crop) // 2
         images = images[..., start : start + transform.crop, start : start + transform.crop]
-    mean = torch.tensor(transform.mean, device=tiles.device).view(3, 1, 1)
     std = torch.tensor(transform.std, device=tiles.device).view(3, 1, 1)
+    mean = torch.tensor(transform.mean, device=tiles.device).view(3, 1, 1)
+    scale, offset = 1 / (255 * std), mean / std
     # Plane by plane: with the channels innermost the same arithmetic takes five times as long.
     values = torch.empty(images.shape, dtype=torch.float32, device=tiles.device)
+    if tiles.device.type != "cpu":
+        return values.copy_(images).mul_(scale).sub_(offset)
     # On a CPU tile by tile, which stays in its cache from one step to the next.
-    parts = zip(values, images, strict=True) if tiles.device.type == "cpu" else [(values, images)]
-    for part, image in parts:
-        part.copy_(image).mul_(1 / (255 * std)).sub_(mean / std)
+    planes = torch.empty(images.shape[1:], dtype=torch.uint8)
+    apart = [plane.numpy() for plane in planes]
+    for value, image in zip(values, images, strict=True):
+        cv2.split(image.permute(1, 2, 0).numpy(), apart)
+        value.copy_(planes).mul_(scale).sub_(offset)
     return values
 
 
