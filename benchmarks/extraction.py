@@ -40,9 +40,10 @@ from pipeline.encoders import registry
 from pipeline.encoders.build import Encoder, build, encode
 from pipeline.encoders.numerics import autocast
 from pipeline.encoders.transforms import prepare
-from pipeline.extraction import engine
 from pipeline.extraction.devices import choose_batch_size, choose_devices
-from pipeline.extraction.engine import Job, Settings, extract
+from pipeline.extraction.engine import encoding, run
+from pipeline.extraction.engine.messages import Job, Settings
+from pipeline.extraction.engine.run import extract
 from pipeline.extraction.grid import Grid
 from pipeline.extraction.reader import open_source
 from pipeline.slides.slide import open_slide
@@ -323,8 +324,8 @@ def row(
     tiles = len(paths) * len(grid.coords)
     waits: list[WaitingChannel] = []
     work = Work(device)
-    engine.launch = work.launch  # type: ignore[assignment]
-    engine.Channel = lambda n, stop: waits.append(WaitingChannel(n, stop)) or waits[-1]  # type: ignore[assignment,misc,return-value,func-returns-value]
+    encoding.launch = work.launch  # type: ignore[assignment]
+    run.Channel = lambda n, stop: waits.append(WaitingChannel(n, stop)) or waits[-1]  # type: ignore[assignment,misc,return-value,func-returns-value]
     clock, begin = stopwatch(device, workers), time.perf_counter()
     records = extract(jobs, {device: list(encoders)}, Settings(size, workers), name)
     rate = tiles / clock()

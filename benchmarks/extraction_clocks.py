@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from pipeline.encoders.build import Encoder
-from pipeline.extraction.channel import Channel
-from pipeline.extraction.engine import launch
+from pipeline.extraction.engine.channel import Channel
+from pipeline.extraction.engine.encoding import launch
 
 
 class Work:

@@ -17,7 +17,9 @@ from pipeline.encoders.build import Encoder, build
 from pipeline.encoders.places import local_identity, wanted_revision
 from pipeline.extraction.check import checked, pinned
 from pipeline.extraction.devices import choose_batch_size, choose_devices, decodes_on_gpu
-from pipeline.extraction.engine import Job, Settings, extract, finished
+from pipeline.extraction.engine.messages import Job, Settings
+from pipeline.extraction.engine.run import extract
+from pipeline.extraction.engine.writing import finished
 from pipeline.extraction.grid import read_grid
 from pipeline.extraction.writer import is_finished
 from pipeline.ledger import Record

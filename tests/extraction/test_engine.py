@@ -14,9 +14,12 @@ import torch
 from pipeline.bags.files import open_features, read_coords, read_level
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders.build import Encoder, build, encode
-from pipeline.extraction import engine, writer
-from pipeline.extraction.channel import Channel, Stopped
-from pipeline.extraction.engine import Job, Settings, encode_in_parts, extract
+from pipeline.extraction import writer
+from pipeline.extraction.engine import encoding, reading, writing
+from pipeline.extraction.engine.channel import Channel, Stopped
+from pipeline.extraction.engine.encoding import encode_in_parts
+from pipeline.extraction.engine.messages import Job, Settings
+from pipeline.extraction.engine.run import extract
 from pipeline.extraction.grid import read_grid
 from pipeline.extraction.reader import open_source
 from tests.extraction.made import TINY, grid_coords, tissue, write_svs, write_tiles
@@ -92,7 +95,7 @@ def test_out_of_memory_halves_the_batch(encoder: Encoder, monkeypatch: pytest.Mo
         return encode(e, batch)
 
     expected = encode(encoder, tiles)
-    monkeypatch.setattr(engine, "encode", small_device)
+    monkeypatch.setattr(encoding, "encode", small_device)
     most: dict[str, int] = {}
     found = encode_in_parts(encoder, tiles, most)
     assert sizes == [11, 6, 3, 3, 5, 3, 2]
@@ -114,10 +117,10 @@ def test_tiles_for_a_gpu_wait_in_pinned_memory(
         asked.append(pin_memory)
         return empty(*shape, **options)
 
-    monkeypatch.setattr(engine.torch, "empty", noted)
+    monkeypatch.setattr(reading.torch, "empty", noted)
     for device, pinned in ((torch.device("cuda"), True), (CPU, False)):
         asked.clear()
-        batches = list(engine.read_batches(jobs[0], Settings(batch_size=4, workers=1), device))
+        batches = list(reading.read_batches(jobs[0], Settings(batch_size=4, workers=1), device))
         assert asked == [pinned] * len(batches)
         assert {b.tiles.dtype for b in batches if b.tiles is not None} == {torch.uint8}
 
@@ -162,22 +165,26 @@ def test_not_even_one_tile_fits(
     def no_device(e: Encoder, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(engine, "encode", no_device)
+    monkeypatch.setattr(encoding, "encode", no_device)
     with pytest.raises(torch.OutOfMemoryError):
         extract(jobs, {CPU: [encoder]}, Settings(batch_size=4, workers=1))
     assert not list((jobs[0].outputs["tiny"].parent).glob("*"))
 
 
-@pytest.mark.parametrize("part", ["open_source", "feature_file", "launch"])
+@pytest.mark.parametrize(
+    ("loop", "part"),
+    [(reading, "open_source"), (writing, "feature_file"), (encoding, "launch")],
+    ids=["reading", "writing", "encoding"],
+)
 def test_an_error_of_the_machine_ends_the_run(
-    jobs: list[Job], encoder: Encoder, monkeypatch: pytest.MonkeyPatch, part: str
+    jobs: list[Job], encoder: Encoder, monkeypatch: pytest.MonkeyPatch, loop: object, part: str
 ) -> None:
     """In whichever thread it happens: it comes out, no thread stays, no half file either."""
 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("device lost")
 
-    monkeypatch.setattr(engine, part, broken)
+    monkeypatch.setattr(loop, part, broken)
     before = threading.active_count()
     with pytest.raises(RuntimeError, match="device lost"):
         extract(jobs, {CPU: [encoder]}, Settings(batch_size=4, workers=1))

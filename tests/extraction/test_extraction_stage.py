@@ -15,7 +15,8 @@ from pipeline import ledger
 from pipeline.bags.files import open_features, read_coords, read_level
 from pipeline.config.extraction import ExtractionConfig
 from pipeline.encoders.build import build, encode
-from pipeline.extraction import engine, stage
+from pipeline.extraction import stage
+from pipeline.extraction.engine import encoding
 from tests.extraction.made import TINY, spoil, tissue, write_svs
 
 Cohort = Callable[..., Path]
@@ -227,7 +228,7 @@ def test_features_that_are_not_finite_fail_the_slide(
         result = encode(encoder, tiles)  # type: ignore[arg-type]
         return {**result, "mid": torch.full_like(result["mid"], torch.inf)}
 
-    monkeypatch.setattr(engine, "encode", broken)
+    monkeypatch.setattr(encoding, "encode", broken)
     root = cohort({"a": slide})
     record = _run(root, config)["a"]
     assert (record.status, record.kind) == ("failed", "not_finite")

@@ -13,7 +13,9 @@ from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders.build import Encoder, build, encode
 from pipeline.extraction import devices
 from pipeline.extraction.decoders import gpu_decodes
-from pipeline.extraction.engine import Job, Settings, encode_in_parts, extract
+from pipeline.extraction.engine.encoding import encode_in_parts
+from pipeline.extraction.engine.messages import Job, Settings
+from pipeline.extraction.engine.run import extract
 from pipeline.extraction.grid import read_grid
 from tests.extraction.made import TINY, grid_coords, tissue, write_svs, write_tiles
 

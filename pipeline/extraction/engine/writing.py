@@ -1,0 +1,98 @@
+"""The writer's part of the engine: features to files, one file per slide and teacher."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import ledger
+from pipeline.encoders.build import Encoder
+from pipeline.errors import SlideError
+from pipeline.extraction.engine.channel import Channel
+from pipeline.extraction.engine.messages import Job, Result
+from pipeline.extraction.writer import Block, facts, feature_file
+from pipeline.ledger import Record
+
+
+def write_slides(
+    results: Channel[Result],
+    encoders: Sequence[Encoder],
+    records: dict[tuple[str, str], Record],
+    progress: Callable[[int], Any],
+) -> None:
+    named = {e.name: e for e in encoders}
+    remaining = iter(results)
+    for first in remaining:
+        _write_slide(first, remaining, named, records, progress)
+
+
+def _write_slide(
+    first: Result,
+    following: Iterator[Result],
+    encoders: Mapping[str, Encoder],
+    records: dict[tuple[str, str], Record],
+    progress: Callable[[int], Any],
+) -> None:
+    """Write one slide's files, one per teacher, from its first result to its last."""
+    job = first.job
+    files: dict[str, contextlib.ExitStack] = {}
+    appends: dict[str, Callable[[Block], None]] = {}
+    try:
+        for teacher, path in job.outputs.items():
+            encoder = encoders[teacher]
+            files[teacher] = contextlib.ExitStack()
+            appends[teacher] = files[teacher].enter_context(
+                feature_file(path, job.grid, encoder.dims, _attributes(job, encoder))
+            )
+        for result in itertools.chain([first], following):
+            if result.features is None:
+                for teacher, file in files.items():
+                    records[job.slide_id, teacher] = _finish(file, job, teacher, result.error)
+                return
+            for teacher, block in result.features.items():
+                if teacher not in files:
+                    continue
+                try:
+                    appends[teacher](block)
+                except SlideError as error:
+                    file = files.pop(teacher)
+                    records[job.slide_id, teacher] = _finish(file, job, teacher, error)
+            progress(max(len(b.rows) + b.dropped for b in result.features.values()))
+    except BaseException as error:
+        for file in files.values():
+            with contextlib.suppress(type(error)), file:
+                raise error
+        raise
+
+
+def _finish(file: contextlib.ExitStack, job: Job, teacher: str, error: SlideError | None) -> Record:
+    """Close a feature file, or throw it away with an error, and say what became of it."""
+    stage = f"extraction/{teacher}"
+    try:
+        with file:
+            if error is not None:
+                raise error
+    except SlideError as problem:
+        job.outputs[teacher].unlink(missing_ok=True)  # an earlier run's, now without a slide
+        return ledger.failed(job.slide_id, stage, problem)
+    return finished(job.slide_id, teacher, job.outputs[teacher])
+
+
+def finished(slide_id: str, teacher: str, path: Path) -> Record:
+    """The record of a slide whose feature file is whole."""
+    return Record(slide_id, f"extraction/{teacher}", "ok", path=str(path), facts=facts(path))
+
+
+def _attributes(job: Job, encoder: Encoder) -> dict[str, Any]:
+    return {
+        **encoder.facts,
+        "teacher": encoder.name,
+        "slide_id": job.slide_id,
+        "precision": encoder.precision,
+        "fingerprint": job.fingerprints[encoder.name],
+        **{f"dim_{level}": dim for level, dim in encoder.dims.items()},
+        "dim": encoder.dims.get("high", 0),
+    }
