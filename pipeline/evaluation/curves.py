@@ -8,8 +8,8 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
-from pipeline.evaluation.metrics import Measured
 from pipeline.evaluation.pooling import Pooled
+from pipeline.evaluation.regression_metrics import target_metrics
 from pipeline.labels import Labels
 
 _BINS = 10
@@ -93,26 +93,21 @@ def decision(positive: np.ndarray, score: np.ndarray) -> dict[str, list[float]]:
     }
 
 
-def scatter(
-    labels: Labels, found: Pooled, targets: list[str], measured: Measured
-) -> dict[str, Any]:
-    """Measured and predicted values of each target: target -> true, predicted, r2, pearson."""
+def scatter(labels: Labels, found: Pooled, targets: list[str], drawn: list[str]) -> dict[str, Any]:
+    """Measured and predicted values of some targets: target -> true, predicted, r2, pearson."""
     assert labels.targets is not None
     there = found.there
     points = {}
-    for t, name in enumerate(targets):
-        suffix = f"[{name}]" if len(targets) > 1 else ""
+    for name in drawn:
+        t = targets.index(name)
+        true, predicted = labels.targets[there, t], found.values[there, t]
+        each = target_metrics(true[:, None], predicted[:, None], np.ones((1, len(true))))
         points[name] = {
-            "true": labels.targets[there, t].tolist(),
-            "predicted": found.values[there, t].tolist(),
-            **{m: _value(measured, f"{m}{suffix}") for m in ("r2", "pearson")},
+            "true": true.tolist(),
+            "predicted": predicted.tolist(),
+            **{metric: float(each[metric][0, 0]) for metric in ("r2", "pearson")},
         }
     return points
-
-
-def _value(measured: Measured, name: str) -> float | None:
-    value = measured.values.get(name)
-    return None if value is None or not np.isfinite(value[0]) else float(value[0])
 
 
 def _thinned(n: int) -> np.ndarray:

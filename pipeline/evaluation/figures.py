@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.config.tasks import ClassificationTask, SurvivalTask
+from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.evaluation.curves import classification_curves, scatter
 from pipeline.evaluation.metrics import Bench, Measured
 from pipeline.evaluation.pooling import Pool, pooled
+from pipeline.evaluation.regression_metrics import target_metrics
 from pipeline.evaluation.survival_curves import kaplan_meier_panel, survival_calibration, ticks
 
 Model = tuple[Pool, Measured]
+DRAWN = 9  # regression targets that have points
 
 
 def figure_points(
@@ -34,11 +36,12 @@ def figure_points(
         survival: `kaplan_meier`: model -> panel (`survival_curves.kaplan_meier_panel`) and
         `calibration`: model -> `t = <time>` -> points. classification: `roc`, `precision_recall`,
         `calibration`, `decision`: model -> class -> points; `confusion`: model -> classes, counts.
-        regression: `scatter`: model -> target -> points.
+        regression: `scatter`: model -> target -> points, of at most DRAWN targets.
     """
     task, labels = bench.task, bench.labels
     found: dict[str, dict[str, Any]] = {}
-    for pool, measured in models:
+    drawn = _drawn_targets(models, bench, cfg.student)
+    for pool, _ in models:
         whole = pooled(pool, labels.cases)
         there = whole.there
         if not there.any():
@@ -62,10 +65,31 @@ def figure_points(
         elif isinstance(task, ClassificationTask):
             kinds = classification_curves(labels, whole)
         else:
-            kinds = {"scatter": scatter(labels, whole, list(task.targets), measured)}
+            kinds = {"scatter": scatter(labels, whole, list(task.targets), drawn)}
         for kind, points in kinds.items():
             found.setdefault(kind, {})[pool.name] = points
     return found
+
+
+def _drawn_targets(models: Sequence[Model], bench: Bench, student: str) -> list[str]:
+    """The targets whose points are kept: all of few; of many the student's best, middle and worst
+    by Pearson's r, three each, best first."""
+    if not isinstance(bench.task, RegressionTask):
+        return []
+    names = list(bench.task.targets)
+    (pool,) = [pool for pool, _ in models if pool.name == student]
+    whole = pooled(pool, bench.labels.cases)
+    if len(names) <= DRAWN or not whole.there.any():
+        return names[:DRAWN]
+    assert bench.labels.targets is not None
+    true, said = bench.labels.targets[whole.there], whole.values[whole.there]
+    r = target_metrics(true, said, np.ones((1, len(true))))["pearson"][0]
+    order = np.argsort(-np.nan_to_num(r, nan=-2), kind="stable")
+    order = order[: int(np.isfinite(r).sum())] if np.isfinite(r).sum() >= DRAWN else order
+    middle = (len(order) - DRAWN // 3) // 2
+    third = DRAWN // 3
+    kept = [*order[:third], *order[middle : middle + third], *order[-third:]]
+    return [names[t] for t in kept]
 
 
 def _calibration(

@@ -98,9 +98,8 @@ def read_predictions(
     )
     values = table[list(columns)].to_numpy(dtype=np.float64)
     bad = ~np.isfinite(values).all(axis=1)
-    kept = table[[*KEYS, *survival]].copy()
-    for j, column in enumerate(columns):
-        kept[column] = np.where(bad, np.nan, values[:, j])
+    finite = pd.DataFrame(np.where(bad[:, None], np.nan, values), table.index, list(columns))
+    kept = pd.concat([table[[*KEYS, *survival]], finite], axis=1)
     metas = _metas(folder, table)
     return Predictions(
         name=model,

@@ -1,16 +1,22 @@
 """Regression metrics for many weightings of the cases at once.
 
 With the definitions of scikit-learn and SciPy, to which the tests hold them. With several targets
-a metric is their mean, and each target's own value stands beside it.
+a metric is their mean over the targets that vary; where only the prediction does not, a correlation
+counts as 0 there, lest a model gain by saying nothing. Each target's own value stands beside it; of
+many targets in a table of their own (`pipeline.evaluation.targets`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
 from pipeline.evaluation.bootstrap import ratio
 
 SHOWN_TARGETS = 50
+BLOCK_VALUES = 2**22  # resamples x targets that are measured at once: 32 MiB an array
+NEED_VARIANCE = frozenset({"r2", "pearson", "spearman"})  # of the measured values
 _CONSTANT = 1e-12
 
 
@@ -39,17 +45,40 @@ class RegressionScorer:
         Returns:
             name -> float64 (b,), NaN where undefined; with several targets also `name[target]`.
         """
-        each = target_metrics(self.targets, values, self.weights)
-        if len(self.names) <= SHOWN_TARGETS:
-            columns = range(len(self.names))
-            each["spearman"] = np.stack(
-                [spearman(self.targets[:, t], values[:, t], self.weights) for t in columns], axis=1
-            )
-        found = {name: value.mean(axis=1) for name, value in each.items()}
-        if 1 < len(self.names) <= SHOWN_TARGETS:
-            for t, target in enumerate(self.names):
-                found |= {f"{name}[{target}]": value[:, t] for name, value in each.items()}
-        return found
+        several = len(self.names) > 1
+        few = len(self.names) <= SHOWN_TARGETS
+        totals: dict[str, np.ndarray] = {}
+        varying = np.zeros(len(self.weights))
+        found: dict[str, np.ndarray] = {}
+        for block in blocks(len(self.names), len(self.weights)):
+            true, predicted = self.targets[:, block], values[:, block]
+            each = target_metrics(true, predicted, self.weights)
+            if few:
+                pairs = zip(true.T, predicted.T, strict=True)
+                ranked = [spearman(t, p, self.weights) for t, p in pairs]
+                each["spearman"] = np.stack(ranked, axis=1)
+            varies = np.isfinite(each["r2"])
+            varying += varies.sum(axis=1)
+            for name, value in each.items():
+                if several and name in NEED_VARIANCE:
+                    value = np.where(varies, np.nan_to_num(value), 0)
+                totals[name] = totals.get(name, 0) + value.sum(axis=1)
+            if several and few:
+                for t, target in enumerate(self.names[block]):
+                    found |= {f"{name}[{target}]": value[:, t] for name, value in each.items()}
+        counted = varying if several else np.ones(len(self.weights))
+        means = {
+            name: ratio(total, counted) if name in NEED_VARIANCE else total / len(self.names)
+            for name, total in totals.items()
+        }
+        return means | found
+
+
+def blocks(targets: int, resamples: int) -> Iterator[slice]:
+    """Ranges of targets that are measured at once, so that many fit in memory."""
+    size = max(1, BLOCK_VALUES // resamples)
+    for start in range(0, targets, size):
+        yield slice(start, min(start + size, targets))
 
 
 def target_metrics(

@@ -11,6 +11,8 @@ Writes `evaluation/<task>/`:
   (`nested.nested_table`);
 - `auxiliary.parquet` and `.csv`, where models learn other endpoints beside this one: metrics of
   those (`secondary.secondary_table`);
+- `targets.parquet` and `.csv`, of several regression targets: a row a model and target, and
+  `profiles.parquet` and `.csv`: a row a model and case (`targets.target_table`, `case_table`);
 - `curves.json`: the points of the figures (`figures.figure_points`), and `forest`;
 - `evaluation.json`: the summary (`summary.summary`).
 
@@ -40,6 +42,7 @@ from pipeline.evaluation.predictions import Predictions, read_predictions
 from pipeline.evaluation.secondary import secondary_table
 from pipeline.evaluation.summary import summary
 from pipeline.evaluation.survival_curves import GROUP_NAMES, QUANTILES
+from pipeline.evaluation.targets import case_table, target_table
 from pipeline.labels import Task
 from pipeline.splits import read_folds, read_summary
 
@@ -107,6 +110,8 @@ def run(
     write_table(folder / "comparisons.parquet", comparisons, csv=True)
     write_table(folder / "per_case.parquet", _per_case(pools, bench, groups, cfg))
     _write_or_remove(folder / "nested.parquet", nested_table(predictions, pools, bench))
+    _write_or_remove(folder / "targets.parquet", target_table(pools, bench, cfg.confidence))
+    _write_or_remove(folder / "profiles.parquet", case_table(pools, bench, labels))
     secondary = secondary_table(cfg, root, task_name, others or {}, models, folds, cases)
     _write_or_remove(folder / "auxiliary.parquet", secondary)
     curves["forest"] = forest(metrics, comparisons, PRIMARY[task.type])
@@ -187,8 +192,8 @@ def _per_case(
         table = pd.DataFrame({"model": pool.name, "case_id": list(labels.cases)})
         table["fold"] = [fold_of[case] for case in labels.cases]
         table["n_predictions"] = whole.n
-        for j, column in enumerate(pool.values):
-            table[column] = whole.values[:, j]
+        said = pd.DataFrame(whole.values, columns=list(pool.values))
+        table = pd.concat([table, said], axis=1)
         if labels.time is not None and labels.event is not None:
             names = np.array([*GROUP_NAMES[cfg.cutoff], ""], dtype=object)
             table = table.assign(
@@ -201,8 +206,9 @@ def _per_case(
                 predicted=np.where(whole.there, best, ""), label=names[labels.label]
             )
         if labels.targets is not None:
-            for j, column in enumerate(pool.values):
-                table[f"true_{column.removeprefix('pred_')}"] = labels.targets[:, j]
+            measured = [f"true_{column.removeprefix('pred_')}" for column in pool.values]
+            true = pd.DataFrame(labels.targets, columns=measured)
+            table = pd.concat([table, true], axis=1)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 

@@ -16,6 +16,7 @@ from pipeline.report.tables import fixed, interval, p_text
 
 SHOWN = 3  # models beside one another
 PANELS = 9  # classes, times or targets
+FEW = 3  # targets that are drawn for other models than the student
 
 
 def drawings(
@@ -204,10 +205,17 @@ def _confusion(
 def _scatter(
     opened: Evaluation, infos: Mapping[str, ModelInfo], shown: Sequence[str]
 ) -> Drawing | None:
+    """Targets from the student's best to its worst; of more than a few the student's alone."""
     found = opened.curves.get("scatter", {})
+    own = found.get(shown[0], {})
+    r = {t: -1.0 if one["pearson"] is None else float(one["pearson"]) for t, one in own.items()}
+    order = sorted(own, key=lambda target: -r[target])
     panels = []
-    for model in shown:
-        for target, one in found.get(model, {}).items():
+    for model in shown if len(order) <= FEW else shown[:1]:
+        for target in order:
+            one = found.get(model, {}).get(target)
+            if one is None:
+                continue
             note = f"R² {fixed(one.get('r2'), 2)}\nr {fixed(one.get('pearson'), 2)}"
             title = f"{infos[model].label}: {target}"
             panels.append(
@@ -216,5 +224,8 @@ def _scatter(
     if not panels:
         return None
     return curves.scatter(
-        f"{opened.task}-scatter", "Predicted against measured", panels[: 3 * PANELS]
+        f"{opened.task}-scatter",
+        "Predicted against measured"
+        + (", the student's best, middle and worst targets" if len(order) == PANELS else ""),
+        panels[: 3 * PANELS],
     )

@@ -21,6 +21,7 @@ from pipeline.report import (
     points,
     reliance,
     style,
+    targets,
 )
 from pipeline.report.evaluated import Evaluation, read_evaluation
 from pipeline.report.figures import Difference, Drawing
@@ -47,6 +48,7 @@ from pipeline.report.tables import (
 )
 
 METRIC_ROWS = 120
+MEANS = 3  # targets whose mean stands in the table of folds
 VALIDATION = (
     "The imported folds measure a model on the cases that it was chosen by. Every number of this "
     "task is a validation result, and too good by an unknown amount."
@@ -64,6 +66,7 @@ class TaskSection:
     metrics: Table
     ablations: Table | None
     beside: list[Table]
+    targets: targets.TargetsSection | None
     reliance: Table | None
     forest: Drawing | None
     curves: tuple[Drawing, ...]
@@ -108,6 +111,7 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
         if ablations
         else None,
         beside=beside.tables(results, opened, infos, main),
+        targets=targets.section(results, opened, infos, main),
         reliance=reliance.table(results, task, student),
         forest=_forest(results, opened, infos, [*main[1:], *ablations]),
         curves=points.drawings(results, opened, infos, main),
@@ -380,4 +384,6 @@ def _held(facts: Mapping[str, Any]) -> str:
         return plural(facts["events"], "event")
     if "classes" in facts:
         return ", ".join(f"{n} {name}" for name, n in facts["classes"].items())
-    return "mean " + ", ".join(f"{m:.3g}" for m in facts.get("means", []))
+    means = [f"{m:.3g}" for m in facts.get("means", [])]
+    more = f" and {len(means) - MEANS} more" if len(means) > MEANS else ""
+    return "mean " + ", ".join(means[:MEANS]) + more
