@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from pipeline.config.extraction import TeacherConfig
 
@@ -67,13 +71,25 @@ class Estimate:
         return sum(known) if known else None
 
 
-def gflop_per_tile(name: str, facts: TeacherConfig) -> float | None:
-    """A vision transformer costs two FLOPs per parameter and token, attention itself aside.
+def gflop_per_tile(name: str, facts: TeacherConfig, root: Path | None = None) -> float | None:
+    """What a teacher computes per tile: counted by its preflight, or reckoned from its row.
 
-    None where the registry does not know the network, or it has no patches.
+    A vision transformer costs two FLOPs per parameter and token, attention itself aside.
+
+    Args:
+        name: the teacher.
+        facts: its config.
+        root: the cohort's results folder, where the preflight may have been.
+
+    Returns:
+        None where the preflight was not run and the registry does not know the network, or it has
+        no patches.
     """
     from pipeline.encoders import registry
 
+    counted = preflight(root, name).get("gflop_per_tile")
+    if counted:
+        return float(counted)
     if facts.source != "registry":
         return None
     row = registry.resolve(facts.model or name)
@@ -81,3 +97,27 @@ def gflop_per_tile(name: str, facts: TeacherConfig) -> float | None:
         return None
     side = (facts.input_px or row.crop) // row.patch
     return 2 * row.params * (side**2 + row.tokens) / 1e9
+
+
+def values_per_tile(
+    name: str, facts: TeacherConfig, levels: Sequence[str], root: Path | None = None
+) -> int | None:
+    """Numbers that a teacher's levels have per tile; None where nothing is known yet."""
+    from pipeline.encoders import registry
+
+    dims = preflight(root, name).get("dims")
+    if dims:
+        return sum(int(dims[level]) for level in levels)
+    if facts.source != "registry":
+        return None
+    return registry.resolve(facts.model or name).dim * len(levels)
+
+
+def preflight(root: Path | None, name: str) -> dict[str, Any]:
+    """What `extraction_check` found of a teacher; empty if it was not run, or is damaged."""
+    if root is None:
+        return {}
+    try:
+        return dict(json.loads((root / "features" / name / "check.json").read_text()))
+    except (OSError, ValueError):
+        return {}

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
 from pipeline.config.extraction import TeacherConfig
 from pipeline.config.tiling import TilingConfig
 from pipeline.config.whole import Config
-from pipeline.costs import GIGABYTE, Concurrency, Estimate, TeacherCost, gflop_per_tile
+from pipeline.costs import (
+    GIGABYTE,
+    Concurrency,
+    Estimate,
+    TeacherCost,
+    gflop_per_tile,
+    values_per_tile,
+)
 from pipeline.errors import SlideError
 from pipeline.planning import CohortPlan
 from pipeline.queueing import Chain, makespan
@@ -38,6 +46,7 @@ def estimate(
     plan: CohortPlan,
     device_tflops: float = DEVICE_TFLOPS,
     concurrency: Concurrency = ONE_GPU,
+    root: Path | None = None,
 ) -> Estimate:
     """Estimate a run.
 
@@ -46,6 +55,8 @@ def estimate(
         plan: the cohort.
         device_tflops: what a GPU sustains on these networks, in TFLOP/s.
         concurrency: what works at once.
+        root: the cohort's results folder: what a preflight counted there goes before what the
+            registry says.
     """
     areas, sizes = _sample(config, plan)
     slides = len(plan.rows)
@@ -59,8 +70,9 @@ def estimate(
             name,
             facts,
             counts.get(scale_of(config, name)),
-            len(config.extraction.levels),
+            config.extraction.levels,
             device_tflops,
+            root,
         )
         for name, facts in encoders.items()
     )
@@ -127,7 +139,9 @@ def text(found: Estimate) -> str:
                 f"{waiting}"
             )
         if len(known) < len(found.teachers):
-            lines.append("  (-: not in the registry, or no slide known yet)")
+            lines.append(
+                "  (-: no slide known yet, or a network that is not in the registry and was not checked yet)"
+            )
     return "\n".join(lines)
 
 
@@ -219,18 +233,18 @@ def _sample(config: Config, plan: CohortPlan) -> tuple[list[float], list[int]]:
 
 
 def _cost(
-    name: str, facts: TeacherConfig, tiles: int | None, levels: int, tflops: float
+    name: str,
+    facts: TeacherConfig,
+    tiles: int | None,
+    levels: Sequence[str],
+    tflops: float,
+    root: Path | None,
 ) -> TeacherCost:
-    from pipeline.encoders import registry
-
-    if facts.source != "registry":
-        return TeacherCost(name, None, None, None)
-    row = registry.resolve(facts.model or name)
-    gflop = gflop_per_tile(name, facts)
+    gflop = gflop_per_tile(name, facts, root)
+    values = values_per_tile(name, facts, levels, root)
     hours = gigabytes = None
-    if tiles is not None:
-        size = tiles * (row.dim * levels * BYTES_PER_VALUE + BYTES_PER_COORDINATE)
-        gigabytes = size / GIGABYTE
-        if gflop is not None:
-            hours = tiles * gflop / (tflops * 1e3) / 3600
+    if tiles is not None and values is not None:
+        gigabytes = tiles * (values * BYTES_PER_VALUE + BYTES_PER_COORDINATE) / GIGABYTE
+    if tiles is not None and gflop is not None:
+        hours = tiles * gflop / (tflops * 1e3) / 3600
     return TeacherCost(name, gflop, hours, gigabytes)

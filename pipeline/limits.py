@@ -41,15 +41,18 @@ def extraction_minutes(
     Args:
         config: the config.
         teachers: those that the job runs, in one decoding.
-        manifest: the chunk's tiling manifest, which says how many tiles there are.
+        manifest: the chunk's tiling manifest, which says how many tiles there are; the results
+            folder around it has the teachers' preflights.
         attempt: 1 at first.
 
     Raises:
         FileNotFoundError: the chunk is not tiled yet; Snakemake asks again once it is.
     """
     tiles = _tiles(manifest)
+    root = manifest.parents[2]
     gflop = sum(
-        gflop_per_tile(name, config.extraction.teachers[name]) or ASSUMED_GFLOP for name in teachers
+        gflop_per_tile(name, config.extraction.teachers[name], root) or ASSUMED_GFLOP
+        for name in teachers
     )
     seconds = tiles * max(gflop / (SLOW_DEVICE_TFLOPS * 1e3), 1 / SLOW_READER_TILES)
     return _round(attempt * (START_MINUTES + seconds / 60))

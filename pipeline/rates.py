@@ -51,7 +51,7 @@ def _tflops(config: Config, root: Path, record: JobRecord) -> float | None:
     gflop = 0.0
     for teacher in group.split("+"):
         facts = config.extraction.teachers.get(teacher)
-        per_tile = gflop_per_tile(teacher, facts) if facts else None
+        per_tile = gflop_per_tile(teacher, facts, root) if facts else None
         if per_tile is None:
             return None
         stage = f"extraction/{teacher}"

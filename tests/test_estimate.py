@@ -46,6 +46,28 @@ def test_gpu_hours_follow_from_parameters_and_tokens(plan: CohortPlan) -> None:
     assert twice.teachers[0].gpu_hours == pytest.approx(uni.gpu_hours / 2)
 
 
+def test_a_preflight_knows_what_the_registry_does_not(tmp_path: Path, plan: CohortPlan) -> None:
+    """Any network of timm has a price once it was built, and a job of it asks for its time."""
+    teachers = {"big": {"source": "timm", "model": "vit_giant_patch14_dinov2", "weights": "random"}}
+    own = parse({**config().model_dump(), "extraction": {"teachers": teachers}})
+    before = estimate.estimate(own, plan, root=tmp_path)
+    assert (before.teachers[0].gflop_per_tile, before.wall_hours) == (None, None)
+    manifest = tiles(tmp_path, 400_000)
+    assumed = limits.extraction_minutes(own, ["big"], manifest, 1)
+    folder = tmp_path / "features" / "big"
+    folder.mkdir(parents=True)
+    counted = {"gflop_per_tile": 2000.0, "dims": {"low": 10, "mid": 10, "high": 30}}
+    (folder / "check.json").write_text(json.dumps(counted))
+    after = estimate.estimate(own, plan, device_tflops=50, root=tmp_path)
+    (big,) = after.teachers
+    assert big.gpu_hours == pytest.approx(after.tiles * 2000 / 50e3 / 3600)
+    assert big.gigabytes == pytest.approx(after.tiles * (50 * 2 + 8) / 1e9)
+    assert after.wall_hours is not None
+    assert limits.extraction_minutes(own, ["big"], manifest, 1) > assumed
+    (folder / "check.json").write_text("{")
+    assert estimate.estimate(own, plan, root=tmp_path).teachers[0].gflop_per_tile is None
+
+
 def test_wall_time_knows_of_places_and_the_queue(plan: CohortPlan) -> None:
     def hours(**places: float) -> float:
         return estimate.estimate(

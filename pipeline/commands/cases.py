@@ -117,6 +117,6 @@ def report(cfg: Cfg, root: Root) -> None:
 
     def planner(at_once: Concurrency) -> Estimate:
         plan = planning.cohort_plan(config, Path.cwd(), check=False)
-        return estimate.estimate(config, plan, concurrency=at_once)
+        return estimate.estimate(config, plan, concurrency=at_once, root=root)
 
     stage.run(config=config, root=root, planner=planner)

@@ -100,15 +100,17 @@ def plan(
     from pipeline.costs import Concurrency
 
     settings = load(config)
+    root = Path("results") / settings.cohort.name
     rate = None
     if device_tflops is None:
-        rate = rates.measured(settings, Path("results") / settings.cohort.name)
+        rate = rates.measured(settings, root)
         device_tflops = rate.tflops if rate else estimate.DEVICE_TFLOPS
     found = estimate.estimate(
         settings,
         planning.cohort_plan(settings, Path.cwd()),
         device_tflops=device_tflops,
         concurrency=Concurrency(gpus, at_once, queue_minutes / 60),
+        root=root,
     )
     typer.echo(estimate.text(found))
     if said := estimate.room(found, Path("results")):

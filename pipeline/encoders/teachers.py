@@ -238,7 +238,11 @@ def _output(encoder: Any, row: Model | None, cfg: TeacherConfig) -> Check:
     wanted = row.poolings[cfg.pooling or row.pooling] if row else encoder.dims["high"]
     right = encoder.dims["high"] == wanted
     dims = ", ".join(f"{k} {v}" for k, v in encoder.dims.items())
-    facts = {"dims": dict(encoder.dims), "pooling": encoder.taps.pooling}
+    facts = {
+        "dims": dict(encoder.dims),
+        "pooling": encoder.taps.pooling,
+        "gflop_per_tile": float(encoder.facts["gflop_per_tile"]),
+    }
     return Check("output", finite and right, f"{dims} of {wanted}; finite: {finite}", facts)
 
 

@@ -128,7 +128,7 @@ def say_plan():
         gpus=at_once("gpu", 1), jobs=at_once("_nodes", at_once("_cores", 1))
     )
     try:
-        found = estimate.estimate(CONFIG, COHORT, concurrency=concurrency)
+        found = estimate.estimate(CONFIG, COHORT, concurrency=concurrency, root=RESULTS)
         print(estimate.text(found), file=sys.stderr)
         print(estimate.room(found, Path("results")), file=sys.stderr)
     except UserError as error:
