@@ -139,9 +139,7 @@ def text(found: Estimate) -> str:
                 f"{waiting}"
             )
         if len(known) < len(found.teachers):
-            lines.append(
-                "  (-: no slide known yet, or a network that is not in the registry and was not checked yet)"
-            )
+            lines.append("  (-: no slide known yet, or a network without a preflight yet)")
     return "\n".join(lines)
 
 
