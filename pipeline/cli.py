@@ -43,6 +43,7 @@ for command in (
     cases.training,
     cases.evaluation,
     cases.report,
+    tools.attention,
     tools.plan,
     tools.clean,
     tools.schema,

@@ -1,4 +1,4 @@
-"""What a person calls, and no rule: teachers, export, plan, clean, schema."""
+"""What a person calls, and no rule: teachers, export, attention, plan, clean, schema."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import ConfigFile, Root
-from pipeline.errors import UserError
+from pipeline.commands.options import ConfigFile, Device, Root
+from pipeline.errors import UserError, nearest
 
 
 def teachers_list(
@@ -74,6 +74,67 @@ def export(
 
         made = exchange.export(root / "tiles", out, tool)  # type: ignore[arg-type]
     typer.echo(f"{len(made)} files in {out}")
+
+
+def attention(
+    task: Annotated[str, typer.Option(help="The task's name.")],
+    config: ConfigFile = Path("config/config.yaml"),
+    model: Annotated[str | None, typer.Option(help="The model; by default the student.")] = None,
+    case: Annotated[list[str] | None, typer.Option(help="Draw this case; may be repeated.")] = None,
+    slide: Annotated[
+        list[str] | None, typer.Option(help="Draw this slide; may be repeated.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The training's seed; by default the first.")
+    ] = None,
+    max_tiles: Annotated[
+        int | None, typer.Option(min=1, help="Most tiles a case, spread evenly; by default all.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="By default results/<name>/attention/<task>/<model>.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Write what a trained model weighed in each tile: a Parquet table a slide, and for named cases
+    or slides a heat map and a GeoJSON that QuPath opens.
+
+    Each case is looked at by the network that was not trained on it. Without --case and --slide the
+    tables of all cases are written, without pictures.
+    """
+    import pandas as pd
+
+    from pipeline.artifacts import read_table, write_table
+    from pipeline.config.reading import load
+    from pipeline.report import atlas
+    from pipeline.training import lookup
+
+    settings = load(config)
+    root = Path("results") / settings.cohort.name
+    model = model or settings.evaluation.student
+    for given, known, option in (
+        (task, settings.tasks, "--task"), (model, settings.model_specs(), "--model")
+    ):  # fmt: skip
+        if given not in known:
+            raise UserError(f"{option} {given}: the config has no such{nearest(given, known)}")
+    slides = read_table(root / "slides.parquet")
+    case_of = dict(zip(slides["slide_id"].astype(str), slides["case_id"].astype(str), strict=True))
+    for name in slide or ():
+        if name not in case_of:
+            raise UserError(f"--slide {name}: not in the sheet{nearest(name, list(case_of))}")
+    named = list(dict.fromkeys([*(case or ()), *(case_of[name] for name in slide or ())]))
+    folder = out or root / "attention" / task / model
+    written = 0
+    for found in lookup.look(root, task, model, named or None, seed, max_tiles, device):
+        table = pd.DataFrame(found.table).assign(fold=found.fold, part=found.part)
+        wanted = [] if found.case in (case or ()) else list(slide or ())
+        for name, rows in atlas.slides_of(table, wanted).items():
+            write_table(folder / f"{name}.parquet", rows)
+            written += 1
+            if named:
+                left = atlas.write(settings, root, name, rows, folder)
+                said = f"  {name} ({found.case}, {found.part} of fold {found.fold})"
+                typer.echo(said + (f"; of another scale: {', '.join(left)}" if left else ""))
+    typer.echo(f"{written} slides in {folder}")
 
 
 def plan(

@@ -86,3 +86,10 @@ def prepare(
 def seed_of(*parts: object) -> int:
     """A 63-bit seed from anything that has a digest."""
     return int(digest(*parts), 16) % 2**63
+
+
+def device_of(wanted: str) -> torch.device:
+    """`auto` is a GPU where there is one."""
+    if wanted != "auto":
+        return torch.device(wanted)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -38,7 +38,7 @@ from pipeline.splits import PARTS, Fold, read_folds
 from pipeline.training.attention import attention_table, extremes, slide_names
 from pipeline.training.checkpoint import META, read_meta, save_checkpoint
 from pipeline.training.history import Watch, history_log
-from pipeline.training.job import Job, Prepared, prepare, seed_of
+from pipeline.training.job import Job, Prepared, device_of, prepare, seed_of
 from pipeline.training.loop import Fitted, train
 from pipeline.training.models import reads
 from pipeline.training.multitask import Beside, MultiHead, align
@@ -88,7 +88,7 @@ def run(
     Raises:
         UserError: inputs do not fit together, or a part cannot be learned from.
     """
-    place = _device(device)
+    place = device_of(device)
     torch.set_num_threads(cpu_budget(max(1, workers)) if place.type == "cuda" else 1)
     folds = read_folds(root, task_name)
     cases = sorted({case for fold in folds for part in PARTS for case in fold.part(part)})
@@ -382,9 +382,3 @@ def _csv(rows: list[dict[str, Any]]) -> str:
         cells = [row[name] for name in names]
         text.write(",".join(f"{c:.8g}" if isinstance(c, float) else str(c) for c in cells) + "\n")
     return text.getvalue()
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted != "auto":
-        return torch.device(wanted)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import base64
-import io
 from pathlib import Path
 
 import h5py
@@ -12,7 +10,7 @@ from PIL import Image
 
 from pipeline.config.tasks import ClassificationTask, RegressionTask
 from pipeline.errors import ArtifactError
-from pipeline.report import attention, results
+from pipeline.report import attention, maps, results
 from tests.report.conftest import small_config
 
 
@@ -34,19 +32,19 @@ def rows(teacher: str, scores: list[float], level: str = "high") -> pd.DataFrame
 
 def test_fused_attention_is_the_mean_over_teachers_and_levels_of_equal_weight() -> None:
     table = pd.concat([rows("a", [3.0, 1.0]), rows("b", [0.0, 20.0])])
-    fused = attention._normalised(table)
+    fused = maps.normalised(table)
     assert fused["weight"].tolist() == pytest.approx([0.375, 0.625])
 
 
 def test_scores_below_zero_are_ranked_first() -> None:
-    weights = attention._normalised(rows("a", [-5.0, 2.0, 100.0]))["weight"]
+    weights = maps.normalised(rows("a", [-5.0, 2.0, 100.0]))["weight"]
     assert weights.tolist() == pytest.approx([1 / 6, 2 / 6, 3 / 6])
 
 
 def test_concentration_of_even_and_of_peaked_attention() -> None:
-    assert attention.concentration(np.full(40, 1 / 40)) == pytest.approx((0.1, 0.1))
+    assert maps.concentration(np.full(40, 1 / 40)) == pytest.approx((0.1, 0.1))
     peaked = np.array([0.9, *np.full(9, 0.1 / 9)])
-    assert attention.concentration(peaked) == pytest.approx((0.9, 0.1))
+    assert maps.concentration(peaked) == pytest.approx((0.9, 0.1))
 
 
 def test_cases_are_taken_from_both_ends() -> None:
@@ -61,25 +59,27 @@ def test_a_tile_is_coloured_where_it_lies_on_the_thumbnail(tmp_path: Path) -> No
     with h5py.File(tmp_path / "tiles" / "S.h5", "w") as file:
         file.attrs["patch_size_level0"], file.attrs["level0_width"] = 100, 1000
     table = rows("a", [0.05, 0.1, 0.15, 0.7])
-    canvas, scale, origin, tile = attention._canvas(tmp_path, "tiles", "S", table)
-    assert (scale, origin, tile) == (0.2, (0.0, 0.0), 100.0)
-    drawn = attention._map(canvas, attention._normalised(table), scale, origin, tile, "a", "S")
-    data = base64.b64decode(drawn.picture.uri.partition(",")[2])
-    pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    canvas = maps.canvas(tmp_path, "tiles", "S", table, 460)
+    assert (canvas.scale, canvas.origin, canvas.tile) == (0.2, (0.0, 0.0), 100.0)
+    weights = maps.normalised(table)
+    pixels = np.asarray(maps.paint(canvas, weights)).astype(int)
     hot, cold, outside = pixels[10, 70], pixels[10, 10], pixels[60, 70]
     assert hot[0] - hot[2] > 80  # the far end of the map is yellow
     assert cold[2] - cold[0] > 10  # and the near one blue
     assert outside.min() > 235
     assert pixels[10, 85].min() > 235
-    assert drawn.note == "top 10 % of tiles hold 70 % of the weight (evenly: 25 %)"
+    assert (
+        maps.said(weights["weight"].to_numpy())
+        == "top 10 % of tiles hold 70 % of the weight (evenly: 25 %)"
+    )
 
 
 def test_without_thumbnail_the_tiles_stand_on_white(tmp_path: Path) -> None:
     table = rows("a", [0.2, 0.8]).assign(x=lambda t: t["x"] + 5000)
-    canvas, scale, origin, tile = attention._canvas(tmp_path, "tiles", "S", table)
-    assert tile == 100.0
-    assert origin == (4900.0, -100.0)
-    assert canvas.width == round((5100 + 200 - 4900) * scale)
+    canvas = maps.canvas(tmp_path, "tiles", "S", table, 460)
+    assert canvas.tile == 100.0
+    assert canvas.origin == (4900.0, -100.0)
+    assert canvas.image.width == round((5100 + 200 - 4900) * canvas.scale)
 
 
 def test_the_section_shows_both_ends_and_every_teacher(small: Path) -> None:
