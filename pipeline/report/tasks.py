@@ -12,6 +12,7 @@ from markupsafe import Markup
 from pipeline.artifacts import read_json
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.report import (
+    ablations,
     beside,
     costs,
     figures,
@@ -92,7 +93,7 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
     opened = read_evaluation(results.root, task, student)
     infos = {name: describe(results.config, name) for name in opened.order}
     main = [name for name in opened.order if infos[name].role != "ablation"]
-    ablations = [name for name in opened.order if infos[name].role == "ablation"]
+    parts = [name for name in opened.order if infos[name].role == "ablation"]
     singles = [name for name in main if infos[name].role == "single"]
     priced = dict(zip(main, costs.costs(results, task, main, singles), strict=True))
     chance = metrics.describe(opened.primary).chance
@@ -105,22 +106,18 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
         problems=tuple(map(str, opened.summary["problems"])),
         headline=headline(opened, infos, bool(validation)),
         metrics=_models(results, opened, infos, main, _caption(opened, main, bool(validation))),
-        ablations=_models(
-            results, opened, infos, [student, *ablations], "What the student's parts are worth"
-        )
-        if ablations
-        else None,
+        ablations=ablations.table(results, opened, infos, parts),
         beside=beside.tables(results, opened, infos, main),
         targets=targets.section(results, opened, infos, main),
         reliance=reliance.table(results, task, student),
-        forest=_forest(results, opened, infos, [*main[1:], *ablations]),
+        forest=_forest(results, opened, infos, main[1:]),
         curves=points.drawings(results, opened, infos, main),
         cost=costs.drawing(opened, infos, priced, chance),
         costs=costs.table(opened, infos, priced),
-        training=histories.drawing(results, task, infos, [*main, *ablations]),
-        inner=inner.section(results, opened, infos, [*main, *ablations]),
-        tests=_tests(opened, infos, [*main[1:], *ablations]),
-        every_metric=_every_metric(opened, infos, [*main, *ablations]),
+        training=histories.drawing(results, task, infos, [*main, *parts]),
+        inner=inner.section(results, opened, infos, [*main, *parts]),
+        tests=_tests(opened, infos, [*main[1:], *parts]),
+        every_metric=_every_metric(opened, infos, [*main, *parts]),
         folds=_folds(folds),
     )
 

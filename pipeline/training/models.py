@@ -61,18 +61,45 @@ def reads(model: ModelConfig, mapping: Mapping[str, Any]) -> tuple[list[str], li
 
 
 def build_network(model: ModelConfig, shape: Shape) -> Network:
-    """The network of a model config, with freshly drawn weights."""
+    """The network of a model config (`settled`), with freshly drawn weights."""
     if isinstance(model, SingleModel | FusionModel):
-        if isinstance(model, FusionModel) and model.sized_as is not None:
-            assert not isinstance(model.sized_as, str)  # Config.model_specs has replaced the name
-            width = matched_width(model, shape, _size(model.sized_as, shape))
-            model = model.model_copy(update={"d_model": width, "sized_as": None})
         return FUSIONS[model.kind](
             shape, model.aggregator, model.level, model.d_model, model.dropout, model.faithful
         )
     if isinstance(model, ShazamV1Model):
         return ShazamV1(shape, model)
     return ShazamV2(shape, model)
+
+
+def settled(model: ModelConfig, mapping: Mapping[str, Any], outputs: int) -> ModelConfig:
+    """A fusion that is `sized_as` a student with the width that makes it so; others as they are.
+
+    The student is counted with the levels that it reads itself, which a fusion does not.
+
+    Args:
+        model: the model's config.
+        mapping: the content of case_to_features.json.
+        outputs: of the task's head.
+
+    Raises:
+        ConfigError: the fusion's size does not depend on d_model.
+    """
+    if not isinstance(model, FusionModel) or model.sized_as is None:
+        return model
+    assert not isinstance(model.sized_as, str)  # Config.model_specs has replaced the name
+    size = _size(model.sized_as, _shape(model.sized_as, mapping, outputs))
+    width = matched_width(model, _shape(model, mapping, outputs), size)
+    return model.model_copy(update={"d_model": width, "sized_as": None})
+
+
+def _shape(model: ModelConfig, mapping: Mapping[str, Any], outputs: int) -> Shape:
+    """What a network of this model must fit."""
+    teachers, levels = reads(model, mapping)
+    dims = [
+        {level: int(has[level]) for level in levels if level in has}
+        for has in (mapping["teachers"][teacher]["dims"] for teacher in teachers)
+    ]
+    return Shape(tuple(teachers), tuple(dims), outputs)
 
 
 def matched_width(model: FusionModel, shape: Shape, size: int) -> int:

@@ -40,7 +40,7 @@ from pipeline.training.checkpoint import META, read_meta, save_checkpoint
 from pipeline.training.history import Watch, history_log
 from pipeline.training.job import Job, Prepared, device_of, prepare, seed_of
 from pipeline.training.loop import Fitted, train
-from pipeline.training.models import reads
+from pipeline.training.models import reads, settled
 from pipeline.training.multitask import Beside, MultiHead, align
 from pipeline.training.nested import CURVES, Choice, forget, search
 from pipeline.training.predict import predict
@@ -109,6 +109,8 @@ def run(
     store = open_store(mapping, root, teachers, levels, cases, place)
     slides = slide_names(root) if cfg.attention_cases_per_fold else {}
     job = Job(cfg, model_name, model, task, store, labels, code, slides, beside)
+    outputs = job.head(np.arange(len(cases))).outputs
+    job = dataclasses.replace(job, model=settled(model, mapping, outputs))
     folder = root / "models" / task_name / model_name
     sweep(folder, *folder.glob("fold_*/seed_*"))
     work = [(fold, seed) for fold in folds for seed in cfg.seeds]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pipeline.aggregators.network import Shape, parameter_count
@@ -9,10 +11,10 @@ from pipeline.config.models import FusionModel
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.errors import ConfigError
-from pipeline.training.models import build_network
+from pipeline.training.models import build_network, reads, settled
 
 DIMS = ({"low": 64, "mid": 128, "high": 256}, {"low": 96, "mid": 96, "high": 96})
-SHAPE = Shape(("a", "b"), DIMS, 3)
+MAPPING = {"teachers": {"a": {"dims": DIMS[0]}, "b": {"dims": DIMS[1]}}}
 
 
 def config(**fusion: object) -> Config:
@@ -29,15 +31,25 @@ def config(**fusion: object) -> Config:
     )
 
 
+def size(model: Any) -> int:
+    """Parameters of the model, with the teachers' levels that it reads."""
+    teachers, levels = reads(model, MAPPING)
+    known = MAPPING["teachers"]
+    dims = tuple({level: known[t]["dims"][level] for level in levels} for t in teachers)
+    return parameter_count(build_network(model, Shape(tuple(teachers), dims, 3)))
+
+
 @pytest.mark.parametrize("aggregator", ["abmil", "mean_pool"])
 def test_a_fusion_can_be_of_a_students_size(aggregator: str) -> None:
+    """The student reads three levels, the fusion one."""
     specs = config(aggregator=aggregator).model_specs()
-    student = parameter_count(build_network(specs["shazam_v2"], SHAPE))
-    model = FusionModel.model_validate(specs["matched"].model_dump(mode="json"))  # as a job is told
-    matched = parameter_count(build_network(model, SHAPE))
-    assert matched == pytest.approx(student, rel=0.1)
-    plain = parameter_count(build_network(FusionModel(kind="concat", aggregator=aggregator), SHAPE))  # type: ignore[arg-type]
-    assert abs(plain - student) > abs(matched - student)
+    student = size(specs["shazam_v2"])
+    told = FusionModel.model_validate(specs["matched"].model_dump(mode="json"))  # as a job is told
+    matched = settled(told, MAPPING, 3)
+    assert size(matched) == pytest.approx(student, rel=0.1)
+    plain = FusionModel(kind="concat", aggregator=aggregator)  # type: ignore[arg-type]
+    assert abs(size(plain) - student) > abs(size(matched) - student)
+    assert settled(plain, MAPPING, 3) is plain
 
 
 def test_only_a_student_and_only_by_width_can_a_fusion_be_sized() -> None:
@@ -45,4 +57,4 @@ def test_only_a_student_and_only_by_width_can_a_fusion_be_sized() -> None:
         config(sized_as="shazam_v3")
     spec = config(aggregator="mean_pool", kind="mean").model_specs()["matched"]
     with pytest.raises(ConfigError, match="does not depend on d_model"):
-        build_network(spec, SHAPE)
+        settled(spec, MAPPING, 3)
