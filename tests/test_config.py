@@ -112,6 +112,14 @@ def test_a_number_written_as_yaml_text_is_a_number() -> None:
     assert parse(demo(training__learning_rate="1e-4")).training.learning_rate == 1e-4
 
 
+def test_a_sheet_is_the_source_of_the_cohort() -> None:
+    """Else a study with a sheet would get the embedded cohort, and nobody would be told."""
+    assert parse({"cohort": {"sheet": "mine.csv"}}).cohort.source == "sheet"
+    assert parse({"cohort": {"name": "demo"}}).cohort.source == "synthetic"
+    with pytest.raises(ConfigError, match=r"cohort.*sheet: not read with source: synthetic"):
+        parse({"cohort": {"source": "synthetic", "sheet": "mine.csv"}})
+
+
 def test_a_list_of_teachers_is_short_for_a_mapping() -> None:
     data = demo(extraction__teachers=["uni2_h", "virchow2"])
     config = parse(data)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -52,8 +53,19 @@ class CohortConfig(Section):
     chunks: int = Field(2, ge=1, le=10_000)
     synthetic: SyntheticConfig = SyntheticConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_sheet_is_the_source(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("sheet") and "source" not in data:
+            data = {**data, "source": "sheet"}
+        return data
+
     @model_validator(mode="after")
     def _sheet_given(self) -> CohortConfig:
         if self.source == "sheet" and not self.sheet:
             raise ValueError("source: sheet needs `sheet:`, the path of the slide table")
+        if self.source == "synthetic" and self.sheet:
+            raise ValueError(
+                "sheet: not read with source: synthetic; remove one of the two"
+            )
         return self
