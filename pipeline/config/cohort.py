@@ -65,7 +65,5 @@ class CohortConfig(Section):
         if self.source == "sheet" and not self.sheet:
             raise ValueError("source: sheet needs `sheet:`, the path of the slide table")
         if self.source == "synthetic" and self.sheet:
-            raise ValueError(
-                "sheet: not read with source: synthetic; remove one of the two"
-            )
+            raise ValueError("sheet: not read with source: synthetic; remove one of the two")
         return self
