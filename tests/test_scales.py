@@ -14,7 +14,7 @@ from pipeline.config.whole import Config
 from pipeline.errors import ConfigError
 from pipeline.estimate import estimate
 from pipeline.planning import cohort_plan
-from pipeline.report.attention import _one_scale
+from pipeline.report.maps import one_scale
 from pipeline.scales import check_scales, folder, groups, scale_of, scales
 
 TEACHERS = {
@@ -110,8 +110,8 @@ def test_the_estimate_counts_each_teachers_tiles(tmp_path: Path) -> None:
 
 def test_a_map_of_attention_has_one_tile_size() -> None:
     rows = pd.DataFrame({"teacher": ["a", "far", "a", "b", "fusion"], "score": range(5)})
-    tiles, kept, left = _one_scale(_config(), rows)
+    tiles, kept, left = one_scale(_config(), rows)
     assert (tiles, left) == ("tiles", ["far"])
     assert set(kept["teacher"]) == {"a", "b", "fusion"}
-    tiles, kept, left = _one_scale(_config(), rows[rows["teacher"] == "far"])
+    tiles, kept, left = one_scale(_config(), rows[rows["teacher"] == "far"])
     assert (tiles, len(kept), left) == ("tiles_224px_1mpp", 1, [])
