@@ -60,11 +60,26 @@ class Objective:
         loss: (out (B, C), y (B, columns)) -> mean loss.
         evidence: (out float (n, C), y float32 (n, columns)) -> log-likelihood, summed over cases.
         null: float64 (C,), the constant prediction with the least training loss.
+        one_question: all outputs ask the same of a case (its hazard, bin by bin).
+        endpoints: the task's own endpoint and then those learned beside it; empty where it is the
+            only one.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
     evidence: Callable[[np.ndarray, np.ndarray], float]
     null: np.ndarray
+    one_question: bool = False
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """One endpoint of several: its share of outputs and target columns (NaN: no label)."""
+
+    name: str
+    task: Objective
+    outputs: slice
+    columns: slice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +141,13 @@ class Network(nn.Module):
             classes: int64 (B,) of a classification, else None.
         """
         return None
+
+    def finish(self, lesson: Lesson) -> None:
+        """Fit anew, without gradients, what needs no validation part, when that part is done with.
+
+        Args:
+            lesson: as for `fit`, with the validation cases among the training cases.
+        """
 
     def settle(self, batches: Iterable[Batch], y: np.ndarray, task: Objective) -> None:
         """A last fit after training, on the validation part.

@@ -85,6 +85,7 @@ class ShazamV2Model(Section):
     teacher_dropout: Fraction = 0.2
     drop_teachers: tuple[str, ...] = ()
     fallback: Literal["both", "stacked", "joint", "off"] = "both"
+    refit: bool = True
     faithful: bool = False
     distillation: DistillationConfig = DistillationConfig()
 

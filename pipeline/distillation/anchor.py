@@ -5,33 +5,23 @@ that they have not seen: a weak teacher gets little or nothing, and the sum is n
 best of the teachers. Together, one probe reads the leading components of all teachers' features,
 each brought to unit variance: a ridge on the features themselves hardly moves along a component of
 small variance, whatever it says of the label. Few cases cannot tell which of the two is better, so
-that the student stands on their mean.
+that the student stands on their mean. Endpoints learned beside the task lend what is said of them.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.aggregators.base import masked_mean
-from pipeline.aggregators.network import Lesson, Shape
+from pipeline.aggregators.network import Endpoint, Lesson, Shape
 from pipeline.bags.batch import Batch
 from pipeline.bags.scale import Scaler
-from pipeline.distillation.probe import (
-    CLIP,
-    Reading,
-    best_scale,
-    components,
-    fit_probe,
-    stack,
-    standardised,
-)
-
-Kind = Literal["both", "stacked", "joint"]
-PARTS: dict[str, tuple[float, float]] = {"both": (0.5, 0.5), "stacked": (1, 0), "joint": (0, 1)}
+from pipeline.distillation.ground import Ground, Kind, fit_ground, lean, lectern
+from pipeline.distillation.probe import CLIP, center, standardised
 
 
 class Anchor(nn.Module):
@@ -57,53 +47,56 @@ class Anchor(nn.Module):
         self.held = torch.zeros(0)  # for training cases only, so not part of the state
         self.readings: dict[str, dict[str, float]] = {}
         self.joint: dict[str, float] = {}
+        self.beside: dict[str, float] = {}
 
     def fit(self, lesson: Lesson, scaler: Scaler) -> None:
         """Probe every teacher and weigh the probes, on the training part alone."""
-        train, y = lesson.train, lesson.y[lesson.train]
+        train, y = lesson.train, lesson.y[lesson.train].astype(np.float32)
         rng = np.random.default_rng(lesson.seed)
-        found: dict[int, Reading] = {}
-        xs: dict[int, np.ndarray] = {}
+        self.readings, self.joint, self.beside = {}, {}, {}
+        z: dict[int, np.ndarray] = {}
+        has: dict[int, np.ndarray] = {}
         for t, read in enumerate(self.reads):
-            x = np.concatenate([scaler.means(lesson.store, t, level) for level in read], axis=1)
-            has = lesson.store.teachers[t].sizes[train] > 0
-            reading = fit_probe(x[train], has, lesson.strata, y, lesson.task, rng)
-            if reading is not None:
-                found[t], xs[t] = reading, x[train]
+            x = np.concatenate([scaler.means(lesson.store, t, lv) for lv in read], axis=1)[train]
+            has[t] = lesson.store.teachers[t].sizes[train] > 0
+            if not has[t].any():
+                continue
+            mean, deviation = center(x[has[t]])
+            z[t] = np.nan_to_num(standardised(x, mean, deviation))
+            self._set(f"mean_{t}", mean)
+            self._set(f"inverse_{t}", 1 / deviation)
+            self._set(f"weights_{t}", np.zeros((x.shape[1], self.shape.outputs)))
         held = np.zeros((len(lesson.store.cases), self.shape.outputs)) + lesson.task.null
         null = lesson.task.null.copy()
-        if found:
-            apart, together = PARTS[self.kind]
-            predictions = np.stack([reading.out_of_fold for reading in found.values()])
-            weights = stack(lesson.task, predictions, y)
-            held[train] += apart * np.einsum("t,tnc->nc", weights, predictions)
-            z = {
-                t: np.nan_to_num(standardised(xs[t], reading.probe.mean, reading.probe.deviation))
-                for t, reading in found.items()
+        desk = lectern(z, has, lesson.strata)
+        whole = Endpoint("", lesson.task, slice(None), slice(None))
+        grounds: dict[str, Ground] = {}
+        endpoints = {e.name: e for e in lesson.task.endpoints or (whole,)}
+        for name, endpoint in endpoints.items() if desk is not None else ():
+            assert desk is not None
+            aims = y[:, endpoint.columns]
+            ground = fit_ground(desk, aims, endpoint.task, self.kind, rng)
+            if ground is not None:
+                grounds[name] = ground
+        others = [name for name in grounds if name]
+        if others and "" in grounds:
+            own = endpoints[""]
+            told = [(grounds[n], endpoints[n].task, y[:, endpoints[n].columns]) for n in others]
+            grounds[""], weights = lean(
+                grounds[""], told, y[:, own.columns], own.task, lesson.strata, rng
+            )
+            self.beside = dict(zip(others, weights, strict=True))
+        for name, ground in grounds.items():
+            outputs = endpoints[name].outputs
+            held[train, outputs] += ground.held
+            null[outputs] += ground.constant
+            for t, slope in ground.slopes.items():
+                self.get_buffer(f"weights_{t}")[:, outputs] = torch.from_numpy(slope).float()
+        if "" in grounds:
+            self.joint = dict(grounds[""].joint)
+            self.readings = {
+                self.shape.teachers[t]: dict(facts) for t, facts in grounds[""].readings.items()
             }
-            joint, maps = components(list(z.values()))
-            one = fit_probe(joint, np.ones(len(train), bool), lesson.strata, y, lesson.task, rng)
-            assert one is not None  # as many cases as any teacher, which had enough
-            scale = together * best_scale(lesson.task, one.out_of_fold, y)
-            slope = one.probe.weights / one.probe.deviation[:, None]
-            held[train] += scale * one.out_of_fold
-            null -= scale * (one.probe.mean @ slope)
-            self.joint = {
-                "components": float(joint.shape[1]),
-                "evidence": one.evidence,
-                "penalty": one.penalty,
-            }
-            for (t, reading), weight, part in zip(found.items(), weights, maps, strict=True):
-                self._set(f"mean_{t}", reading.probe.mean)
-                self._set(f"inverse_{t}", 1 / reading.probe.deviation)
-                own = apart * weight * reading.probe.weights
-                self._set(f"weights_{t}", own + scale * (part @ slope))
-                self.readings[self.shape.teachers[t]] = {
-                    "weight": float(weight),
-                    "spread": float(weight * reading.out_of_fold.std()),
-                    "evidence": reading.evidence,
-                    "penalty": reading.penalty,
-                }
         self._set("null", null)
         self.held = torch.from_numpy(held.astype(np.float32))
 
@@ -123,7 +116,8 @@ class Anchor(nn.Module):
         return self.held[batch.cases]
 
     def facts(self) -> dict[str, Any]:
-        return {"kind": self.kind, "teachers": self.readings, "joint": self.joint}
+        beside = {"beside": self.beside} if self.beside else {}
+        return {"kind": self.kind, "teachers": self.readings, "joint": self.joint, **beside}
 
     def _set(self, name: str, values: np.ndarray) -> None:
         self.get_buffer(name).copy_(torch.from_numpy(np.asarray(values, dtype=np.float32)))

@@ -66,12 +66,23 @@ def standardised(x: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.n
     return np.clip((x - mean) / deviation, -CLIP, CLIP)
 
 
+def center(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation (d,) of (n, d); a feature that does not vary has an infinite deviation."""
+    mean, deviation = x.mean(0), x.std(0)
+    return mean, np.where(deviation > 1e-9 * (1 + np.abs(mean)), deviation, np.inf)
+
+
 def working_response(task: Objective, y: np.ndarray) -> np.ndarray:
-    """Minus the gradient of the summed loss at the constant prediction, centred: float64 (n, C)."""
+    """Minus the gradient of the summed loss at the constant prediction, centred: float64 (n, C).
+
+    Where all outputs ask the same of a case, each is drawn half way to their mean: what a feature
+    says of one bin's hazard it mostly says of the others', and few events tell them apart.
+    """
     out = torch.from_numpy(np.tile(task.null, (len(y), 1)).astype(np.float32)).requires_grad_()
     (slope,) = torch.autograd.grad(task.loss(out, torch.from_numpy(y)), out)
     response = -len(y) * slope.double().numpy()
-    return response - response.mean(0)
+    response = response - response.mean(0)
+    return (response + response.mean(1, keepdims=True)) / 2 if task.one_question else response
 
 
 def ridge_path(
@@ -87,8 +98,7 @@ def ridge_path(
     Returns:
         mean and deviation (d,) of x, and weights (d, C) for each penalty.
     """
-    mean, deviation = x.mean(0), x.std(0)
-    deviation = np.where(deviation > 1e-9 * (1 + np.abs(mean)), deviation, np.inf)
+    mean, deviation = center(x)
     z = standardised(x, mean, deviation)
     n, d = z.shape
     if n < d:

@@ -36,6 +36,8 @@ def table(results: Results, task: str, student: str) -> Table | None:
         ]
         for teacher in sorted(results.teachers, key=lambda name: -float(np.mean(spreads[name])))
     ]
+    beside = sorted({name for n in found for name, w in _beside(n).items() if w > 0})
+    lent = f" It also leans on what probes say of {', '.join(beside)}." if beside else ""
     share = float(np.mean([network["share"] for network in found]))
     return Table(
         caption="What the student leans on",
@@ -51,7 +53,7 @@ def table(results: Results, task: str, student: str) -> Table | None:
         f"probes by what they predict of training cases that they have not seen; a teacher that "
         f"proves nothing gets nothing. With fallback “both” or “joint” a probe of all teachers "
         f"together stands beside them. The network then has {share:.0%} of the prediction and the "
-        f"probes the rest, as the validation cases decide.",
+        f"probes the rest, as the validation cases decide.{lent}",
         source=(f"models/{task}/{student}/fold_*/seed_*/meta.json",),
     )  # fmt: skip
 
@@ -61,6 +63,11 @@ def _network(path: Path) -> Mapping[str, Any]:
         return dict(json.loads(path.read_text()).get("network", {}))
     except (OSError, ValueError):
         return {}
+
+
+def _beside(network: Mapping[str, Any]) -> Mapping[str, float]:
+    """The weight of each other endpoint."""
+    return dict(network["anchor"].get("beside", {}))
 
 
 def _of(probes: Mapping[str, Mapping[str, float]], teacher: str, key: str) -> float:

@@ -32,6 +32,7 @@ class ClassificationHead:
     smoothing: float
     kind: ClassVar[str] = "classification"
     needed: ClassVar[int | None] = None
+    one_question: ClassVar[bool] = False
 
     @property
     def outputs(self) -> int:

@@ -70,17 +70,23 @@ def prepare(
     y = head.targets(job.labels)
     torch.manual_seed(draw)
     network = build_network(model, job.shape(head.outputs))
-    lesson = Lesson(
+    network.fit(lesson(job, cfg, head, y, train, draw))
+    return Prepared(network.to(job.store.device), head, y)
+
+
+def lesson(
+    job: Job, cfg: TrainingConfig, head: Head, y: np.ndarray, cases: np.ndarray, draw: int
+) -> Lesson:
+    """What a network may fit to the given cases without gradients."""
+    return Lesson(
         store=job.store,
-        train=train,
+        train=cases,
         y=y,
-        strata=head.strata(y[train]),
-        task=objective(head, y[train]),
+        strata=head.strata(y[cases]),
+        task=objective(head, y[cases]),
         standardise=cfg.standardise,
         seed=draw,
     )
-    network.fit(lesson)
-    return Prepared(network.to(job.store.device), head, y)
 
 
 def seed_of(*parts: object) -> int:

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.aggregators.network import Network, Objective
+from pipeline.aggregators.network import Endpoint, Network, Objective
 from pipeline.bags.sampling import draw
 from pipeline.bags.store import Store, gather
 from pipeline.config.training import TrainingConfig
 from pipeline.errors import UserError
+from pipeline.training.multitask import MultiHead
 from pipeline.training.optimiser import AdamW
 from pipeline.training.predict import Batches, outputs, precision
 from pipeline.training.sampler import batches
@@ -157,7 +158,12 @@ def check_finite(loss: float, epoch: int, learning_rate: float) -> None:
 
 def objective(head: Head, y: np.ndarray) -> Objective:
     """The task as a network may know it; the constant prediction is fitted to y."""
-    return Objective(head.loss, head.evidence, head.null(y))
+    endpoints = []
+    for name, one, outs, columns in head.places() if isinstance(head, MultiHead) else ():
+        aims = y[:, columns]
+        known = ~np.isnan(aims).any(axis=1)
+        endpoints.append(Endpoint(name, objective(one, aims[known]), outs, columns))
+    return Objective(head.loss, head.evidence, head.null(y), head.one_question, tuple(endpoints))
 
 
 def history_row(

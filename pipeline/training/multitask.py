@@ -8,6 +8,7 @@ own endpoint. What the model says of the others is written beside its prediction
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,10 @@ class MultiHead:
     @property
     def needed(self) -> int | None:
         return self.main.needed
+
+    @property
+    def one_question(self) -> bool:
+        return False
 
     @property
     def outputs(self) -> int:
@@ -149,13 +154,22 @@ class MultiHead:
         ]
         return {**self.main.facts(), "width": self.width, "beside": others}
 
+    def places(self) -> Iterator[tuple[str, Head, slice, slice]]:
+        """The own endpoint and each other one: name, head, and where its outputs and target columns
+        stand."""
+        yield "", self.main, slice(0, self.main.outputs), slice(0, self.width)
+        output, column = self.main.outputs, self.width
+        for other in self.others:
+            outputs = slice(output, output + other.head.outputs)
+            columns = slice(column, column + other.width)
+            yield other.name, other.head, outputs, columns
+            output, column = outputs.stop, columns.stop
+
     def _blocks(self, out: Any, y: Any) -> Iterator[tuple[Other, Any, Any]]:
         """Each other endpoint with its outputs and targets."""
-        first, column = self.main.outputs, self.width
-        for other in self.others:
-            width = other.head.outputs
-            yield other, out[:, first : first + width], y[:, column : column + other.width]
-            first, column = first + width, column + other.width
+        places = itertools.islice(self.places(), 1, None)
+        for other, (_, _, outputs, columns) in zip(self.others, places, strict=True):
+            yield other, out[:, outputs], y[:, columns]
 
 
 def align(labels: Labels, cases: Sequence[str]) -> tuple[Labels, np.ndarray]:

@@ -29,6 +29,7 @@ class RegressionHead:
     deviation: tuple[float, ...]
     kind: ClassVar[str] = "regression"
     needed: ClassVar[int | None] = None
+    one_question: ClassVar[bool] = False
 
     @property
     def outputs(self) -> int:

@@ -38,7 +38,7 @@ from pipeline.splits import PARTS, Fold, read_folds
 from pipeline.training.attention import attention_table, extremes, slide_names
 from pipeline.training.checkpoint import META, read_meta, save_checkpoint
 from pipeline.training.history import Watch, history_log
-from pipeline.training.job import Job, Prepared, device_of, prepare, seed_of
+from pipeline.training.job import Job, Prepared, device_of, lesson, prepare, seed_of
 from pipeline.training.loop import Fitted, train
 from pipeline.training.models import reads, settled
 from pipeline.training.multitask import Beside, MultiHead, align
@@ -175,9 +175,17 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Columns]:
     rows = np.concatenate([usable[part] for part in PARTS])
     splits = np.repeat(np.array(PARTS, dtype=object), [len(usable[part]) for part in PARTS])
     limit = cfg.max_tiles_per_case
+    validated = splits == "val"
+    if choice is None:
+        # Before the network fits to the validation cases what it needs no such part for.
+        unseen = predict(network, job.store, rows[validated], limit, cfg.precision)
+        learned = np.sort(np.concatenate([usable["train"], usable["val"]]))
+        network.finish(lesson(job, cfg, head, y, learned, seed_of(*key)))
     asked = time.perf_counter()
     out = predict(network, job.store, rows, limit, cfg.precision)
     answered = time.perf_counter()
+    if choice is None:
+        out[validated] = unseen
     keys: dict[str, np.ndarray] = {
         "seed": np.full(len(rows), seed, dtype=np.int64),
         "fold": np.full(len(rows), fold.index, dtype=np.int64),

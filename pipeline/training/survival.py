@@ -29,6 +29,7 @@ class NllHead:
     alpha: float
     kind: ClassVar[str] = "nll"
     needed: ClassVar[int | None] = None
+    one_question: ClassVar[bool] = True
 
     @property
     def outputs(self) -> int:
@@ -91,6 +92,7 @@ class RiskHead:
 
     kind: ClassVar[str]
     needed: ClassVar[int | None] = EVENT
+    one_question: ClassVar[bool] = False
 
     @property
     def outputs(self) -> int:

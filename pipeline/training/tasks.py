@@ -34,6 +34,11 @@ class Head(Protocol):
         ...
 
     @property
+    def one_question(self) -> bool:
+        """Whether all outputs ask the same of a case, such as its hazard in each bin."""
+        ...
+
+    @property
     def outputs(self) -> int:
         """Network outputs."""
         ...

@@ -212,6 +212,25 @@ def test_attention_sums_to_one_over_real_tiles(shape: Shape, batch: Batch) -> No
         assert torch.allclose(weights.sum(1), batch.present[:, t].float(), atol=1e-5)
 
 
+@pytest.mark.parametrize(("gain", "low", "high"), [(0.0, 0.1, 0.2), (12.0, 0.6, 0.8)])
+def test_the_networks_share_is_small_until_validation_speaks_for_it(
+    shape: Shape, batch: Batch, gain: float, low: float, high: float
+) -> None:
+    net = v2(shape, fallback="both")
+    assert net.anchor is not None
+    own = net(batch).out.detach().numpy()
+    ground = net.anchor(net.scaler(batch), batch).numpy()
+
+    def evidence(out: np.ndarray, y: np.ndarray) -> float:
+        """Highest where three quarters of the prediction are the network's."""
+        share = np.abs(out - ground).sum() / np.abs(own - ground).sum()
+        return -gain * abs(float(share) - 0.75)
+
+    y = np.zeros((5, 2), dtype=np.float32)
+    net.settle([batch], y, Objective(lambda out, y: out.mean(), evidence, np.zeros(4)))
+    assert low < float(net.share) < high
+
+
 def test_feature_loss_ignores_cases_without_the_teacher() -> None:
     a, b = torch.randn(4, 2, 6), torch.randn(4, 2, 6)
     present = torch.tensor([[True, True], [True, True], [False, True], [False, True]])

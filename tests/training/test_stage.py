@@ -189,13 +189,23 @@ def test_checkpoint_rebuilds_the_model(root: Path) -> None:
     from pipeline.training.predict import predict
 
     mapping = json.loads((root / "case_to_features.json").read_text())
-    cases = ["case01", "case03", "case12"]
+    # A validation case is predicted before the probes learn from it, so by other weights.
+    kept = table[(table.fold == 0) & (table.split != "val")].set_index("case_id")
+    cases = ["case03", "case12", str(kept.index[0])]
     levels = ["low", "mid", "high"]
     cpu = torch.device("cpu")
     store = open_store(mapping, root, meta["teachers"], levels, cases, cpu)
     out = predict(network, store, np.arange(3), None)
-    stored = table[table.fold == 0].set_index("case_id").risk
-    np.testing.assert_allclose(head.score(out), stored[cases], atol=1e-5)
+    np.testing.assert_allclose(head.score(out), kept.risk[cases], atol=1e-5)
+
+
+def test_the_probes_learn_from_validation_cases_that_were_predicted_before(root: Path) -> None:
+    refit = train(root, MODELS["shazam_v2"], name="model")
+    fixed = train(root, {**MODELS["shazam_v2"], "refit": False}, name="model", code="other")
+    validated = refit.split == "val"
+    np.testing.assert_array_equal(refit.risk[validated], fixed.risk[validated])
+    tested = refit.split == "test"
+    assert not np.allclose(refit.risk[tested], fixed.risk[tested])
 
 
 def test_a_case_without_a_teacher_stays_with_a_student_and_leaves_a_single(root: Path) -> None:
