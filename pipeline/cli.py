@@ -39,6 +39,7 @@ for command in (
     tools.export,
     cases.mapping,
     cases.probing,
+    cases.tile_students,
     cases.folds,
     cases.training,
     cases.evaluation,

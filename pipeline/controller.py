@@ -33,6 +33,7 @@ TABLES = (
     "folds/*/folds.json",
     "models/*/*/predictions.parquet",
     "probing/*.json",
+    "probing/all/*.json",
     "evaluation/*/evaluation.json",
     "report.html",
 )

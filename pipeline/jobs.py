@@ -75,6 +75,13 @@ class ProbingJob(Section):
     annotations: str
 
 
+class TileStudentsJob(Section):
+    probing: ProbingConfig
+    manifests: dict[str, str]
+    tiles: dict[str, str]
+    annotations: str
+
+
 class FoldsJob(Section):
     folds: FoldsConfig
     cases: str
@@ -176,15 +183,44 @@ def probing(config: Config, teacher: str, annotations: str) -> ProbingJob:
     where the tiles that it saw are.
     """
     assert config.probing is not None
-    section = config.probing
+    section = config.probing.model_copy(update={"students": (), "epochs": 30})
+    manifests, tiles = _features_of(config, teacher)
+    return ProbingJob(
+        probing=_annotated(config, section),
+        manifests=manifests,
+        tiles=tiles,
+        annotations=annotations,
+    )
+
+
+def tile_students(config: Config, annotations: str) -> TileStudentsJob:
+    """All teachers' tiles at once; `annotations` as in `probing`."""
+    assert config.probing is not None
+    found = {teacher: _features_of(config, teacher) for teacher in config.extraction.teachers}
+    # What only the teachers' own probes read decides nothing here.
+    section = config.probing.model_copy(
+        update={"members": 30, "shots": (), "episodes": 50, "portions": (1.0,)}
+    )
+    return TileStudentsJob(
+        probing=_annotated(config, section),
+        manifests={teacher: manifests for teacher, (manifests, _) in found.items()},
+        tiles={teacher: tiles for teacher, (_, tiles) in found.items()},
+        annotations=annotations,
+    )
+
+
+def _annotated(config: Config, section: ProbingConfig) -> ProbingConfig:
     if section.annotations is None and config.cohort.source == "synthetic":
-        drawn = annotation_pattern(config.cohort)
-        section = section.model_copy(update={"annotations": drawn})
+        return section.model_copy(update={"annotations": annotation_pattern(config.cohort)})
+    return section
+
+
+def _features_of(config: Config, teacher: str) -> tuple[str, str]:
+    """Folder of `features/` with a teacher's manifests, and the folder of the tiles it saw."""
     groups = ["+".join(group) for group in scales.groups(config)]
     manifests = next((g for g in groups if teacher in g.split("+")), teacher)
     imported = config.extraction.teachers[teacher].source == "import"
-    tiles = scales.folder("" if imported else scales.scale_of(config, teacher))
-    return ProbingJob(probing=section, manifests=manifests, tiles=tiles, annotations=annotations)
+    return manifests, scales.folder("" if imported else scales.scale_of(config, teacher))
 
 
 def _alone(config: Config, task: str) -> Any:

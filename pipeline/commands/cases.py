@@ -48,6 +48,21 @@ def probing(
         )
 
 
+def tile_students(cfg: Cfg, root: Root, base: Base = Path()) -> None:
+    """Train students on the labelled tiles of all teachers, beside the teachers' linear probes."""
+    from pipeline.probing import together
+
+    job = jobs.read(jobs.TileStudentsJob, cfg)
+    with recorded(root, "tile_students"):
+        together.run(
+            cfg=job.probing,
+            manifests={t: manifests(root, f"features/{m}") for t, m in job.manifests.items()},
+            tiles={teacher: root / tiles for teacher, tiles in job.tiles.items()},
+            root=root,
+            base=base,
+        )
+
+
 def folds(
     cfg: Cfg, root: Root, task: Annotated[str, typer.Option(help="The task's name.")]
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,8 @@ class ProbingConfig(Section):
     portions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0,)
     bootstraps: int = Field(500, ge=50)
     confidence: float = Field(0.95, gt=0.5, lt=1)
+    students: tuple[Literal["shazam_v1", "shazam_v2"], ...] = ()
+    epochs: int = Field(30, ge=1)
     seed: int = 0
 
     @model_validator(mode="after")

@@ -45,6 +45,39 @@ def scores(
     return found
 
 
+def difference(
+    first: np.ndarray,
+    second: np.ndarray,
+    bootstraps: int,
+    confidence: float,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """Balanced accuracy of one set of answers less that of another, on the same tiles.
+
+    Args:
+        first, second: counts as `confusion` makes them, of the same cases.
+        bootstraps, confidence, rng: as in `scores`; a resample is of cases, the same for both.
+
+    Returns:
+        difference, low, high, and a two-sided bootstrap p_value (Davison and Hinkley 1997).
+    """
+    there = first.sum((1, 2)) > 0
+    n = int(there.sum())
+    drawn = rng.multinomial(n, np.full(n, 1 / n), size=bootstraps)
+    weights = np.concatenate([np.ones((1, n)), drawn])
+    recalls = [_recall(np.einsum("bn,nij->bij", weights, c[there])) for c in (first, second)]
+    apart = recalls[0] - recalls[1]
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(apart[1:], [tail, 1 - tail])
+    rarer = min((apart[1:] <= 0).sum(), (apart[1:] >= 0).sum())
+    return {
+        "difference": float(apart[0]),
+        "low": float(low),
+        "high": float(high),
+        "p_value": float(min(1.0, 2 * (rarer + 1) / (bootstraps + 1))),
+    }
+
+
 def macro_auc(y: np.ndarray, probabilities: np.ndarray) -> float:
     """Mean one-against-rest AUC over the classes that occur; NaN with fewer than two."""
     from scipy.stats import rankdata

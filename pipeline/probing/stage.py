@@ -13,7 +13,7 @@ Folds are grouped by case, so that no patient's tiles are on both sides.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from pipeline.artifacts import read_table, write_json, write_text
 from pipeline.config.probing import ProbingConfig
 from pipeline.ledger import read_manifests
 from pipeline.probing.gather import Tiles, gather
-from pipeline.probing.measure import Interval, confusion, macro_auc, scores
 from pipeline.probing.probes import Probe, logistic, nearest_centre, neighbours, sgd_ensemble
+from pipeline.probing.rounds import folds_of, measured, said
 
 LEAST_CASES = 3
 COLUMNS = ("probe", "training", "metric", "value", "low", "high", "fold_std", "n_train", "n_test")
@@ -59,7 +59,7 @@ def run(
     records = [r for r in read_manifests(manifests) if r.stage == stage and r.slide_id in case_of]
     found = gather(cfg, records, case_of, tiles, root, base)
     facts: dict[str, Any] = {"teacher": teacher, "level": cfg.level, "rows": [], "reason": ""}
-    facts["reason"] = _reason(found)
+    facts["reason"] = reason(found)
     if found is not None:
         counts = np.bincount(found.y, minlength=len(found.classes))
         facts |= {
@@ -70,13 +70,13 @@ def run(
         }
         if not facts["reason"]:
             facts["rows"], facts["confusion"] = probe(cfg, found)
-    write_text(root / "probing" / f"{teacher}.csv", _csv(facts["rows"]))
+    write_text(root / "probing" / f"{teacher}.csv", csv_text(facts["rows"], COLUMNS))
     write_json(root / "probing" / f"{teacher}.json", facts)
 
 
 def probe(cfg: ProbingConfig, tiles: Tiles) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of all probes, and the confusion matrix (true, predicted) of each trained on `all`."""
-    folds = list(_folds(cfg, tiles))
+    folds = list(folds_of(cfg, tiles))
     rows: list[dict[str, Any]] = []
     matrices: dict[str, Any] = {}
     rng = np.random.default_rng(cfg.seed)
@@ -87,9 +87,9 @@ def probe(cfg: ProbingConfig, tiles: Tiles) -> tuple[list[dict[str, Any]], dict[
             used = []
             for train, test in folds:
                 chosen = train if portion == 1 else _portion(tiles.y, train, portion, rng)
-                probabilities[test] = _said(method, tiles, chosen, test)
+                probabilities[test] = said(method, tiles, chosen, test)
                 used.append(len(chosen))
-            counts, found = _rows(cfg, tiles, folds, probabilities)
+            counts, found = measured(cfg, tiles, folds, probabilities)
             if portion == 1:
                 matrices[name] = counts.sum(0).tolist()
             rows += [
@@ -108,26 +108,6 @@ def _probes(cfg: ProbingConfig) -> dict[str, Probe]:
     return found | {f"knn_{k}": neighbours(k) for k in cfg.neighbours}
 
 
-def _folds(cfg: ProbingConfig, tiles: Tiles) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    k = min(cfg.folds, tiles.n_cases)
-    splitter = StratifiedGroupKFold(k, shuffle=True, random_state=cfg.seed)
-    yield from splitter.split(tiles.x, tiles.y, tiles.groups)
-
-
-def _said(method: Probe, tiles: Tiles, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Probabilities of the test tiles; features are standardised by the training tiles."""
-    mean, deviation = tiles.x[train].mean(0), tiles.x[train].std(0)
-    scale = np.where(deviation > 1e-6 * (1 + np.abs(mean)), deviation, np.inf)
-    return method(
-        (tiles.x[train] - mean) / scale,
-        tiles.y[train],
-        (tiles.x[test] - mean) / scale,
-        len(tiles.classes),
-    )
-
-
 def _portion(
     y: np.ndarray, train: np.ndarray, portion: float, rng: np.random.Generator
 ) -> np.ndarray:
@@ -137,39 +117,6 @@ def _portion(
         members = rng.permutation(train[y[train] == c])
         chosen.append(members[: max(1, round(portion * len(members)))])
     return np.sort(np.concatenate(chosen))
-
-
-def _rows(
-    cfg: ProbingConfig,
-    tiles: Tiles,
-    folds: list[tuple[np.ndarray, np.ndarray]],
-    probabilities: np.ndarray,
-) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Confusion by case, and a row a metric, of held-out predictions of all tiles."""
-    y, said = tiles.y, probabilities.argmax(1)
-    counts = confusion(y, said, tiles.groups, len(tiles.classes))
-    rng = np.random.default_rng(cfg.seed)  # the same resamples for every probe and teacher
-    whole = scores(counts, cfg.bootstraps, cfg.confidence, rng)
-    by_fold: dict[str, list[float]] = {}
-    for _, test in folds:
-        part = confusion(y[test], said[test], tiles.groups[test], len(tiles.classes))
-        for name, one in scores(part, 1, cfg.confidence, np.random.default_rng(0)).items():
-            by_fold.setdefault(name, []).append(one.value)
-        by_fold.setdefault("auc", []).append(macro_auc(y[test], probabilities[test]))
-    rows = []
-    for name in ("auc", *whole):
-        interval: Interval | None = whole.get(name)
-        rows.append(
-            {
-                "metric": name,
-                "value": macro_auc(y, probabilities) if interval is None else interval.value,
-                "low": None if interval is None else interval.low,
-                "high": None if interval is None else interval.high,
-                "fold_std": float(np.nanstd(by_fold[name], ddof=1)),
-                "n_test": len(y),
-            }
-        )
-    return counts, rows
 
 
 def _few_shot(
@@ -186,8 +133,8 @@ def _few_shot(
         chosen = np.concatenate(
             [rng.permutation(train[tiles.y[train] == c])[:shots] for c in np.unique(tiles.y[train])]
         )
-        said = _said(nearest_centre, tiles, chosen, test).argmax(1)
-        found = [(said[tiles.y[test] == c] == c).mean() for c in np.unique(tiles.y[test])]
+        answers = said(nearest_centre, tiles, chosen, test).argmax(1)
+        found = [(answers[tiles.y[test] == c] == c).mean() for c in np.unique(tiles.y[test])]
         values.append(float(np.mean(found)))
     tail = (1 - cfg.confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
@@ -204,7 +151,7 @@ def _few_shot(
     }
 
 
-def _reason(tiles: Tiles | None) -> str:
+def reason(tiles: Tiles | None) -> str:
     """Why there is nothing to measure; empty if there is."""
     if tiles is None:
         return "no tile has a class: give probing.annotations, or masks with class names"
@@ -215,10 +162,11 @@ def _reason(tiles: Tiles | None) -> str:
     return ""
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
+def csv_text(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
+    """Rows as CSV; what is not known is an empty cell."""
     text = io.StringIO()
-    text.write(",".join(COLUMNS) + "\n")
+    text.write(",".join(columns) + "\n")
     for row in rows:
-        cells = ["" if row[name] is None else row[name] for name in COLUMNS]
+        cells = ["" if row[name] is None else row[name] for name in columns]
         text.write(",".join(f"{c:.6g}" if isinstance(c, float) else str(c) for c in cells) + "\n")
     return text.getvalue()

@@ -74,7 +74,7 @@ def _summary(measured: dict[str, dict[str, Any]]) -> Table:
         caption="Tile probes: balanced accuracy of simple classifiers on frozen features",
         columns=[
             Column("teacher"),
-            *(Column(_short(*kind), True, _called(*kind)) for kind in kinds),
+            *(Column(_short(*kind), True, called(*kind)) for kind in kinds),
             Column("tiles", True),
         ],
         rows=rows,
@@ -100,7 +100,7 @@ def _details(teacher: str, facts: dict[str, Any]) -> Table:
         ],
         rows=[
             [
-                text(_called(row["probe"], "all")),
+                text(called(row["probe"], "all")),
                 text(row["training"]),
                 text(METRICS[row["metric"]]),
                 estimate(row["value"], row["low"], row["high"]),
@@ -124,7 +124,7 @@ def _short(probe: str, training: str) -> str:
     return known.get(kind) or f"{training.split()[0]}-shot"
 
 
-def _called(probe: str, training: str) -> str:
+def called(probe: str, training: str) -> str:
     """`knn_20` is `20 nearest neighbours`, `sgd_30` a `linear, SGD ensemble of 30`."""
     kind, _, number_ = probe.rpartition("_") if probe[-1].isdigit() else (probe, "", "")
     if kind == "knn":

@@ -11,7 +11,7 @@ import h5py
 
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import registry
-from pipeline.report import probes
+from pipeline.report import probes, tile_students
 from pipeline.report.probes import ProbesSection
 from pipeline.report.results import Results
 from pipeline.report.tables import Column, Table, code, count, text
@@ -29,12 +29,16 @@ class TeachersSection:
     table: Table
     warning: str
     probes: ProbesSection | None
+    tile_students: Table | str | None
 
 
 def section(results: Results) -> TeachersSection:
     """Build the section; a warning stands above it when a teacher has random weights."""
     return TeachersSection(
-        table=_table(results), warning=random_weights(results), probes=probes.section(results)
+        table=_table(results),
+        warning=random_weights(results),
+        probes=probes.section(results),
+        tile_students=tile_students.table(results),
     )
 
 

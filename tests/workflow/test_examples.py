@@ -51,6 +51,13 @@ def test_a_teacher_with_tiles_of_its_own(tmp_path: Path) -> None:
     assert {f"extraction[chunk=1,teacher={t}]" for t in ("resnet10t", "vit_tiny")} <= planned
 
 
+def test_students_of_tiles_are_one_job_more(tmp_path: Path) -> None:
+    config = copy.deepcopy(TINY)
+    config["probing"]["students"] = ["shazam_v1"]
+    planned = set(House.build(tmp_path / "run", config).planned())
+    assert {"tile_students", "probing[probed=vit_tiny]"} <= planned
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_is_accepted(bare: House, profile: str) -> None:
     executor = yaml.safe_load((bare.path / "profiles" / profile / "profile.yaml").read_text())

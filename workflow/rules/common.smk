@@ -116,6 +116,11 @@ def probing_job(wildcards):
     return jobs.probing(CONFIG, wildcards.probed, annotations).canonical()
 
 
+def tile_students_job(wildcards):
+    annotations = planning.annotation_digest(CONFIG, COHORT, Path.cwd())
+    return jobs.tile_students(CONFIG, annotations).canonical()
+
+
 def at_once(resource, otherwise):
     """How much of a resource `--resources` or the profile grants to all jobs together."""
     granted = getattr(workflow.global_resources.get(resource), "value", None)

@@ -35,3 +35,41 @@ if CONFIG.probing is not None:
         shell:
             "python -m pipeline probing --cfg {params.cfg:q} --root $(dirname {input.slides:q})"
             " --teacher {wildcards.probed} > {log:q} 2>&1"
+
+    if CONFIG.probing.students:
+
+        rule tile_students:
+            # Students that see a tile through all teachers, beside each teacher's own probes.
+            input:
+                slides="<results>/slides.parquet",
+                tiles=collect(
+                    "<results>/tiles/manifest/{chunk}.json",
+                    chunk=CHUNKS if ENCODERS else [],
+                ),
+                features=collect(
+                    "<results>/features/{group}/manifest/{chunk}.json",
+                    group=ENCODERS + IMPORTED,
+                    chunk=CHUNKS,
+                ),
+            output:
+                summary="<results>/probing/all/students.json",
+                table=report(
+                    "<results>/probing/all/students.csv",
+                    caption="../report/probing.rst",
+                    category="Teachers",
+                    labels={"teacher": "all", "table": "tile students"},
+                ),
+            log:
+                "<logs>/tile_students.log",
+            benchmark:
+                "<benchmarks>/tile_students.tsv"
+            conda:
+                "../envs/shazam.yaml"
+            resources:
+                mem_mb=16000,
+            params:
+                cfg=tile_students_job,
+                code=provenance.stage_code("probing", "pipeline.probing.together"),
+            shell:
+                "python -m pipeline tile-students --cfg {params.cfg:q}"
+                " --root $(dirname {input.slides:q}) > {log:q} 2>&1"

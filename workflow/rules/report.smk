@@ -7,6 +7,11 @@ rule report:
             "<results>/probing/{probed}.json",
             probed=TEACHERS if CONFIG.probing is not None else [],
         ),
+        tile_students=(
+            "<results>/probing/all/students.json"
+            if CONFIG.probing is not None and CONFIG.probing.students
+            else []
+        ),
         evaluations=collect(
             "<results>/evaluation/{task}/evaluation.json", task=CONFIG.tasks
         ),

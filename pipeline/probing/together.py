@@ -1,0 +1,146 @@
+"""All teachers' tiles at once: whether fusing or distilling them beats the best single one.
+
+On the labelled tiles that all teachers have, with one set of folds, writes `probing/all/`:
+
+- `students.json` (Snakemake output): classes, counts, the comparisons, and the rows of
+- `students.csv`: model (a teacher, `concatenation`, or a student), probe, metric, value, low, high,
+  fold_std, n_train, n_test, n_parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifacts import read_table, write_json, write_text
+from pipeline.config.probing import ProbingConfig
+from pipeline.ledger import read_manifests
+from pipeline.probing.gather_together import Joint, Source, gather_together
+from pipeline.probing.measure import difference
+from pipeline.probing.probes import logistic, neighbours
+from pipeline.probing.rounds import Split, folds_of, measured, said
+from pipeline.probing.stage import csv_text, reason
+from pipeline.probing.students import student_probabilities
+
+FUSED = "concatenation"
+COLUMNS = ("model", "probe", "metric", "value", "low", "high", "fold_std", "n_train", "n_test",
+           "n_parameters")  # fmt: skip
+
+
+def run(
+    *,
+    cfg: ProbingConfig,
+    manifests: Mapping[str, list[Path]],
+    tiles: Mapping[str, Path],
+    root: Path,
+    base: Path,
+) -> None:
+    """Probe all teachers together, and train students on their tiles.
+
+    Args:
+        cfg: the probing section.
+        manifests: teacher -> of its extraction.
+        tiles: teacher -> folder of the tiles that it saw.
+        root: the results folder.
+        base: folder that the config's relative paths start from.
+
+    Raises:
+        UserError: an annotation cannot be read.
+        ArtifactError: a feature file or a table is damaged.
+    """
+    table = read_table(root / "slides.parquet")
+    case_of = dict(zip(table["slide_id"].astype(str), table["case_id"].astype(str), strict=True))
+    sources = {
+        teacher: Source(
+            {
+                record.slide_id: record
+                for record in read_manifests(paths)
+                if record.stage == f"extraction/{teacher}"
+                and record.status == "ok"
+                and record.slide_id in case_of
+            },
+            tiles[teacher],
+        )
+        for teacher, paths in manifests.items()
+    }
+    joint = gather_together(cfg, sources, case_of, root, base)
+    facts: dict[str, Any] = {
+        "rows": [], "comparisons": [], "reason": reason(joint.tiles if joint else None),
+        "left": joint.left if joint else [],
+    }  # fmt: skip
+    if joint is not None:
+        counted = np.bincount(joint.tiles.y, minlength=len(joint.tiles.classes))
+        facts |= {
+            "classes": dict(zip(joint.tiles.classes, counted.tolist(), strict=True)),
+            "n_tiles": len(joint.tiles.y),
+            "n_slides": joint.tiles.n_slides,
+            "n_cases": joint.tiles.n_cases,
+            "teachers": list(joint.features),
+        }
+        if not facts["reason"]:
+            facts["rows"], facts["comparisons"] = compared(cfg, joint)
+    write_text(root / "probing" / "all" / "students.csv", csv_text(facts["rows"], COLUMNS))
+    write_json(root / "probing" / "all" / "students.json", facts)
+
+
+def compared(cfg: ProbingConfig, joint: Joint) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of every model, and each student and fusion against the best single linear probe."""
+    teachers = list(joint.features)
+    folds = list(folds_of(cfg, joint.of(cfg.level, teachers[0])))
+    k = max(cfg.neighbours, default=20)
+    probes = {"logistic": logistic, f"knn_{k}": neighbours(k)}
+    rows: list[dict[str, Any]] = []
+    counts: dict[tuple[str, str], np.ndarray] = {}
+
+    def note(model: str, probe: str, answers: np.ndarray, size: int | None) -> None:
+        counts[model, probe], found = measured(cfg, joint.tiles, folds, answers)
+        train = int(np.mean([len(learned) for learned, _ in folds]))
+        rows.extend(
+            {"model": model, "probe": probe, "n_train": train, "n_parameters": size, **row}
+            for row in found
+        )
+
+    for model, members in [*((t, [t]) for t in teachers), (FUSED, teachers)]:
+        if model == FUSED and len(teachers) < 2:
+            continue
+        tiles = joint.of(cfg.level, *members)
+        for name, probe in probes.items():
+            answers = _held_out(folds, tiles.y, len(tiles.classes), tiles, probe)
+            linear = (tiles.x.shape[1] + 1) * len(tiles.classes)
+            note(model, name, answers, linear if name == "logistic" else None)
+    for kind in cfg.students:
+        y, groups, classes = joint.tiles.y, joint.tiles.groups, len(joint.tiles.classes)
+        answers, size = student_probabilities(
+            kind, joint.features, y, groups, classes, folds, cfg.epochs, cfg.seed
+        )
+        note(kind, "student", answers, size)
+    value = {(r["model"], r["probe"]): r["value"] for r in rows if r["metric"] == METRIC}
+    best = max(teachers, key=lambda teacher: value[teacher, "logistic"])
+    fused = [(FUSED, "logistic"), *((kind, "student") for kind in cfg.students)]
+    comparisons = [
+        {
+            "model": key[0],
+            "other": best,
+            "metric": METRIC,
+            **difference(counts[key], counts[best, "logistic"], cfg.bootstraps, cfg.confidence,
+                         np.random.default_rng(cfg.seed)),
+        }
+        for key in fused
+        if key in counts
+    ]  # fmt: skip
+    return [{name: row[name] for name in COLUMNS} for row in rows], comparisons
+
+
+METRIC = "balanced_accuracy"
+
+
+def _held_out(
+    folds: list[Split], y: np.ndarray, classes: int, tiles: Any, probe: Any
+) -> np.ndarray:
+    answers = np.zeros((len(y), classes))
+    for train, test in folds:
+        answers[test] = said(probe, tiles, train, test)
+    return answers
