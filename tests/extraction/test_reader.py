@@ -228,9 +228,17 @@ def test_a_decoder_that_disagrees_is_not_used(slide: Path, monkeypatch: pytest.M
         "decode_streams",
         lambda streams, device: [t.roll(9, dims=0) for t in original(streams, device)],
     )
-    source = open_source(slide, grid, 1, device=cpu)
+    with pytest.warns(UserWarning, match=r"not decoded on the GPU, which is off by \d"):
+        source = open_source(slide, grid, 1, device=cpu)
     assert source.kind == "blocks"
     np.testing.assert_array_equal(_read(source, grid), _one_by_one(slide, grid))
+
+    def no_library(*_: object) -> None:
+        raise RuntimeError("libnvjpeg is missing")
+
+    monkeypatch.setattr(blocks, "decode_streams", no_library)
+    with pytest.warns(UserWarning, match=r"not decoded on the GPU \(libnvjpeg is missing\)"):
+        assert open_source(slide, grid, 1, device=cpu).kind == "blocks"
 
 
 def test_a_broken_stream_spoils_only_its_own_tiles(slide: Path, tmp_path: Path) -> None:
