@@ -25,10 +25,10 @@ demo: setup
 	@echo "Open results/demo/report.html in a browser."
 
 test: setup lint
-	python -m pytest -n $(JOBS) --dist loadgroup -m "not slow"
+	python -m pytest -n $(JOBS) -m "not slow"
 
 test-slow: setup
-	python -m pytest -n $(JOBS) --dist loadgroup -m "slow and not slurm"
+	python -m pytest -n $(JOBS) -m "slow and not slurm"
 
 # As root, with Debian's munge and Slurm; elsewhere it says what is missing and skips.
 test-slurm: setup

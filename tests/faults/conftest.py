@@ -13,13 +13,6 @@ from tests.faults import stages
 from tests.faults.stages import Cohort, Warm
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker for all that needs the warm process, so that there is one."""
-    for item in items:
-        if "warm" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("faults"))
-
-
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
     """Runs stages, with faults where they are asked for."""

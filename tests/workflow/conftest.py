@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from house import TINY, House
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need the full run go to one worker, so that there is one full run."""
-    for item in items:
-        if "finished" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("full run"))
-
-
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> House:
-    """The tiny cohort, run from start to report."""
+    """The tiny cohort, run from start to report in processes of its own."""
     house = House.build(tmp_path_factory.mktemp("house") / "run", TINY)
-    house.run("--cores", "2")
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--show-failed-logs"]
+    done = subprocess.run(
+        command, cwd=house.path, env=house.environment(), text=True, capture_output=True
+    )
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
     return house
 
 

@@ -6,11 +6,11 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import yaml
+from warm import Ended, warm
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
@@ -112,28 +112,17 @@ class House:
 
     def run(
         self, *arguments: str, check: bool = True, environment: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "snakemake", "--show-failed-logs", *arguments],
-            cwd=self.path,
-            env=self.environment() | (environment or {}),
-            text=True,
-            capture_output=True,
-        )
+    ) -> Ended:
+        """Snakemake with these arguments, in a child of a process that has imported it."""
+        argv = ["snakemake", "--show-failed-logs", *arguments]
+        done = warm().run(argv, self.path, self.environment() | (environment or {}))
         if check and done.returncode:
             raise AssertionError(f"snakemake failed:\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}")
         return done
 
     def planned(self, *arguments: str) -> dict[str, set[str]]:
         """What would run: job (rule and wildcards) -> the reasons Snakemake gives."""
-        script = Path(__file__).with_name("planner.py")
-        done = subprocess.run(
-            [sys.executable, str(script), *arguments],
-            cwd=self.path,
-            env=self.environment(),
-            text=True,
-            capture_output=True,
-        )
+        done = warm().run(["planner", *arguments], self.path, self.environment())
         assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         jobs = json.loads(done.stdout.splitlines()[-1])
         return {name: set(reasons) for name, reasons in jobs.items() if name != "all"}
