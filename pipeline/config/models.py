@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from pipeline.config.section import Fraction, Level, Name, Section
 
-AGGREGATORS = (
-    "mean_pool",
-    "max_pool",
-    "abmil",
-    "gated_abmil",
-    "clam_sb",
-    "dsmil",
-    "chowder",
-    "transmil",
-    "hiptmil",
-    "transformer",
-)
 Aggregator = Literal[
     "mean_pool",
     "max_pool",
@@ -32,6 +20,7 @@ Aggregator = Literal[
     "hiptmil",
     "transformer",
 ]
+AGGREGATORS: tuple[str, ...] = get_args(Aggregator)
 
 
 class DistillationConfig(Section):
