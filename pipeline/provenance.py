@@ -99,7 +99,12 @@ def _version(name: str) -> str:
 
 
 def _module_path(name: str) -> Path | None:
-    base = ROOT.joinpath(*name.split("."))
+    return _look(ROOT, name)
+
+
+@lru_cache(maxsize=8192)
+def _look(root: Path, name: str) -> Path | None:
+    base = root.joinpath(*name.split("."))
     if (base / "__init__.py").is_file():
         return base / "__init__.py"
     file = base.with_suffix(".py")

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
-from pipeline.report import stage
+from pipeline.report import stage, style
 from tests.report import fabricate
 
 
@@ -28,6 +28,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
 @pytest.fixture(scope="session")
 def page(whole: tuple[Config, Path]) -> str:
     return (whole[1] / "report.html").read_text()
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty figures, for tests of what stands around them: to draw them is most of the work."""
+    monkeypatch.setattr(style, "svg", lambda fig, name, alt: f'<svg role="img"><!--{name}--></svg>')
 
 
 def small_config(**changes: Any) -> Config:

@@ -72,6 +72,7 @@ def test_every_choice_and_every_point_is_there(nested: tuple[Config, Path]) -> N
     assert "learning_rate, tiles_per_step" in found.drawing.title
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_shows_it_only_where_a_run_is_nested(nested: tuple[Config, Path]) -> None:
     config, root = nested
     stage.run(config=config, root=root)

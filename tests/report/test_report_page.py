@@ -158,6 +158,7 @@ def test_figures_and_config_are_left_beside_the_page(whole: tuple[Config, Path])
     assert kept == config
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_validation_folds_are_labelled_in_red(small: Path) -> None:
     path = small / "folds/survival/folds.json"
     write_json(path, read_json(path) | {"labelled": "validation"})
@@ -194,6 +195,7 @@ def test_models_that_predict_fewer_cases_are_not_said_to_be_comparable(small: Pa
     assert ">11<" in section.forest.document
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_imported_teachers_need_no_slides_no_attention_and_no_benchmarks(small: Path) -> None:
     """Features of other tools: no tiles, no pictures, no coordinates, and still a report."""
     for folder in ("tiles", "benchmarks"):

@@ -99,6 +99,7 @@ def test_overlap_and_gaps() -> None:
     assert reckoning.most_at_once([]) == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_records_there_are_no_tables_and_with_them_the_page_has_both(root: Path) -> None:
     stage.run(config=small_config(), root=root, planner=planner)
     page = (root / "report.html").read_text()

@@ -61,23 +61,25 @@ def test_a_lost_snakemake_folder_costs_tables_and_hides_no_change(house: House) 
 
 def test_a_second_controller_is_refused(house: House) -> None:
     results = house.path / "results" / "tiny"
-    (results / "report.html").unlink()
+    target = "results/tiny/tiles/overview.csv"
+    made = house.path / target
+    made.unlink()
     working = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
     try:
         owner = controller._identity(working.pid)
         note = results / controller.NOTES / f"{owner['host']}-{working.pid}.json"
         note.parent.mkdir(exist_ok=True)
         note.write_text(json.dumps(owner))
-        refused = house.run("--cores", "1", check=False)
+        refused = house.run("--cores", "1", target, check=False)
         assert refused.returncode != 0
         assert f"another Snakemake works on it, process {working.pid}" in refused.stderr
-        assert not (results / "report.html").exists()
-        assert house.run("-n").returncode == 0, "looking is free"
+        assert not made.exists()
+        assert house.run("-n", target).returncode == 0, "looking is free"
     finally:
         working.kill()
         working.wait()
-    house.run("--cores", "1")
-    assert (results / "report.html").exists()
+    house.run("--cores", "1", target)
+    assert made.exists()
     assert not list(note.parent.iterdir())
 
 
