@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import functools
+import gc
 import importlib
 import json
 import os
@@ -95,6 +96,7 @@ def warm() -> Warm:
 def main() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
+    gc.freeze()  # a child looks through none of this for garbage
     print("ready", flush=True)
     for line in sys.stdin:
         print(run(**json.loads(line)), flush=True)
