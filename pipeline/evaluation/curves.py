@@ -17,12 +17,15 @@ _POINTS = 201
 _THRESHOLDS = np.round(np.arange(0.01, 1.0, 0.01), 2)
 
 
-def classification_curves(labels: Labels, found: Pooled) -> dict[str, dict[str, Any]]:
+def classification_curves(
+    labels: Labels, found: Pooled, confidence: float
+) -> dict[str, dict[str, Any]]:
     """ROC, precision–recall, calibration and decision curves of each class against the rest.
 
     Args:
         labels: of the cases.
         found: a model's predictions of them.
+        confidence: of the intervals.
 
     Returns:
         `roc`: class -> fpr, tpr, auc · `precision_recall`: class -> recall, precision, share ·
@@ -51,7 +54,7 @@ def classification_curves(labels: Labels, found: Pooled) -> dict[str, dict[str, 
             "precision": precision[kept].tolist(),
             "share": float(positive.mean()),
         }
-        curves["calibration"][name] = calibration(positive, score)
+        curves["calibration"][name] = calibration(positive, score, confidence)
         curves["decision"][name] = decision(positive, score)
     n = len(labels.classes)
     counts = np.bincount(label * n + values.argmax(axis=1), minlength=n * n).reshape(n, n)
@@ -59,19 +62,22 @@ def classification_curves(labels: Labels, found: Pooled) -> dict[str, dict[str, 
     return curves
 
 
-def calibration(positive: np.ndarray, score: np.ndarray) -> dict[str, list[float]]:
-    """Observed share against mean prediction in groups of equal size, with Wilson intervals (95 %).
+def calibration(
+    positive: np.ndarray, score: np.ndarray, confidence: float
+) -> dict[str, list[float]]:
+    """Observed share against mean prediction in groups of equal size, with Wilson intervals.
 
     Args:
         positive: bool (n,).
         score: (n,), probabilities.
+        confidence: of the intervals.
     """
     found: dict[str, list[float]] = {k: [] for k in ("predicted", "observed", "low", "high", "n")}
     order = np.argsort(score, kind="stable")
     for rows in np.array_split(order, min(_BINS, max(1, len(order) // 8))):
         if len(rows):
             hits, n = int(positive[rows].sum()), len(rows)
-            band = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+            band = binomtest(hits, n).proportion_ci(confidence, method="wilson")
             group = (float(score[rows].mean()), hits / n, float(band.low), float(band.high), n)
             for key, value in zip(found, group, strict=True):
                 found[key].append(value)

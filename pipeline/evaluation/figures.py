@@ -63,7 +63,7 @@ def figure_points(
                 curves = whole.curves[there]
                 kinds["calibration"] = _calibration(time, event, curves, bench, cfg.confidence)
         elif isinstance(task, ClassificationTask):
-            kinds = classification_curves(labels, whole)
+            kinds = classification_curves(labels, whole, cfg.confidence)
         else:
             kinds = {"scatter": scatter(labels, whole, list(task.targets), drawn)}
         for kind, points in kinds.items():

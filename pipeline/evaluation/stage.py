@@ -39,6 +39,7 @@ from pipeline.evaluation.nested import nested_table
 from pipeline.evaluation.opening import known_labels, open_bench
 from pipeline.evaluation.pooling import Pool, average, pooled, risk_groups
 from pipeline.evaluation.predictions import Predictions, read_predictions
+from pipeline.evaluation.reference import reference_metrics
 from pipeline.evaluation.secondary import secondary_table
 from pipeline.evaluation.summary import summary
 from pipeline.evaluation.survival_curves import GROUP_NAMES, QUANTILES
@@ -128,6 +129,7 @@ def run(
         comparisons=comparisons,
         curves=curves,
         oracle=_oracle(root, task_name),
+        reference=reference_metrics(bench, labels),
     )
     write_json(folder / "evaluation.json", jsonable(found))
 

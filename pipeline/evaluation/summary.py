@@ -40,6 +40,7 @@ def summary(
     comparisons: pd.DataFrame,
     curves: Mapping[str, Any],
     oracle: Mapping[str, float],
+    reference: Mapping[str, float],
 ) -> dict[str, Any]:
     """The summary.
 
@@ -49,7 +50,8 @@ def summary(
         `k`, `tests`, `seeds`, `bootstraps`, `confidence`; `models`: a row a model by the primary
         metric, with `n_parameters`; `comparisons`: a row an other model by the primary metric;
         `best_single`: `on_test` and `on_validation`, each with `model`, its row and comparison;
-        `average_of`; `oracle` (by the primary metric) and `oracle_metrics`; `problems`.
+        `average_of`; `oracle` (by the primary metric) and `oracle_metrics`; `reference_metrics`:
+        errors of the training part's average; `problems`.
     """
     task, labels = bench.task, bench.labels
     primary = PRIMARY[task.type]
@@ -98,6 +100,7 @@ def summary(
         "average_of": list(members) if len(members) > 1 else [],
         "oracle": oracle.get(primary),
         "oracle_metrics": dict(oracle),
+        "reference_metrics": dict(reference),
         "problems": problems(bench, fold_facts, predictions, pools, metrics, curves),
     }
 

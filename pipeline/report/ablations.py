@@ -102,7 +102,10 @@ def _student(results: Results, opened: Evaluation, info: ModelInfo) -> list[Cell
         text(info.label),
         text(""),
         estimate(row["value"], row["low"], row["high"]),
-        *(text("") for _ in range(4)),
+        text(""),
+        Cell(Markup("")),
+        text(""),
+        text(""),
         count(histories.facts(results.root, opened.task, info.name).n_parameters),
     ]
 

@@ -156,14 +156,16 @@ def unit_squares(name: str, title: str, read: str, panels: Sequence[Panel], kind
     """ROC curves or reliability diagrams: square panels from 0 to 1 with the diagonal.
 
     Args:
-        kind: `line` joins the points; `points` marks them too and draws their intervals.
+        kind: `line` joins the points; `points` marks them too and draws their intervals; `steps`
+            has no diagonal, and one legend above all panels.
     """
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    above = 0.35 if kind == "points" else 0.0  # room for the shared legend
+    above = 0.0 if kind == "line" else 0.35  # room for the shared legend
     fig, axes = style.figure(3.3 * columns, 3.35 * rows + above, nrows=rows, ncols=columns)
     for i, (ax, panel) in enumerate(zip(axes.flat, panels, strict=False)):
-        ax.plot([0, 1], [0, 1], color=style.REFERENCE, linewidth=0.9, linestyle=(0, (4, 3)))
+        if kind != "steps":
+            ax.plot([0, 1], [0, 1], color=style.REFERENCE, linewidth=0.9, linestyle=(0, (4, 3)))
         for line in panel.lines:
             dash = (0, (5, 2)) if line.dashed else "-"
             if kind == "points":
@@ -187,7 +189,7 @@ def unit_squares(name: str, title: str, read: str, panels: Sequence[Panel], kind
         ax.grid()
         if kind == "line":
             ax.legend(loc="lower right")
-    if kind == "points":
+    if kind != "line":
         _shared_legend(fig, panels)
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_visible(False)

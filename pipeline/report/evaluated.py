@@ -13,7 +13,10 @@ from pipeline.artifacts import read_json, read_table
 from pipeline.errors import ArtifactError
 from pipeline.report import metrics
 
-_METRICS = ("model", "metric", "value", "low", "high", "n", "n_events", "fold_mean", "fold_std")
+_METRICS = (
+    "model", "metric", "value", "low", "high", "n", "n_events", "fold_mean", "fold_std",
+    "seed_mean", "seed_std", "n_seeds",
+)  # fmt: skip
 _COMPARISONS = (
     "student", "other", "metric", "difference", "low", "high", "p_value", "p_holm", "n",
 )  # fmt: skip
@@ -30,6 +33,7 @@ class Evaluation:
         metrics, comparisons: the tables.
         primary: the metric that decides.
         oracle: metric -> what is reachable, where the hidden state is known; else empty.
+        average: metric -> what the training part's average outcome reaches, errors alone.
         order: models, the student first, then by the primary metric, best first.
     """
 
@@ -40,6 +44,7 @@ class Evaluation:
     comparisons: pd.DataFrame
     primary: str
     oracle: Mapping[str, float]
+    average: Mapping[str, float]
     order: tuple[str, ...]
 
     @property
@@ -89,6 +94,7 @@ def read_evaluation(root: Path, task: str, student: str) -> Evaluation:
         comparisons=_table(folder / "comparisons.parquet", _COMPARISONS),
         primary=primary,
         oracle={str(k): float(v) for k, v in summary["oracle_metrics"].items()},
+        average={str(k): float(v) for k, v in summary["reference_metrics"].items()},
         order=(student, *(m for m in models if m != student)),
     )
 

@@ -36,6 +36,7 @@ def drawings(
     elif spec.type == "classification":
         made = [
             _roc(opened, infos, shown),
+            _precision_recall(opened, infos, shown),
             _confusion(opened, infos, shown),
             _calibration(opened, infos, shown),
             _decision(opened, infos, shown),
@@ -107,6 +108,29 @@ def _roc(
         "A curve that hugs the upper left corner finds most cases of the class before it takes in "
         "others; the dashed diagonal is chance, the number the area beneath.",
     )  # fmt: skip
+
+
+def _precision_recall(
+    opened: Evaluation, infos: Mapping[str, ModelInfo], shown: Sequence[str]
+) -> Drawing | None:
+    """Precision over recall, with the class's share as the line of chance."""
+    found = opened.curves.get("precision_recall", {})
+    shares = {name: one["share"] for model in shown for name, one in found.get(model, {}).items()}
+    panels = []
+    for name, lines in _by_class(opened, infos, shown, "precision_recall", ("recall", "precision")):
+        share = shares[name]
+        chance = Line("share of the class", style.REFERENCE, (0, 1), (share, share), True)
+        panels.append(Panel(name, [*lines, chance], "recall", "precision"))
+    if not panels:
+        return None
+    return curves.unit_squares(
+        f"{opened.task}-precision-recall",
+        "Precision and recall per class",
+        "Among the cases that a threshold calls the class, how many are; over how many of the "
+        "class it finds. Guessing reaches the dashed line.",
+        panels,
+        "steps",
+    )
 
 
 def _calibration(

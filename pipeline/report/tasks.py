@@ -36,7 +36,6 @@ from pipeline.report.tables import (
     Table,
     count,
     drawing,
-    duration,
     estimate,
     fixed,
     interval,
@@ -176,19 +175,17 @@ def _models(
     kept = metrics.SHOWN[results.config.tasks[opened.task].type]
     others = [m for m in kept if m != opened.primary and m in opened.metric_names]
     primary = metrics.describe(opened.primary)
+    spread = ["fold", "seed"] if any(row["n_seeds"] > 1 for row in rows_of) else ["fold"]
     rows: list[list[Cell]] = []
     for name, row in zip(names, rows_of, strict=True):
-        facts = histories.facts(results.root, opened.task, name)
         rows.append(
             [
                 _named(infos[name]),
                 estimate(row["value"], row["low"], row["high"]),
                 drawing(row["value"], row["low"], row["high"], scale, infos[name].colour),
                 *(_other(opened, name, metric) for metric in others),
-                _folded(row),
+                *(_over(row, of) for of in spread),
                 count(row["n"]),
-                count(facts.n_parameters),
-                Cell(text(duration(facts.seconds)).html, number(facts.seconds).key),
             ]
         )
     if opened.primary in opened.oracle:
@@ -198,7 +195,19 @@ def _models(
                 number(opened.oracle[opened.primary]),
                 drawing(opened.oracle[opened.primary], None, None, scale, style.REFERENCE),
                 *(number(opened.oracle.get(metric)) for metric in others),
-                *(text("") for _ in range(4)),
+                *(text("") for _ in range(len(spread) + 1)),
+            ]
+        )
+    floor = ""
+    if any(metric in opened.average for metric in others):
+        floor = " “Average of training” says of every case what its training part is on average."
+        rows.append(
+            [
+                text("average of training"),
+                number(None),
+                Cell(Markup("")),
+                *(number(opened.average.get(metric)) for metric in others),
+                *(text("") for _ in range(len(spread) + 1)),
             ]
         )
     marks = " and ".join(f"{label} ({fixed(value, 2)})" for value, label in references)
@@ -209,16 +218,17 @@ def _models(
             Column(primary.label, True, primary.hint),
             Column("", hint=_axis(scale)),
             *(Column(metrics.describe(m).label, True, metrics.describe(m).hint) for m in others),
-            Column("over folds", True, "mean ± standard deviation of the folds' own values"),
+            *(
+                Column(f"over {of}s", True, f"mean ± standard deviation of the {of}s' own values")
+                for of in spread
+            ),
             Column("cases", True, "cases with a prediction"),
-            Column("parameters", True, "trained parameters; teachers are frozen"),
-            Column("training", True, "seconds over all folds and seeds"),
         ],
         rows=rows,
         read="Beneath each value stands its interval over cases; in the drawing, dashed lines mark "
         + (marks or "nothing")
         + ". Overlapping intervals do not mean that two models are equal: the paired differences "
-        "below answer that.",
+        "below answer that." + floor,
         source=(f"evaluation/{opened.task}/metrics.csv",),
         emphasised=frozenset({0}),
     )
@@ -242,8 +252,9 @@ def _other(opened: Evaluation, name: str, metric: str) -> Cell:
     return estimate(row.get("value"), row.get("low"), row.get("high"))
 
 
-def _folded(row: Mapping[str, Any]) -> Cell:
-    mean, deviation = row["fold_mean"], row["fold_std"]
+def _over(row: Mapping[str, Any], of: str) -> Cell:
+    """A metric over folds or seeds, each measured alone."""
+    mean, deviation = row[f"{of}_mean"], row[f"{of}_std"]
     shown = fixed(mean)
     if shown != DASH and fixed(deviation) != DASH:
         shown += f" ± {fixed(deviation)}"

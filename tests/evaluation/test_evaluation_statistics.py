@@ -196,7 +196,7 @@ def test_calibration_groups_hold_every_case_once() -> None:
     rng = np.random.default_rng(0)
     score = rng.random(400)
     positive = rng.random(400) < score
-    found = calibration(positive, score)
+    found = calibration(positive, score, 0.95)
     assert sum(found["n"]) == 400 and found["predicted"] == sorted(found["predicted"])
     inside = [
         low <= p <= high

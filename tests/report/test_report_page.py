@@ -17,6 +17,8 @@ from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.errors import ArtifactError
 from pipeline.report import results, stage, tasks
+from pipeline.report.evaluated import read_evaluation
+from pipeline.report.tables import Table
 from tests.report import fabricate
 from tests.report.conftest import small_config
 
@@ -248,3 +250,31 @@ def test_an_evaluation_without_the_student_is_refused(small: Path) -> None:
     pd.read_parquet(path).query("model != 'shazam_v2'").to_parquet(path)
     with pytest.raises(ArtifactError, match="student `shazam_v2`"):
         stage.run(config=small_config(), root=small)
+
+
+def test_errors_have_a_floor_and_seeds_a_column_where_there_are_several(
+    whole: tuple[Config, Path], small: Path, parsed: Page
+) -> None:
+    assert "Precision and recall per class" in parsed.text
+    config, root = whole
+
+    def shown(task: str, folder: Path) -> Table:
+        opened = results.read(config, folder)
+        measured = read_evaluation(folder, task, "shazam_v2")
+        infos = {name: results.describe(config, name) for name in measured.order}
+        return tasks._models(opened, measured, infos, list(measured.order), "")
+
+    found = shown("survival", root)
+    last = [str(cell.html) for cell in found.rows[-1]]
+    assert last[0] == "average of training" and 0.05 < float(last[-3]) < 0.4
+    assert "Average of training" in found.read
+    assert "Average of training" not in shown("subtype", root).read
+    labels = [column.label for column in found.columns]
+    assert "over folds" in labels and "over seeds" not in labels
+    path = small / "evaluation/survival/metrics.parquet"
+    table = pd.read_parquet(path).assign(n_seeds=3, seed_mean=0.7, seed_std=0.01)
+    table.to_parquet(path)
+    several = shown("survival", small)
+    assert [c.label for c in several.columns][-2] == "over seeds"
+    assert str(several.rows[0][-2].html) == "0.700 ± 0.010"
+    assert {len(row) for row in several.rows} == {len(several.columns)}
