@@ -9,10 +9,16 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from pipeline.config.models import ShazamV2Model
+from pipeline.config.training import TrainingConfig
 from pipeline.report import metrics
 from pipeline.report.evaluated import Evaluation
 from pipeline.report.results import ModelInfo
 from pipeline.report.tables import fixed, interval, p_text, plural, signed
+
+MORE_CASES = (
+    " Its probes learn from the validation cases too, by which the other models only stop (refit)."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +44,26 @@ def cases_of(opened: Evaluation) -> str:
     return plural(int(row["n"]), "case") + suffix
 
 
-def headline(opened: Evaluation, infos: Mapping[str, ModelInfo], validation: bool) -> Headline:
+def has_more_cases(training: TrainingConfig, student: str) -> bool:
+    """Whether the student fits probes to validation cases by which other models only stop."""
+    model = training.models.get(student)
+    return (
+        isinstance(model, ShazamV2Model)
+        and model.refit
+        and model.fallback != "off"
+        and not model.faithful
+        and training.nested is None
+    )
+
+
+def headline(
+    opened: Evaluation, infos: Mapping[str, ModelInfo], validation: bool, more_cases: bool
+) -> Headline:
     """The student, the best single teacher, their paired difference, and the oracle if known.
 
     Args:
         validation: whether the numbers are validation results, and to be called that.
+        more_cases: what `has_more_cases` says.
     """
     student, metric = opened.order[0], metrics.describe(opened.primary)
     row = opened.row(student)
@@ -68,7 +89,7 @@ def headline(opened: Evaluation, infos: Mapping[str, ModelInfo], validation: boo
                 interval(pair["low"], pair["high"], signs=True),
                 p_text(pair["p_value"]),
             )
-            short = _verdict(pair, metric.higher)
+            short = _verdict(pair, metric.higher) + (MORE_CASES if more_cases else "")
         choice = _choice(opened.summary["best_single"], infos)
     if opened.primary in opened.oracle:
         sentence += Markup("; an oracle that knows the hidden state reaches {}").format(

@@ -26,7 +26,7 @@ from pipeline.report import (
 )
 from pipeline.report.evaluated import Evaluation, read_evaluation
 from pipeline.report.figures import Difference, Drawing
-from pipeline.report.headline import Headline, cases_of, headline
+from pipeline.report.headline import Headline, cases_of, has_more_cases, headline
 from pipeline.report.results import ModelInfo, Results, describe
 from pipeline.report.tables import (
     DASH,
@@ -96,6 +96,7 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
     singles = [name for name in main if infos[name].role == "single"]
     priced = dict(zip(main, costs.costs(results, task, main, singles), strict=True))
     chance = metrics.describe(opened.primary).chance
+    more_cases = has_more_cases(results.config.training, student)
     validation = "" if folds["labelled"] == "test" else VALIDATION
     return TaskSection(
         name=task,
@@ -103,7 +104,7 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
         about=_about(results, task, opened, folds),
         validation=validation,
         problems=tuple(map(str, opened.summary["problems"])),
-        headline=headline(opened, infos, bool(validation)),
+        headline=headline(opened, infos, bool(validation), more_cases),
         metrics=_models(results, opened, infos, main, _caption(opened, main, bool(validation))),
         ablations=ablations.table(results, opened, infos, parts),
         beside=beside.tables(results, opened, infos, main),

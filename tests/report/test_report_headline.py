@@ -1,0 +1,36 @@
+"""A task's result in a sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.config.reading import parse
+from pipeline.report.headline import has_more_cases
+
+NESTED = {"folds": {"inner": 3}, "training": {"nested": {"grid": {"dropout": [0.1]}}}}
+
+
+@pytest.mark.parametrize(
+    ("student", "more", "expected"),
+    [
+        ({}, {}, True),
+        ({"refit": False}, {}, False),
+        ({"fallback": "off"}, {}, False),
+        ({"faithful": True}, {}, False),
+        ({}, NESTED, False),
+    ],
+)
+def test_a_student_that_learns_from_more_cases_than_others(
+    student: dict, more: dict, expected: bool
+) -> None:
+    """Within nested folds all models learn from both parts."""
+    models = {"v2": {"kind": "shazam_v2", **student}, "mean": {"kind": "mean"}}
+    training = {**more.get("training", {}), "models": models}
+    cfg = parse({**more, "training": training, "evaluation": {"student": "v2"}}).training
+    assert has_more_cases(cfg, "v2") is expected
+    assert not has_more_cases(cfg, "mean")
+
+
+def test_the_page_says_so(page: str) -> None:
+    said = "Its probes learn from the validation cases too, by which the other models only stop"
+    assert said in page
