@@ -16,9 +16,7 @@ from pipeline.report.evaluated import Evaluation
 from pipeline.report.results import ModelInfo
 from pipeline.report.tables import fixed, interval, p_text, plural, signed
 
-MORE_CASES = (
-    " Its probes learn from the validation cases too, by which the other models only stop (refit)."
-)
+MORE_CASES = " The student's probes learn from the validation cases too, by which other models only stop (refit)."
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,5 +32,5 @@ def test_a_student_that_learns_from_more_cases_than_others(
 
 
 def test_the_page_says_so(page: str) -> None:
-    said = "Its probes learn from the validation cases too, by which the other models only stop"
+    said = "probes learn from the validation cases too, by which other models only stop"
     assert said in page
