@@ -16,7 +16,10 @@ from pipeline.report.evaluated import Evaluation
 from pipeline.report.results import ModelInfo
 from pipeline.report.tables import fixed, interval, p_text, plural, signed
 
-MORE_CASES = " The student's probes learn from the validation cases too, by which other models only stop (refit)."
+MORE_CASES = (
+    " The student's probes learn from the validation cases too, by which other models only stop "
+    "(refit)."
+)
 
 
 @dataclasses.dataclass(frozen=True)
