@@ -142,6 +142,11 @@ class Network(nn.Module):
         """
         return None
 
+    @property
+    def refits(self) -> bool:
+        """Whether `finish` does anything."""
+        return False
+
     def finish(self, lesson: Lesson) -> None:
         """Fit anew, without gradients, what needs no validation part, when that part is done with.
 

@@ -123,9 +123,13 @@ class ShazamV2(Student):
         if self.anchor is not None:
             self.anchor.fit(lesson, self.scaler)
 
+    @property
+    def refits(self) -> bool:
+        return self.anchor is not None and self.cfg.refit
+
     def finish(self, lesson: Lesson) -> None:
         """Probes need no validation part: once it has settled the share, they learn from it too."""
-        if self.anchor is not None and self.cfg.refit:
+        if self.anchor is not None and self.refits:
             self.anchor.fit(lesson, self.scaler)
 
     def forward(self, batch: Batch) -> Output:

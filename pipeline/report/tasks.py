@@ -96,8 +96,8 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
     singles = [name for name in main if infos[name].role == "single"]
     priced = dict(zip(main, costs.costs(results, task, main, singles), strict=True))
     chance = metrics.describe(opened.primary).chance
-    more_cases = has_more_cases(results.config.training, student)
     validation = "" if folds["labelled"] == "test" else VALIDATION
+    more_cases = not validation and has_more_cases(results.config.training, student)
     return TaskSection(
         name=task,
         label=task.replace("_", " "),

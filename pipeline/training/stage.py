@@ -176,7 +176,9 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Columns]:
     splits = np.repeat(np.array(PARTS, dtype=object), [len(usable[part]) for part in PARTS])
     limit = cfg.max_tiles_per_case
     validated = splits == "val"
-    if choice is None:
+    # Where validation cases are also tested, on request, nothing may be fitted to them.
+    refits = choice is None and network.refits and fold.labelled == "test"
+    if refits:
         # Before the network fits to the validation cases what it needs no such part for.
         unseen = predict(network, job.store, rows[validated], limit, cfg.precision)
         learned = np.sort(np.concatenate([usable["train"], usable["val"]]))
@@ -184,7 +186,7 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Columns]:
     asked = time.perf_counter()
     out = predict(network, job.store, rows, limit, cfg.precision)
     answered = time.perf_counter()
-    if choice is None:
+    if refits:
         out[validated] = unseen
     keys: dict[str, np.ndarray] = {
         "seed": np.full(len(rows), seed, dtype=np.int64),

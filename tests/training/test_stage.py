@@ -203,9 +203,27 @@ def test_the_probes_learn_from_validation_cases_that_were_predicted_before(root:
     refit = train(root, MODELS["shazam_v2"], name="model")
     fixed = train(root, {**MODELS["shazam_v2"], "refit": False}, name="model", code="other")
     validated = refit.split == "val"
-    np.testing.assert_array_equal(refit.risk[validated], fixed.risk[validated])
+    # Predicted in batches of other cases, which moves the last digits.
+    np.testing.assert_allclose(refit.risk[validated], fixed.risk[validated], atol=1e-6)
     tested = refit.split == "test"
     assert not np.allclose(refit.risk[tested], fixed.risk[tested])
+
+
+def test_no_probe_learns_from_validation_cases_that_are_also_tested(root: Path) -> None:
+    """As in published splits, on request: the numbers are validation results, not training's."""
+    folder = root / "folds/time"
+    for path in folder.glob("fold_*.csv"):
+        kept = [line for line in path.read_text().splitlines() if not line.endswith(",test")]
+        again = [line.replace(",val", ",test") for line in kept if line.endswith(",val")]
+        path.write_text("\n".join([*kept, *again]) + "\n")
+    summary = json.loads((folder / "folds.json").read_text())
+    (folder / "folds.json").write_text(
+        json.dumps({**summary, "labelled": "validation", "tests": "incomplete"})
+    )
+    refit = train(root, MODELS["shazam_v2"], name="model")
+    fixed = train(root, {**MODELS["shazam_v2"], "refit": False}, name="model", code="other")
+    assert (refit.split == "test").any()
+    np.testing.assert_array_equal(refit.risk, fixed.risk)
 
 
 def test_a_case_without_a_teacher_stays_with_a_student_and_leaves_a_single(root: Path) -> None:
