@@ -183,7 +183,7 @@ def probing(config: Config, teacher: str, annotations: str) -> ProbingJob:
     where the tiles that it saw are.
     """
     assert config.probing is not None
-    section = config.probing.model_copy(update={"students": (), "epochs": 30})
+    section = _unset(config.probing, "students", "epochs")
     manifests, tiles = _features_of(config, teacher)
     return ProbingJob(
         probing=_annotated(config, section),
@@ -197,16 +197,19 @@ def tile_students(config: Config, annotations: str) -> TileStudentsJob:
     """All teachers' tiles at once; `annotations` as in `probing`."""
     assert config.probing is not None
     found = {teacher: _features_of(config, teacher) for teacher in config.extraction.teachers}
-    # What only the teachers' own probes read decides nothing here.
-    section = config.probing.model_copy(
-        update={"members": 30, "shots": (), "episodes": 50, "portions": (1.0,)}
-    )
+    section = _unset(config.probing, "members", "shots", "episodes", "portions")
     return TileStudentsJob(
         probing=_annotated(config, section),
         manifests={teacher: manifests for teacher, (manifests, _) in found.items()},
         tiles={teacher: tiles for teacher, (_, tiles) in found.items()},
         annotations=annotations,
     )
+
+
+def _unset(section: ProbingConfig, *keys: str) -> ProbingConfig:
+    """The section with the defaults of keys that the job does not read: they decide nothing."""
+    fields = ProbingConfig.model_fields
+    return section.model_copy(update={key: fields[key].get_default() for key in keys})
 
 
 def _annotated(config: Config, section: ProbingConfig) -> ProbingConfig:
