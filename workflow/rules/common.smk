@@ -163,31 +163,13 @@ RESULTS = Path("results") / CONFIG.cohort.name
 STATE = Path(".snakemake")
 UNKNOWN = f"{STATE} has no record of {RESULTS}. What is finished there is known by its own fingerprints"
 # Commands that run no job: they only ask, and may do so while another Snakemake works.
-ASKING = {
-    *(
-        "--archive",
-        "--cleanup-metadata",
-        "--conda-cleanup-envs",
-        "--container-cleanup-images",
-    ),
-    *(
-        "--containerize",
-        "--d3dag",
-        "--dag",
-        "--delete-all-output",
-        "--delete-temp-output",
-    ),
-    *(
-        "--detailed-summary",
-        "-D",
-        "--export-cwl",
-        "--filegraph",
-        "--generate-unit-tests",
-    ),
-    *("--lint", "-l", "--list-changes", "--list-conda-envs", "--list-rules"),
-    *("--list-target-rules", "--list-untracked", "--print-compilation", "--report"),
-    *("--rulegraph", "--summary", "-S", "--unlock", "--conda-create-envs-only"),
-}
+ASKING = set("""
+    --archive --cleanup-metadata --conda-cleanup-envs --container-cleanup-images
+    --containerize --d3dag --dag --delete-all-output --delete-temp-output --detailed-summary
+    -D --export-cwl --filegraph --generate-unit-tests --lint -l --list-changes
+    --list-conda-envs --list-rules --list-target-rules --list-untracked --print-compilation
+    --report --rulegraph --summary -S --unlock --conda-create-envs-only
+    """.split())
 DRY = {"-n", "--dry-run", "--dryrun"}
 GIVEN = {argument.partition("=")[0] for argument in sys.argv[1:]}
 CALLED = Path(sys.argv[0]).stem in ("snakemake", "__main__")
