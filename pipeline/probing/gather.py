@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.artifacts import read_table
 from pipeline.bags.files import open_features, read_coords, read_level
 from pipeline.bags.sampling import spread
 from pipeline.config.probing import ProbingConfig
-from pipeline.ledger import Record
+from pipeline.ledger import Record, read_manifests
 from pipeline.probing.labels import TileLabels, read_labels
 
 
@@ -35,6 +36,23 @@ class Tiles:
     n_cases: int
 
 
+def cases_of(root: Path) -> dict[str, str]:
+    """Slide -> case."""
+    table = read_table(root / "slides.parquet")
+    return dict(zip(table["slide_id"].astype(str), table["case_id"].astype(str), strict=True))
+
+
+def usable(manifests: Sequence[Path], teacher: str, case_of: Mapping[str, str]) -> list[Record]:
+    """A teacher's records of the cohort's slides that have features."""
+    return [
+        record
+        for record in read_manifests(list(manifests))
+        if record.stage == f"extraction/{teacher}"
+        and record.status == "ok"
+        and record.slide_id in case_of
+    ]
+
+
 def gather(
     cfg: ProbingConfig,
     records: Sequence[Record],
@@ -50,7 +68,7 @@ def gather(
 
     Args:
         cfg: the stage's config.
-        records: of the teacher's manifests.
+        records: the teacher's, as `usable` gives them.
         case_of: slide -> case.
         folder: of the tiles.
         root: the results folder.
@@ -65,8 +83,6 @@ def gather(
     """
     parts: list[tuple[np.ndarray, np.ndarray, str]] = []
     for record in records:
-        if record.status != "ok":
-            continue
         annotation = None
         if cfg.annotations is not None:
             annotation = base / cfg.annotations.format(slide_id=record.slide_id)

@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import read_table, write_json, write_text
+from pipeline.artifacts import write_json, write_text
 from pipeline.config.probing import ProbingConfig
-from pipeline.ledger import read_manifests
-from pipeline.probing.gather import Tiles, gather
+from pipeline.probing.gather import Tiles, cases_of, gather, usable
 from pipeline.probing.probes import Probe, logistic, nearest_centre, neighbours, sgd_ensemble
 from pipeline.probing.rounds import folds_of, measured, said
 
@@ -53,11 +52,8 @@ def run(
         UserError: an annotation cannot be read.
         ArtifactError: a feature file or a table is damaged.
     """
-    table = read_table(root / "slides.parquet")
-    case_of = dict(zip(table["slide_id"].astype(str), table["case_id"].astype(str), strict=True))
-    stage = f"extraction/{teacher}"
-    records = [r for r in read_manifests(manifests) if r.stage == stage and r.slide_id in case_of]
-    found = gather(cfg, records, case_of, tiles, root, base)
+    case_of = cases_of(root)
+    found = gather(cfg, usable(manifests, teacher, case_of), case_of, tiles, root, base)
     facts: dict[str, Any] = {"teacher": teacher, "level": cfg.level, "rows": [], "reason": ""}
     facts["reason"] = reason(found)
     if found is not None:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import read_table, write_json, write_text
+from pipeline.artifacts import write_json, write_text
 from pipeline.config.probing import ProbingConfig
-from pipeline.ledger import read_manifests
+from pipeline.probing.gather import cases_of, usable
 from pipeline.probing.gather_together import Joint, Source, gather_together
 from pipeline.probing.measure import difference
 from pipeline.probing.probes import logistic, neighbours
@@ -51,18 +51,10 @@ def run(
         UserError: an annotation cannot be read.
         ArtifactError: a feature file or a table is damaged.
     """
-    table = read_table(root / "slides.parquet")
-    case_of = dict(zip(table["slide_id"].astype(str), table["case_id"].astype(str), strict=True))
+    case_of = cases_of(root)
     sources = {
         teacher: Source(
-            {
-                record.slide_id: record
-                for record in read_manifests(paths)
-                if record.stage == f"extraction/{teacher}"
-                and record.status == "ok"
-                and record.slide_id in case_of
-            },
-            tiles[teacher],
+            {record.slide_id: record for record in usable(paths, teacher, case_of)}, tiles[teacher]
         )
         for teacher, paths in manifests.items()
     }
