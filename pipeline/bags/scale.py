@@ -20,7 +20,7 @@ FLOOR = 1e-3
 # untrained teacher), and no weight fitted to the training part knows what to make of it.
 LIMIT = 10.0
 
-BLOCK_VALUES = 2**18  # 1 MiB in float32
+BLOCK_VALUES = 2**17  # 512 KiB in float32, within most second-level caches
 
 
 class Scaler(nn.Module):
@@ -86,22 +86,28 @@ class Scaler(nn.Module):
 
 
 def scaled(x: Tensor, shift: Tensor, scale: Tensor, limit: Tensor) -> Tensor:
-    """x · scale + shift within ±limit, as float32 of the shape of x (…, d).
+    """x · scale + shift within ±limit, of the shape of x (…, d).
 
-    On a CPU large bags go through in blocks that stay in its cache: the three operations then cost
-    one pass over memory instead of three or four, which is most of the time of a wide teacher.
+    float32; under autocast its type, to which the next layer would convert them anyway. On a CPU
+    large bags go through in blocks that stay in its cache: all operations then cost one pass over
+    memory instead of one each, which is most of the time of a wide teacher.
     """
-    if x.device.type != "cpu" or x.numel() <= BLOCK_VALUES:
-        return torch.mul(x, scale).add(shift).clamp(-limit, limit)
+    device = x.device.type
+    mixed = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if mixed else torch.float32
+    if device != "cpu" or x.numel() <= BLOCK_VALUES:
+        return torch.addcmul(shift, x.float(), scale).clamp(-limit, limit).to(dtype)
     width = x.shape[-1]
-    out = torch.empty(x.shape, dtype=torch.float32)
+    out = torch.empty(x.shape, dtype=dtype)
     rows = max(1, BLOCK_VALUES // width)
     bound = float(limit)
     source, target = x.reshape(-1, width), out.view(-1, width)
+    wide = torch.empty(rows, width)
     for start in range(0, len(source), rows):
-        block = target[start : start + rows]
-        torch.mul(source[start : start + rows], scale, out=block)
-        block.add_(shift).clamp_(-bound, bound)
+        block = source[start : start + rows]
+        part = wide[: len(block)]
+        torch.addcmul(shift, part.copy_(block), scale, out=part).clamp_(-bound, bound)
+        target[start : start + rows] = part
     return out
 
 

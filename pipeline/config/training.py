@@ -53,7 +53,7 @@ class TrainingConfig(Section):
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     max_tiles_per_case: int | None = Field(4096, ge=1)
-    tiles_per_step: int | None = Field(None, ge=1)
+    tiles_per_step: int | None = Field(512, ge=1)
     standardise: bool = True
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     attention_cases_per_fold: int = Field(2, ge=0)

@@ -101,7 +101,7 @@ def train(
         drawn = draw(sizes, learn.tolist(), limit, rng)
         for chosen in batches(learn, strata, cfg.batch_size, rng, head.needed):
             batch = gather(store, {case: drawn[case] for case in chosen.tolist()})
-            with precision(store.device, cfg.precision):
+            with precision(batch, cfg.precision):
                 output = network(batch)
                 aim = targets[batch.cases]
                 extra = network.auxiliary(output, batch, head.classes_of(aim))

@@ -14,6 +14,7 @@ from pipeline.bags.store import Store, gather, whole
 
 BATCH_VALUES = 2**24  # padded feature values of a batch: 64 MiB in float32
 KEPT_VALUES = 2**26  # batches of a part are kept between epochs up to this size
+MIXED_VALUES = 2**22  # feature values from which on a CPU's bfloat16 is worth the conversions
 
 
 class Batches:
@@ -58,14 +59,29 @@ def _groups(cases: np.ndarray, sizes: np.ndarray, widths: np.ndarray) -> list[np
     return [np.array(group, dtype=np.int64) for group in groups]
 
 
+def is_mixed(batch: Batch, wanted: str) -> bool:
+    """Whether a batch goes through in mixed precision.
+
+    `auto`: on a GPU that has bfloat16, and large batches on a CPU that has instructions for it.
+    """
+    if wanted != "auto":
+        return wanted == "bf16"
+    if batch.cases.device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    values = sum(x.numel() for levels in batch.features for x in levels.values())
+    return values >= MIXED_VALUES and _native()
+
+
+def _native() -> bool:
+    """Whether this processor multiplies matrices in bfloat16."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 @contextlib.contextmanager
-def precision(device: torch.device, wanted: str) -> Iterator[None]:
-    """Mixed precision where it is asked for, or `auto` on a GPU that has bfloat16."""
-    mixed = wanted == "bf16" or (
-        wanted == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    )
-    if mixed:
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+def precision(batch: Batch, wanted: str) -> Iterator[None]:
+    """bfloat16 where it is harmless, if `is_mixed`."""
+    if is_mixed(batch, wanted):
+        with torch.autocast(batch.cases.device.type, dtype=torch.bfloat16):
             yield
     else:
         yield
@@ -79,7 +95,7 @@ def outputs(
     network.eval()
     found: dict[int, np.ndarray] = {}
     for batch in batches:
-        with precision(batch.cases.device, wanted):
+        with precision(batch, wanted):
             out: Output = network(batch)
         values = out.out.float().cpu().numpy()
         found.update(zip(batch.cases.tolist(), values, strict=True))

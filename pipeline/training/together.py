@@ -262,7 +262,7 @@ class _Stack:
         any_batch = next(iter(made.values()))
         each = [made.get(trial.order_key(), any_batch) for trial in self.trials]
         self.base.train()
-        with precision(self.store.device, self.trials[0].cfg.precision):
+        with precision(any_batch, self.trials[0].cfg.precision):
             call = vmap(self._call, randomness="different")
             return call(self.values, self.buffers, *_stacked(each))
 
@@ -277,7 +277,7 @@ class _Stack:
             buffers = {k: v[rows] for k, v in self.buffers.items()}
             place: dict[int, np.ndarray] = {}
             for batch in self.watched[key]:
-                with precision(self.store.device, self.trials[0].cfg.precision):
+                with precision(batch, self.trials[0].cfg.precision):
                     call = vmap(self._call, in_dims=(0, 0, None, None, None))
                     out = call(values, buffers, batch.features, batch.masks, batch.present)
                 columns = out.float().transpose(0, 1).cpu().numpy()  # (B, models, C)

@@ -167,3 +167,17 @@ def test_blocks_of_a_large_bag_give_what_one_piece_gives(monkeypatch: pytest.Mon
     assert torch.equal(whole_piece, blocks)
     assert blocks.dtype == torch.float32
     assert float(blocks.abs().max()) == 4.0
+
+
+@pytest.mark.parametrize("block", [12, 2**20])
+def test_scaled_features_come_in_the_precision_of_what_follows(
+    monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr("pipeline.bags.scale.BLOCK_VALUES", block)
+    x = torch.linspace(-3, 3, 70).view(2, 7, 5).half()
+    shift, scale, limit = torch.ones(5), torch.full((5,), 1.7), torch.tensor(4.0)
+    full = scaled(x, shift, scale, limit)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = scaled(x, shift, scale, limit)
+    assert mixed.dtype == torch.bfloat16
+    assert torch.equal(mixed, full.bfloat16())
