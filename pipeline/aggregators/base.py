@@ -60,8 +60,8 @@ def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the real rows of x (B, N, d): (B, d), zeros for an empty bag."""
-    kept = x.masked_fill(mask[..., None], 0.0).sum(1)
+    """Mean over the real rows of x (B, N, d): float32 (B, d), zeros for an empty bag."""
+    kept = x.masked_fill(mask[..., None], 0.0).sum(1, dtype=torch.float32)
     return kept / (~mask).sum(1, keepdim=True).clamp(min=1)
 
 

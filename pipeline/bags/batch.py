@@ -32,6 +32,16 @@ class Batch:
     def __len__(self) -> int:
         return int(self.cases.shape[0])
 
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device; `rows` stay where they are."""
+        return dataclasses.replace(
+            self,
+            cases=self.cases.to(device),
+            features=tuple({k: x.to(device) for k, x in own.items()} for own in self.features),
+            masks=tuple(mask.to(device) for mask in self.masks),
+            present=self.present.to(device),
+        )
+
 
 def pad_rows(chosen: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Row choices of several bags as one rectangle.

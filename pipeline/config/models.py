@@ -73,7 +73,7 @@ class ShazamV2Model(Section):
     dropout: Fraction = 0.25
     teacher_dropout: Fraction = 0.2
     drop_teachers: tuple[str, ...] = ()
-    fallback: Literal["both", "stacked", "joint", "off"] = "both"
+    fallback: Literal["all", "both", "stacked", "joint", "off"] = "all"
     refit: bool = True
     faithful: bool = False
     distillation: DistillationConfig = DistillationConfig()

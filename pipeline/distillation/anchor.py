@@ -1,11 +1,13 @@
-"""The student's ground to stand on: linear probes of its teachers, apart and together.
+"""The student's ground to stand on: linear probes of its teachers, apart, together and as kinds.
 
 Apart, each teacher has a probe, and the probes are weighted by how well they predict training cases
 that they have not seen: a weak teacher gets little or nothing, and the sum is never far from the
 best of the teachers. Together, one probe reads the leading components of all teachers' features,
 each brought to unit variance: a ridge on the features themselves hardly moves along a component of
-small variance, whatever it says of the label. Few cases cannot tell which of the two is better, so
-that the student stands on their mean. Endpoints learned beside the task lend what is said of them.
+small variance, whatever it says of the label. As kinds, one probe reads how much of a case is of
+which prototype (`prototypes.py`). Which of the three says most depends on the task, and is learned
+from what they say of training cases that they have not seen. Endpoints learned beside the task lend
+what is said of them.
 """
 
 from __future__ import annotations
@@ -20,52 +22,59 @@ from pipeline.aggregators.base import masked_mean
 from pipeline.aggregators.network import Endpoint, Lesson, Shape
 from pipeline.bags.batch import Batch
 from pipeline.bags.scale import Scaler
-from pipeline.distillation.ground import Ground, Kind, fit_ground, lean, lectern
+from pipeline.distillation.ground import SHARES, Ground, Kind, fit_ground, lean, lectern
 from pipeline.distillation.probe import CLIP, center, standardised
+from pipeline.distillation.prototypes import KINDS, Prototypes
 
 
 class Anchor(nn.Module):
-    """A constant plus the weighted probes of all teachers; linear in the bags' mean features.
+    """A constant plus the weighted probes; linear in mean features and shares of prototypes.
 
     Args:
         shape: teachers, widths, outputs.
         levels: which levels each probe reads, side by side.
-        kind: the probes apart (`stacked`), together (`joint`), or the mean of the two.
+        kind: as `ground.fit_ground` says.
     """
 
-    def __init__(self, shape: Shape, levels: tuple[str, ...], kind: Kind = "both") -> None:
+    def __init__(self, shape: Shape, levels: tuple[str, ...], kind: Kind = "all") -> None:
         super().__init__()
         self.shape = shape
         self.kind = kind
         self.reads = [[level for level in levels if level in dims] for dims in shape.dims]
         self.register_buffer("null", torch.zeros(shape.outputs))
-        for t, read in enumerate(self.reads):
-            width = sum(shape.dims[t][level] for level in read)
-            self.register_buffer(f"mean_{t}", torch.zeros(width))
-            self.register_buffer(f"inverse_{t}", torch.zeros(width))
-            self.register_buffer(f"weights_{t}", torch.zeros(width, shape.outputs))
+        widths = {
+            t: sum(shape.dims[t][level] for level in read) for t, read in enumerate(self.reads)
+        }
+        self.prototypes = Prototypes(shape.dims, levels) if kind == "all" else None
+        if self.prototypes is not None:
+            widths[SHARES] = KINDS
+        for source, width in widths.items():
+            self.register_buffer(f"mean_{source}", torch.zeros(width))
+            self.register_buffer(f"inverse_{source}", torch.zeros(width))
+            self.register_buffer(f"weights_{source}", torch.zeros(width, shape.outputs))
+        self.sources = tuple(widths)
         self.held = torch.zeros(0)  # for training cases only, so not part of the state
         self.readings: dict[str, dict[str, float]] = {}
         self.joint: dict[str, float] = {}
+        self.parts: dict[str, float] = {}
         self.beside: dict[str, float] = {}
 
     def fit(self, lesson: Lesson, scaler: Scaler) -> None:
         """Probe every teacher and weigh the probes, on the training part alone."""
         train, y = lesson.train, lesson.y[lesson.train].astype(np.float32)
         rng = np.random.default_rng(lesson.seed)
-        self.readings, self.joint, self.beside = {}, {}, {}
+        self.readings, self.joint, self.parts, self.beside = {}, {}, {}, {}
         z: dict[int, np.ndarray] = {}
         has: dict[int, np.ndarray] = {}
-        for t, read in enumerate(self.reads):
-            x = np.concatenate([scaler.means(lesson.store, t, lv) for lv in read], axis=1)[train]
-            has[t] = lesson.store.teachers[t].sizes[train] > 0
-            if not has[t].any():
+        for source, (x, known) in self._read(lesson, scaler).items():
+            has[source] = known
+            if not known.any():
                 continue
-            mean, deviation = center(x[has[t]])
-            z[t] = np.nan_to_num(standardised(x, mean, deviation))
-            self._set(f"mean_{t}", mean)
-            self._set(f"inverse_{t}", 1 / deviation)
-            self._set(f"weights_{t}", np.zeros((x.shape[1], self.shape.outputs)))
+            mean, deviation = center(x[known])
+            z[source] = np.nan_to_num(standardised(x, mean, deviation)) * known[:, None]
+            self._set(f"mean_{source}", mean)
+            self._set(f"inverse_{source}", 1 / deviation)
+            self._set(f"weights_{source}", np.zeros((x.shape[1], self.shape.outputs)))
         held = np.zeros((len(lesson.store.cases), self.shape.outputs)) + lesson.task.null
         null = lesson.task.null.copy()
         desk = lectern(z, has, lesson.strata)
@@ -90,25 +99,44 @@ class Anchor(nn.Module):
             outputs = endpoints[name].outputs
             held[train, outputs] += ground.held
             null[outputs] += ground.constant
-            for t, slope in ground.slopes.items():
-                self.get_buffer(f"weights_{t}")[:, outputs] = torch.from_numpy(slope).float()
+            for source, slope in ground.slopes.items():
+                self.get_buffer(f"weights_{source}")[:, outputs] = torch.from_numpy(slope).float()
         if "" in grounds:
-            self.joint = dict(grounds[""].joint)
+            self.joint, self.parts = dict(grounds[""].joint), dict(grounds[""].parts)
             self.readings = {
                 self.shape.teachers[t]: dict(facts) for t, facts in grounds[""].readings.items()
             }
         self._set("null", null)
         self.held = torch.from_numpy(held.astype(np.float32))
 
-    def forward(self, scaled: tuple[dict[str, Tensor], ...], batch: Batch) -> Tensor:
-        """(B, C) for any case."""
-        out = self.get_buffer("null").expand(len(batch), -1)
+    def _read(self, lesson: Lesson, scaler: Scaler) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """For each source the training cases' numbers float64 (n, d), and which cases have any."""
+        store, train = lesson.store, lesson.train
+        found = {}
         for t, read in enumerate(self.reads):
-            x = torch.cat([masked_mean(scaled[t][lv], batch.masks[t]) for lv in read], dim=1)
-            z = (x - self.get_buffer(f"mean_{t}")) * self.get_buffer(f"inverse_{t}")
-            said = z.clamp(-CLIP, CLIP) @ self.get_buffer(f"weights_{t}")
-            out = out + said * batch.present[:, t : t + 1]
+            x = np.concatenate([scaler.means(store, t, level) for level in read], axis=1)
+            found[t] = x[train], store.teachers[t].sizes[train] > 0
+        if self.prototypes is not None:
+            self.prototypes.fit(store, train, scaler, lesson.seed)
+            found[SHARES] = self.prototypes.shares(store, train, scaler)
+        return found
+
+    def forward(self, scaled: tuple[dict[str, Tensor], ...], batch: Batch) -> Tensor:
+        """(B, C) for any case, in float32 also where the network around it is not."""
+        with torch.autocast(batch.cases.device.type, enabled=False):
+            out = self.get_buffer("null").expand(len(batch), -1)
+            for t, read in enumerate(self.reads):
+                x = torch.cat([masked_mean(scaled[t][lv], batch.masks[t]) for lv in read], dim=1)
+                out = out + self._say(t, x, batch.present[:, t])
+            if self.prototypes is not None and self.prototypes.used.any():
+                shares = self.prototypes(scaled, batch)
+                out = out + self._say(SHARES, shares, self.prototypes.has(batch.present))
         return out
+
+    def _say(self, source: int, x: Tensor, has: Tensor) -> Tensor:
+        """What a source's numbers (B, d) add: (B, C); nothing for a case that has none."""
+        z = (x - self.get_buffer(f"mean_{source}")) * self.get_buffer(f"inverse_{source}")
+        return z.clamp(-CLIP, CLIP) @ self.get_buffer(f"weights_{source}") * has[:, None]
 
     def unseen(self, batch: Batch) -> Tensor:
         """(B, C) for training cases: what probes that had not seen them say."""
@@ -117,7 +145,13 @@ class Anchor(nn.Module):
 
     def facts(self) -> dict[str, Any]:
         beside = {"beside": self.beside} if self.beside else {}
-        return {"kind": self.kind, "teachers": self.readings, "joint": self.joint, **beside}
+        return {
+            "kind": self.kind,
+            "teachers": self.readings,
+            "joint": self.joint,
+            "parts": self.parts,
+            **beside,
+        }
 
     def _set(self, name: str, values: np.ndarray) -> None:
         self.get_buffer(name).copy_(torch.from_numpy(np.asarray(values, dtype=np.float32)))

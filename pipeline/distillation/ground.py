@@ -1,7 +1,8 @@
-"""What probes say of one endpoint: each teacher's and that of all teachers, put together.
+"""What probes say of one endpoint: each teacher's, that of all teachers and that of prototypes.
 
-Everything is linear in the teachers' standardised case means, so that it adds up to one weight for
-each feature, and one endpoint may lean on what is said of another.
+Everything is linear in standardised numbers of a case, the teachers' means and the shares of
+prototypes, so that it adds up to one weight for each, and one endpoint may lean on what is said of
+another.
 """
 
 from __future__ import annotations
@@ -24,20 +25,28 @@ from pipeline.distillation.probe import (
     working_response,
 )
 
-Kind = Literal["both", "stacked", "joint"]
-PARTS: dict[str, tuple[float, float]] = {"both": (0.5, 0.5), "stacked": (1, 0), "joint": (0, 1)}
+Kind = Literal["all", "both", "stacked", "joint"]
+MEANS: dict[str, tuple[float, float]] = {
+    "all": (0.5, 0.5),  # where there are no prototypes
+    "both": (0.5, 0.5),
+    "stacked": (1, 0),
+    "joint": (0, 1),
+}
+SHARES = -1  # the shares of prototypes, among the teachers' numbers
+PARTS = ("apart", "together", "prototypes")
 
 
 @dataclasses.dataclass(frozen=True)
 class Ground:
-    """A departure from the constant prediction: constant + sum over teachers of z @ slope.
+    """A departure from the constant prediction: constant + sum over sources of z @ slope.
 
     Attributes:
         constant: float64 (C,).
-        slopes: for each teacher float64 (d, C).
+        slopes: for each source, a teacher or SHARES, float64 (d, C).
         held: float64 (n, C), of the training cases, by probes that had not seen them.
         readings: for each teacher what is known of its probe.
         joint: what is known of the probe of all teachers.
+        parts: how far each of PARTS spreads the cases apart, as weighted here.
     """
 
     constant: np.ndarray
@@ -45,6 +54,7 @@ class Ground:
     held: np.ndarray
     readings: Mapping[int, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     joint: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def mapped(self, matrix: np.ndarray) -> Ground:
         """Its outputs times (C, K)."""
@@ -63,6 +73,9 @@ class Lectern:
         leading: float64 (n, k), all teachers' components.
         maps: for each teacher float64 (d, k).
         strata: int64 (n,), spread evenly over inner folds.
+        shares: float64 (n, K), standardised shares of prototypes, 0 where a case has none; None
+            where too few cases have any.
+        counted: bool (n,), which cases have shares.
     """
 
     z: Mapping[int, np.ndarray]
@@ -70,18 +83,27 @@ class Lectern:
     leading: np.ndarray
     maps: Mapping[int, np.ndarray]
     strata: np.ndarray
+    shares: np.ndarray | None
+    counted: np.ndarray
 
 
 def lectern(
     z: Mapping[int, np.ndarray], has: Mapping[int, np.ndarray], strata: np.ndarray
 ) -> Lectern | None:
-    """Ready for probing, or None where too few cases have any teacher."""
-    kept = {t: part for t, part in z.items() if has[t].sum() >= 2 * INNER_FOLDS}
-    if not kept:
+    """Ready for probing, or None where too few cases have any teacher.
+
+    Args:
+        z, has: for each teacher, and for SHARES, its numbers and which cases have them.
+        strata: of the cases.
+    """
+    enough = {s: part for s, part in z.items() if has[s].sum() >= 2 * INNER_FOLDS}
+    shares = enough.pop(SHARES, None)
+    if not enough:
         return None
-    leading, maps = components(list(kept.values()))
-    parts = dict(zip(kept, maps, strict=True))
-    return Lectern(kept, {t: has[t] for t in kept}, leading, parts, strata)
+    leading, maps = components(list(enough.values()))
+    parts = dict(zip(enough, maps, strict=True))
+    counted = has.get(SHARES, np.zeros(len(strata), dtype=bool))
+    return Lectern(enough, {t: has[t] for t in enough}, leading, parts, strata, shares, counted)
 
 
 def fit_ground(
@@ -93,7 +115,8 @@ def fit_ground(
         desk: what is read.
         y: float32 (n, columns), NaN for a case without a label.
         task: the endpoint.
-        kind: the probes apart (`stacked`), together (`joint`), or the mean of the two.
+        kind: the probes apart (`stacked`), together (`joint`), the mean of the two (`both`), or
+            these two and that of prototypes, weighted by what they say of unseen cases (`all`).
         rng: decides the inner folds.
 
     Returns:
@@ -108,32 +131,71 @@ def fit_ground(
     one = fit_probe(desk.leading, known, desk.strata, y, task, rng) if found else None
     if one is None:
         return None
-    apart, together = PARTS[kind]
+    parts = [_apart(desk, found, y, task, known), _together(desk, one, y, task, known)]
+    weights = np.array(MEANS[kind])
+    if kind == "all" and desk.shares is not None:
+        reading = fit_probe(desk.shares, desk.counted & known, desk.strata, y, task, rng)
+        if reading is not None:
+            slope, constant = _linear(reading.probe)
+            held = _unseen(reading, desk.shares, desk.counted & ~known)
+            parts.append(Ground(constant, {SHARES: slope}, held))
+            weights = stack(task, np.stack([part.held for part in parts])[:, known], y[known])
+    whole = _weighted(parts, weights)
+    spreads = [float(w * part.held.std()) for w, part in zip(weights, parts, strict=True)]
+    return dataclasses.replace(
+        whole,
+        readings=parts[0].readings,
+        joint=parts[1].joint,
+        parts=dict(zip(PARTS, spreads, strict=False)),
+    )
+
+
+def _apart(
+    desk: Lectern, found: Mapping[int, Reading], y: np.ndarray, task: Objective, known: np.ndarray
+) -> Ground:
+    """Each teacher's probe, weighted."""
     said = np.stack([_unseen(r, desk.z[t], desk.has[t] & ~known) for t, r in found.items()])
     weights = stack(task, said[:, known], y[known])
-    jointly = _unseen(one, desk.leading, ~known)
-    scale = together * best_scale(task, jointly[known], y[known])
-    slope, constant = _linear(one.probe)
-    constant = scale * constant
-    slopes = {t: scale * part @ slope for t, part in desk.maps.items()}
-    readings = {}
+    slopes, readings = {}, {}
+    constant = np.zeros(len(task.null))
     for (t, reading), weight in zip(found.items(), weights, strict=True):
-        own, start = _linear(reading.probe)
-        slopes[t] = slopes[t] + apart * weight * own
-        constant = constant + apart * weight * start
+        slope, start = _linear(reading.probe)
+        slopes[t] = weight * slope
+        constant = constant + weight * start
         readings[t] = {
             "weight": float(weight),
             "spread": float(weight * reading.out_of_fold.std()),
             "evidence": reading.evidence,
             "penalty": reading.penalty,
         }
-    held = apart * np.einsum("t,tnc->nc", weights, said) + scale * jointly
+    return Ground(constant, slopes, np.einsum("t,tnc->nc", weights, said), readings)
+
+
+def _together(
+    desk: Lectern, reading: Reading, y: np.ndarray, task: Objective, known: np.ndarray
+) -> Ground:
+    """One probe of all teachers' components."""
+    said = _unseen(reading, desk.leading, ~known)
+    scale = best_scale(task, said[known], y[known])
+    slope, constant = _linear(reading.probe)
+    slopes = {t: scale * part @ slope for t, part in desk.maps.items()}
     joint = {
         "components": float(desk.leading.shape[1]),
-        "evidence": one.evidence,
-        "penalty": one.penalty,
+        "evidence": reading.evidence,
+        "penalty": reading.penalty,
     }
-    return Ground(constant, slopes, held, readings, joint)
+    return Ground(scale * constant, slopes, scale * said, joint=joint)
+
+
+def _weighted(grounds: Sequence[Ground], weights: Sequence[float] | np.ndarray) -> Ground:
+    """The weighted sum of what several say."""
+    pairs = list(zip(weights, grounds, strict=True))
+    sources = {s for ground in grounds for s in ground.slopes}
+    return Ground(
+        constant=sum(w * g.constant for w, g in pairs),
+        slopes={s: sum(w * g.slopes[s] for w, g in pairs if s in g.slopes) for s in sources},
+        held=sum(w * g.held for w, g in pairs),
+    )
 
 
 def lean(
@@ -174,12 +236,9 @@ def lean(
         if bearing is not None:
             options[-1] = ground.mapped(_linear(bearing.probe)[0])
     weights = stack(task, np.stack([option.held for option in options]), y)
-    slopes = {
-        t: sum(w * o.slopes[t] for w, o in zip(weights, options, strict=True)) for t in own.slopes
-    }
-    constant = sum(w * o.constant for w, o in zip(weights, options, strict=True))
-    held = sum(w * o.held for w, o in zip(weights, options, strict=True))
-    whole = Ground(constant, slopes, held, own.readings, own.joint)
+    whole = dataclasses.replace(
+        _weighted(options, weights), readings=own.readings, joint=own.joint, parts=own.parts
+    )
     return whole, [float(weight) for weight in weights[1:]]
 
 

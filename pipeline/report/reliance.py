@@ -12,6 +12,12 @@ import numpy as np
 from pipeline.report.results import Results
 from pipeline.report.tables import DASH, Cell, Column, Table, number, text
 
+BESIDE = {
+    "apart": "the teachers' own have",
+    "together": "one that reads all teachers together",
+    "prototypes": "one that reads how much of a case is of which kind of tissue",
+}
+
 
 def table(results: Results, task: str, student: str) -> Table | None:
     """A row a teacher, means over folds and seeds; None for a student without fallback."""
@@ -51,9 +57,8 @@ def table(results: Results, task: str, student: str) -> Table | None:
         rows=rows,
         read=f"Before it learns, the student fits a linear probe to each teacher and weighs the "
         f"probes by what they predict of training cases that they have not seen; a teacher that "
-        f"proves nothing gets nothing. With fallback “both” or “joint” a probe of all teachers "
-        f"together stands beside them. The network then has {share:.0%} of the prediction and the "
-        f"probes the rest, as the validation cases decide.{lent}",
+        f"proves nothing gets nothing.{_others(found)} The network then has {share:.0%} of the "
+        f"prediction and the probes the rest, as the validation cases decide.{lent}",
         source=(f"models/{task}/{student}/fold_*/seed_*/meta.json",),
     )  # fmt: skip
 
@@ -63,6 +68,17 @@ def _network(path: Path) -> Mapping[str, Any]:
         return dict(json.loads(path.read_text()).get("network", {}))
     except (OSError, ValueError):
         return {}
+
+
+def _others(networks: Sequence[Mapping[str, Any]]) -> str:
+    """What stands beside the teachers' own probes, in a sentence."""
+    parts = [network["anchor"].get("parts", {}) for network in networks]
+    spreads = {name: float(np.mean([part.get(name, 0.0) for part in parts])) for name in BESIDE}
+    total = sum(spreads.values())
+    if not total or spreads["apart"] == total:
+        return ""
+    said = [f"{what} {spreads[name] / total:.0%}" for name, what in BESIDE.items() if spreads[name]]
+    return f" Of what all probes say {', '.join(said)}."
 
 
 def _beside(network: Mapping[str, Any]) -> Mapping[str, float]:

@@ -52,7 +52,8 @@ def _leans(fold: int) -> dict[str, Any]:
         "vit_tiny": {"evidence": 8.0 + 2 * fold, "spread": 0.6, "weight": 1.0},
         "convnext_atto": {"evidence": 1.0, "spread": 0.2 * fold, "weight": 0.5 * fold},
     }
-    return {"anchor": {"teachers": probes}, "share": 0.25 + 0.5 * fold}
+    parts = {"apart": 0.5, "together": 0.0, "prototypes": 1.0 + fold}
+    return {"anchor": {"teachers": probes, "parts": parts}, "share": 0.25 + 0.5 * fold}
 
 
 def _predictions(

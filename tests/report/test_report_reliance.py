@@ -19,6 +19,9 @@ def test_teachers_are_ordered_by_the_part_they_have(whole: tuple[Config, Path]) 
         ["resnet10t", "0.0 ± 0.0", "0.00", "0 of 2"],
     ]
     assert "has 50% of the prediction" in found.read
+    assert "the teachers' own have 25%, one that reads how much of a case is" in found.read
+    assert "kind of tissue 75%" in found.read
+    assert "all teachers together" not in found.read
 
 
 def test_a_student_without_fallback_has_no_such_table(whole: tuple[Config, Path]) -> None:

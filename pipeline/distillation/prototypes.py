@@ -1,0 +1,171 @@
+"""What kinds of tissue a case is made of, learned from the tiles of all teachers without labels.
+
+The mean over a bag says what its tiles look like on average; that a quarter of them are of one kind
+and the rest of another is hidden in it. Prototypes of tiles say just this, in a few numbers, which
+is what a small cohort can learn from (Song et al., CVPR 2024, "Morphological prototyping"). Tiles
+are seen by all teachers that share them at once: the leading components of their standardised
+features, each of unit variance, so that what shows in several teachers weighs more than what one of
+them makes of the stain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.utils.extmath import randomized_svd
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+
+from pipeline.aggregators.base import masked_mean
+from pipeline.bags.batch import Batch
+from pipeline.bags.scale import Scaler
+from pipeline.bags.store import Store, gather, whole
+
+COMPONENTS = 24
+FAINTEST = 1 / 500  # of the first component's variance: below is noise, not worth unit variance
+KINDS = 32
+SAMPLE = 4096  # training tiles, as many from one case as from another
+CASE_TILES = 512  # of a case, when its shares are counted for a fit
+LEAST_TILES = 8  # a case, on average: of fewer there are no shares
+FAR = 1e4  # where the prototypes lie that few tiles leave without a place
+CASES_AT_ONCE = 16
+
+
+class Prototypes(nn.Module):
+    """Square roots of the soft shares that KINDS prototypes have of a bag.
+
+    A tile x with components c(x) = x @ map + offset belongs to prototype k with weight
+    softmax_k(-|c(x) - centre_k|² / width), where width is the mean squared distance of training
+    tiles to their nearest prototype. Between square roots of shares the Euclidean distance is
+    Hellinger's: a kind that grows from 1 to 4 % counts as much as one that grows from 25 to 36 %.
+
+    Args:
+        dims: for each teacher, level -> width.
+        levels: levels that are read.
+    """
+
+    def __init__(self, dims: tuple[dict[str, int], ...], levels: tuple[str, ...]) -> None:
+        super().__init__()
+        self.reads = [(t, lv) for t, own in enumerate(dims) for lv in levels if lv in own]
+        for t, level in self.reads:
+            self.register_buffer(f"map_{t}_{level}", torch.zeros(dims[t][level], COMPONENTS))
+        self.register_buffer("offset", torch.zeros(COMPONENTS))
+        self.register_buffer("centres", torch.full((KINDS, COMPONENTS), FAR))
+        self.register_buffer("width", torch.ones(()))
+        self.register_buffer("used", torch.zeros(len(dims), dtype=torch.bool))
+        self.offset: Tensor
+        self.centres: Tensor
+        self.width: Tensor
+        self.used: Tensor
+
+    def fit(self, store: Store, train: np.ndarray, scaler: Scaler, seed: int) -> None:
+        """Learn the prototypes from tiles of the training cases.
+
+        Where no teacher has bags of several tiles, `used` stays all False.
+        """
+        chosen = shared(store.sizes[train])
+        self.used.copy_(torch.tensor([t in chosen for t in range(len(self.used))]))
+        if not chosen:
+            return
+        train = train[(store.sizes[train][:, chosen] > 0).all(axis=1)]
+        tiles = self._sample(store, train, scaler)
+        mean = tiles.mean(axis=0)
+        rank = min(COMPONENTS, *tiles.shape)
+        with threadpool_limits(1):  # sums of several threads depend on which comes first
+            _, lengths, axes = randomized_svd(tiles - mean, rank, random_state=seed % 2**32)
+            axes = axes[lengths**2 > FAINTEST * max(lengths[0] ** 2, 1e-30)]
+            lengths = lengths[: len(axes)]
+            maps = (axes.T / lengths) * np.sqrt(len(tiles))
+            seen = (tiles - mean) @ maps
+            kinds = min(KINDS, len(np.unique(seen, axis=0)))
+            found = KMeans(kinds, n_init=1, random_state=seed % 2**32).fit(seen)
+        start = 0
+        for t, level in self.reads:
+            own = self.get_buffer(f"map_{t}_{level}")
+            own.zero_()
+            if t in chosen:
+                part = maps[start : start + len(own)] / np.sqrt(len(own))
+                own[:, : len(axes)] = torch.from_numpy(part).to(own)
+                start += len(own)
+        self.offset.zero_()[: len(axes)] = torch.from_numpy(-mean @ maps).to(self.offset)
+        self.centres.fill_(FAR)
+        centres = np.zeros((kinds, COMPONENTS))
+        centres[:, : len(axes)] = found.cluster_centers_
+        self.centres[:kinds] = torch.from_numpy(centres).to(self.centres)
+        self.width.fill_(max(found.inertia_ / len(tiles), 1e-6))
+
+    def has(self, present: Tensor) -> Tensor:
+        """bool (n,): which of the cases bool (n, T) have all teachers that are read."""
+        return (present | ~self.used).all(dim=1) & self.used.any()
+
+    def forward(self, features: tuple[dict[str, Tensor], ...], batch: Batch) -> Tensor:
+        """Scaled features of a batch -> (B, KINDS); arbitrary for a case that `has` not all."""
+        teachers = torch.nonzero(self.used)[:, 0].tolist()
+        # Bags that all of them have are equally long; longer ones lack a teacher.
+        tiles = min(batch.masks[t].shape[1] for t in teachers)
+        seen = self.offset
+        for t, level in self.reads:
+            if t in teachers:
+                own = self.get_buffer(f"map_{t}_{level}")
+                seen = seen + features[t][level][:, :tiles].to(own.dtype) @ own
+        nearness = -torch.cdist(seen, self.centres).square() / self.width
+        return masked_mean(nearness.softmax(-1), batch.masks[teachers[0]][:, :tiles]).sqrt()
+
+    @torch.no_grad()
+    def shares(
+        self, store: Store, cases: np.ndarray, scaler: Scaler
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Of cases in a store float64 (n, KINDS), and bool (n,), which have all that is read."""
+        found = np.zeros((len(cases), KINDS))
+        has = self.has(torch.from_numpy(store.present[cases]).to(self.used.device)).cpu().numpy()
+        for rows, batch in _batches(store, scaler, cases, np.flatnonzero(has), CASE_TILES):
+            found[rows] = self(scaler(batch), batch).double().cpu().numpy()
+        return found, has
+
+    def _sample(self, store: Store, train: np.ndarray, scaler: Scaler) -> np.ndarray:
+        """float32 (tiles, all features of the used teachers), each teacher and level alike."""
+        limit = max(1, SAMPLE // len(train))
+        reads = [(t, level) for t, level in self.reads if self.used[t]]
+        sampled = []
+        for _, batch in _batches(store, scaler, train, np.arange(len(train)), limit):
+            features, real = scaler(batch), ~batch.masks[reads[0][0]]
+            parts = [features[t][lv][real] / features[t][lv].shape[-1] ** 0.5 for t, lv in reads]
+            sampled.append(torch.cat(parts, dim=1).cpu().numpy())
+        return np.concatenate(sampled)
+
+
+def shared(sizes: np.ndarray) -> list[int]:
+    """The largest set of teachers that have the same tiles, as far as their numbers tell.
+
+    Args:
+        sizes: int64 (n, T), tiles per case and teacher.
+
+    Returns:
+        teacher numbers; none where bags are too small to have shares.
+    """
+    has = sizes > 0
+    groups: list[list[int]] = []
+    for t in range(sizes.shape[1]):
+        if not has[:, t].any() or sizes[has[:, t], t].mean() < LEAST_TILES:
+            continue
+        for group in groups:
+            both = has[:, t] & has[:, group[0]]
+            if both.any() and (sizes[both, t] == sizes[both, group[0]]).all():
+                group.append(t)
+                break
+        else:
+            groups.append([t])
+    return max(groups, key=len, default=[])
+
+
+def _batches(
+    store: Store, scaler: Scaler, cases: np.ndarray, rows: np.ndarray, limit: int
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Some of the cases' bags at a time, each thinned to `limit` tiles, where the scaler is."""
+    for start in range(0, len(rows), CASES_AT_ONCE):
+        some = rows[start : start + CASES_AT_ONCE]
+        batch = gather(store, whole(store, cases[some].tolist(), limit))
+        yield some, batch.to(scaler.limit.device)
