@@ -82,17 +82,17 @@ def hidden_cases(cases: int, censoring: float, seed: int) -> tuple[HiddenCase, .
         censoring: expected share of censored cases, in [0, 1).
         seed: of the cohort.
     """
-    rate = _censoring_rate(censoring)
+    rate = censoring_rate(censoring)
     return tuple(_case(number, rate, seed) for number in range(1, cases + 1))
 
 
-def _case(number: int, censoring_rate: float, seed: int) -> HiddenCase:
+def _case(number: int, rate: float, seed: int) -> HiddenCase:
     case_id = f"SYN-{number:04d}"
     rng = random.Random(f"{seed}/case/{case_id}")
     levels = state_levels(number, seed)
     z = [math.sqrt(12) * (level - 0.5) for level in levels]
     log_hazard = _log_hazard(z)
-    time, event = _outcome(rng, log_hazard, censoring_rate)
+    time, event = outcome(rng, log_hazard, rate)
     latent = levels[3] + rng.gauss(0, SUBTYPE_NOISE)
     scale = math.hypot(*SCORE_WEIGHTS)
     expected = SCORE_MEAN + SCORE_SD * _dot(SCORE_WEIGHTS, z) / scale
@@ -133,18 +133,24 @@ def _dot(weights: tuple[float, ...], values: list[float]) -> float:
     return sum(w * v for w, v in zip(weights, values, strict=False))
 
 
-def _outcome(rng: random.Random, log_hazard: float, censoring_rate: float) -> tuple[float, int]:
-    """Weibull death and censoring times of one shape, the earlier one, to 0.1 months."""
+def outcome(rng: random.Random, log_hazard: float, rate: float) -> tuple[float, int]:
+    """Time and event of a case: the earlier of Weibull death and censoring times of one shape.
+
+    Args:
+        rng: gives two numbers.
+        log_hazard: the case's.
+        rate: of censoring, as `censoring_rate` finds it.
+    """
     scale = MEDIAN_MONTHS / math.log(2) ** (1 / WEIBULL_SHAPE)
     power = 1 / WEIBULL_SHAPE
     death = scale * (rng.expovariate(1.0) / math.exp(log_hazard)) ** power
     draw = rng.expovariate(1.0)
-    censored = scale * (draw / censoring_rate) ** power if censoring_rate > 0 else math.inf
+    censored = scale * (draw / rate) ** power if rate > 0 else math.inf
     return max(0.1, round(min(death, censored), 1)), int(death <= censored)
 
 
 @lru_cache(maxsize=4)
-def _censoring_rate(share: float) -> float:
+def censoring_rate(share: float) -> float:
     """The rate of censoring that takes this share of cases, over the distribution of states.
 
     With Weibull times of one shape, P(censored first) = c / (c + h) for rate c and hazard h.

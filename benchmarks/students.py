@@ -1,0 +1,167 @@
+"""What the student's probes lose to the true hazard, where it is known, and what few cases allow.
+
+    python benchmarks/students.py [--folder DIR] [--cases 260] [--seed 101] [--learn 42 84 168] …
+
+An embedded cohort is drawn and its features are extracted as the workflow does it (some 12 minutes
+of a core; `--folder` keeps them). Then, `--repeats` times, some cases get outcomes drawn anew from
+their true hazards, the probes of each kind of `fallback` learn from them and predict the other
+cases. Measured is the C-index over further drawn outcomes of these, as a loss to that of the true
+hazards: the mean over draws is free of most of the chance in one cohort's labels, so that ideas for
+the student can be told apart. Beside them stands a Cox regression on the hidden states themselves,
+four numbers a case: what so few cases allow a model that need not look at pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from sksurv.linear_model import CoxPHSurvivalAnalysis
+from sksurv.util import Surv
+
+from pipeline.aggregators.network import Lesson, Shape
+from pipeline.bags.scale import Scaler
+from pipeline.bags.store import Store, gather, open_store, whole
+from pipeline.cohort.hidden import STATES, HiddenCase, censoring_rate, hidden_cases, outcome
+from pipeline.cohort.oracle import concordance
+from pipeline.distillation.anchor import Anchor
+from pipeline.distillation.ground import Kind
+from pipeline.training.loop import objective
+from pipeline.training.survival import CoxHead
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+LEVELS = ("low", "mid", "high")
+CENSORING = 0.3
+JUDGED = 12  # draws of outcomes that predictions are judged by
+AT_ONCE = 20  # cases in a batch
+RIDGE = 5.0
+KINDS: tuple[Kind, ...] = ("stacked", "joint", "both", "all")
+
+Fit = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+
+
+def main() -> None:
+    """Make the cohort unless it is there, measure, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--folder", type=Path, help="for slides and features; default: temporary")
+    parser.add_argument("--cases", type=int, default=260)
+    parser.add_argument("--seed", type=int, default=101, help="of the cohort; the demo has 7")
+    parser.add_argument("--learn", nargs="+", type=int, default=[42, 84, 168])
+    parser.add_argument("--repeats", type=int, default=24)
+    parser.add_argument("--cores", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.cores)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        store = features(folder, options)
+        cases = {
+            case.case_id: case for case in hidden_cases(options.cases, CENSORING, options.seed)
+        }
+        measure(store, [cases[name] for name in store.cases], options)
+
+
+def features(folder: Path, options: argparse.Namespace) -> Store:
+    """The demo's teachers on a cohort of the given seed, up to case_to_features.json."""
+    config = yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text())
+    synthetic = {"cases": options.cases, "seed": options.seed, "censoring": CENSORING}
+    synthetic |= {"broken_slides": False, "two_slide_fraction": 0.0}
+    config["cohort"] = {"name": "bench", "source": "synthetic", "chunks": 8, "synthetic": synthetic}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "snakemake", "--until", "mapping", "--quiet"]
+    command += ["--cores", str(options.cores), "-s", str(REPOSITORY / "workflow" / "Snakefile")]
+    subprocess.run([*command, "--configfile", "config.yaml"], cwd=folder, check=True)
+    root = folder / "results" / "bench"
+    mapping = json.loads((root / "case_to_features.json").read_text())
+    names = list(mapping["cases"])
+    teachers = list(config["extraction"]["teachers"])
+    return open_store(mapping, root, teachers, LEVELS, names, torch.device("cpu"))
+
+
+def measure(store: Store, cases: Sequence[HiddenCase], options: argparse.Namespace) -> None:
+    """Print the loss of each model for each number of cases that it learns from."""
+    hazard = np.array([case.log_hazard for case in cases])
+    states = np.array([[getattr(case, name) for name in STATES] for case in cases])
+    judges = [outcomes(hazard, f"judge/{n}") for n in range(JUDGED)]
+    probes: dict[str, Fit] = {f"fallback: {kind}": probed(store, kind) for kind in KINDS}
+    models: dict[str, Fit] = {**probes, "Cox on the hidden states": informed(states)}
+
+    def lost(said: np.ndarray, rows: np.ndarray) -> float:
+        return float(
+            np.mean(
+                [
+                    concordance(t[rows], e[rows], hazard[rows])
+                    - concordance(t[rows], e[rows], said)
+                    for t, e in judges
+                ]
+            )
+        )
+
+    print(f"C-index lost to the true hazard, {len(cases)} cases, {options.repeats} repeats")
+    print(f"{'learns from':>12}  {'':26}{'lost':>8}{'less than both':>22}")
+    for n in options.learn:
+        losses: dict[str, list[float]] = {name: [] for name in models}
+        for r in range(options.repeats):
+            order = np.random.default_rng(r).permutation(len(cases))
+            learn, rest = np.sort(order[:n]), np.sort(order[n:])
+            y = np.stack(outcomes(hazard, f"learn/{r}"), axis=1).astype(np.float32)
+            for name, fit in models.items():
+                losses[name].append(lost(fit(learn, y, r)[rest], rest))
+        for name, values in losses.items():
+            less = np.array(losses["fallback: both"]) - np.array(values)
+            error = less.std(ddof=1) / np.sqrt(len(less))
+            print(f"{n:12}  {name:26}{np.mean(values):8.4f}{less.mean():+13.4f} ± {error:.4f}")
+
+
+def outcomes(hazard: np.ndarray, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Times and events of all cases, drawn from their hazards."""
+    rng = random.Random(key)
+    drawn = [outcome(rng, float(h), censoring_rate(CENSORING)) for h in hazard]
+    return np.array([t for t, _ in drawn]), np.array([e for _, e in drawn])
+
+
+def probed(store: Store, kind: Kind) -> Fit:
+    """Fits the student's probes and predicts all cases."""
+    dims = tuple(teacher.dims for teacher in store.teachers)
+    shape = Shape(tuple(teacher.name for teacher in store.teachers), dims, 1)
+    head = CoxHead("efron")
+
+    @torch.no_grad()
+    def fit(learn: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
+        scaler, anchor = Scaler(dims), Anchor(shape, LEVELS, kind)
+        scaler.fit(store, learn)
+        task = objective(head, y[learn])
+        with torch.enable_grad():
+            anchor.fit(Lesson(store, learn, y, head.strata(y[learn]), task, True, seed), scaler)
+        said = []
+        for start in range(0, len(y), AT_ONCE):
+            some = list(range(start, min(start + AT_ONCE, len(y))))
+            batch = gather(store, whole(store, some, None))
+            said.append(anchor(scaler(batch), batch)[:, 0].numpy())
+        return np.concatenate(said)
+
+    return fit
+
+
+def informed(states: np.ndarray) -> Fit:
+    """A Cox regression on the hidden states with a light ridge."""
+    z = (states - states.mean(0)) / states.std(0)
+
+    def fit(learn: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
+        seen = Surv.from_arrays(y[learn, 1] > 0, y[learn, 0])
+        return np.asarray(CoxPHSurvivalAnalysis(alpha=RIDGE).fit(z[learn], seen).predict(z))
+
+    return fit
+
+
+if __name__ == "__main__":
+    main()
