@@ -55,6 +55,7 @@ def parts(root: Path) -> list[Part]:
         if folder.is_dir()
     ]
     found.append(_part("models", _files(root / "models"), "training"))
+    found.append(_part("attention", _files(root / "attention"), "python -m pipeline attention"))
     logs = [path for name in ("logs", "benchmarks", "jobs") for path in _files(root / name)]
     found.append(_part("logs", logs, "not at all: logs, timings and job records of past runs"))
     found.append(_part("temporary", _abandoned(root), "nothing: left by jobs that were killed"))

@@ -22,6 +22,7 @@ FILES = {
     "tiles/manifest/0.json": 20,
     "tiles_512px_0.5mpp/a.h5": 100,
     "models/survival/mean/predictions.parquet": 50,
+    "attention/survival/mean/a.geojson": 25,
     "evaluation/survival/metrics.csv": 30,
     "logs/mapping.log": 5,
     "jobs/mapping/x.json": 5,
@@ -50,6 +51,7 @@ def test_parts_with_their_sizes_the_largest_first(root: Path) -> None:
         "tiles": 420,
         "tiles_512px_0.5mpp": 100,
         "models": 50,
+        "attention": 25,
         "logs": 10,
     }
     assert next(iter(found)) == "features/uni2_h"
