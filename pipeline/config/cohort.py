@@ -13,7 +13,7 @@ from pipeline.config.section import Fraction, Name, Section
 class SyntheticConfig(Section):
     """The embedded cohort: H&E-like slides drawn from a hidden state per case."""
 
-    cases: int = Field(52, ge=12, le=1000)
+    cases: int = Field(100, ge=12, le=1000)
     two_slide_fraction: Fraction = 0.2
     pen_fraction: Fraction = 0.08
     censoring: Fraction = 0.3

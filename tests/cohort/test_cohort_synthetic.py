@@ -36,12 +36,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_plan_of_the_default_cohort() -> None:
     slides = synthetic.slides(SyntheticConfig())
-    assert Counter(s.role for s in slides) == {"good": 59, "truncated": 1, "blank": 1, "no_mpp": 1}
-    assert len({s.slide_id for s in slides}) == len(slides) == 62
-    assert sum(s.facts["mpp"] == 0.25 for s in slides) == 10
-    assert sum(bool(s.facts["pen"]) for s in slides) == 4
+    assert Counter(s.role for s in slides) == {"good": 117, "truncated": 1, "blank": 1, "no_mpp": 1}
+    assert len({s.slide_id for s in slides}) == len(slides) == 120
+    assert sum(s.facts["mpp"] == 0.25 for s in slides) == 20
+    assert sum(bool(s.facts["pen"]) for s in slides) == 8
     good = {s.case_id for s in slides if s.role == "good"}
-    assert len(good) == 52, "every case keeps a good slide"
+    assert len(good) == 100, "every case keeps a good slide"
     sides = [s.facts[k] for s in slides for k in ("width", "height")]
     assert min(sides) >= 2000 and max(sides) <= 5200
 
