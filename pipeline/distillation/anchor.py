@@ -52,7 +52,6 @@ class Anchor(nn.Module):
             self.register_buffer(f"mean_{source}", torch.zeros(width))
             self.register_buffer(f"inverse_{source}", torch.zeros(width))
             self.register_buffer(f"weights_{source}", torch.zeros(width, shape.outputs))
-        self.sources = tuple(widths)
         self.held = torch.zeros(0)  # for training cases only, so not part of the state
         self.readings: dict[str, dict[str, float]] = {}
         self.joint: dict[str, float] = {}

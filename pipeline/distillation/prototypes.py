@@ -10,7 +10,7 @@ them makes of the stain.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ SAMPLE = 4096  # training tiles, as many from one case as from another
 CASE_TILES = 512  # of a case, when its shares are counted for a fit
 LEAST_TILES = 8  # a case, on average: of fewer there are no shares
 FAR = 1e4  # where the prototypes lie that few tiles leave without a place
-CASES_AT_ONCE = 16
+CASES_AT_ONCE = 8
 
 
 class Prototypes(nn.Module):
@@ -64,20 +64,22 @@ class Prototypes(nn.Module):
     def fit(self, store: Store, train: np.ndarray, scaler: Scaler, seed: int) -> None:
         """Learn the prototypes from tiles of the training cases.
 
-        Where no teacher has bags of several tiles, `used` stays all False.
+        Where no teacher has bags of several tiles, or all tiles are the same, `used` is all False.
         """
         chosen = shared(store.sizes[train])
-        self.used.copy_(torch.tensor([t in chosen for t in range(len(self.used))]))
-        if not chosen:
-            return
         train = train[(store.sizes[train][:, chosen] > 0).all(axis=1)]
-        tiles = self._sample(store, train, scaler)
+        self.used.fill_(False)
+        if not chosen or not len(train):
+            return
+        tiles = self._sample(store, train, scaler, chosen)
         mean = tiles.mean(axis=0)
         rank = min(COMPONENTS, *tiles.shape)
         with threadpool_limits(1):  # sums of several threads depend on which comes first
             _, lengths, axes = randomized_svd(tiles - mean, rank, random_state=seed % 2**32)
             axes = axes[lengths**2 > FAINTEST * max(lengths[0] ** 2, 1e-30)]
             lengths = lengths[: len(axes)]
+            if not len(axes):
+                return
             maps = (axes.T / lengths) * np.sqrt(len(tiles))
             seen = (tiles - mean) @ maps
             kinds = min(KINDS, len(np.unique(seen, axis=0)))
@@ -96,6 +98,7 @@ class Prototypes(nn.Module):
         centres[:, : len(axes)] = found.cluster_centers_
         self.centres[:kinds] = torch.from_numpy(centres).to(self.centres)
         self.width.fill_(max(found.inertia_ / len(tiles), 1e-6))
+        self.used[chosen] = True
 
     def has(self, present: Tensor) -> Tensor:
         """bool (n,): which of the cases bool (n, T) have all teachers that are read."""
@@ -125,10 +128,12 @@ class Prototypes(nn.Module):
             found[rows] = self(scaler(batch), batch).double().cpu().numpy()
         return found, has
 
-    def _sample(self, store: Store, train: np.ndarray, scaler: Scaler) -> np.ndarray:
-        """float32 (tiles, all features of the used teachers), each teacher and level alike."""
+    def _sample(
+        self, store: Store, train: np.ndarray, scaler: Scaler, chosen: Sequence[int]
+    ) -> np.ndarray:
+        """float32 (tiles, all features of the chosen teachers), each teacher and level alike."""
         limit = max(1, SAMPLE // len(train))
-        reads = [(t, level) for t, level in self.reads if self.used[t]]
+        reads = [(t, level) for t, level in self.reads if t in chosen]
         sampled = []
         for _, batch in _batches(store, scaler, train, np.arange(len(train)), limit):
             features, real = scaler(batch), ~batch.masks[reads[0][0]]

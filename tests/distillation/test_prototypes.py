@@ -163,3 +163,24 @@ def test_more_kinds_than_different_tiles_leave_places_empty() -> None:
     assert np.isfinite(shares).all()
     assert (shares > 0.01).sum(axis=1).tolist() == [3, 3]
     np.testing.assert_allclose((shares**2).sum(axis=1), 1, atol=1e-5)
+
+
+def test_tiles_that_are_all_the_same_have_no_prototypes() -> None:
+    store = store_of([[np.ones((TILES, w), np.float32) for _ in range(CASES)] for w in WIDTHS])
+    prototypes, scaler = fitted(store)
+    assert not prototypes.has(batch_of(store, [0, 1]).present).any()
+    shares, has = prototypes.shares(store, np.arange(4), scaler)
+    assert not has.any()
+    assert not shares.any()
+
+
+def test_teachers_that_no_case_has_both_of_are_not_seen_together() -> None:
+    features, _ = bags()
+    for t, own in enumerate(features):
+        own[t::2] = [tiles[:0] for tiles in own[t::2]]
+    store = store_of(features)
+    prototypes, scaler = fitted(store)
+    assert prototypes.used.tolist() == [True, False]
+    shares, has = prototypes.shares(store, np.arange(4), scaler)
+    assert has.tolist() == [False, True, False, True]
+    np.testing.assert_allclose((shares**2).sum(axis=1), has, atol=1e-5)
