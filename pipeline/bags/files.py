@@ -54,6 +54,7 @@ class FeatureFile:
         n_tiles: rows.
         has_coords: whether it has coordinates in some unit (see `coord_unit`).
         coord_unit: `px` (level 0), `um`, `deepzoom` addresses, or empty.
+        value_bytes: of a feature in memory, 2 or 4 (where the file does not say: 4).
     """
 
     path: Path
@@ -62,6 +63,7 @@ class FeatureFile:
     n_tiles: int
     has_coords: bool
     coord_unit: Unit = ""
+    value_bytes: int = 4
 
 
 def open_features(path: str | Path, dims: Mapping[str, int] | None = None) -> FeatureFile:
@@ -196,6 +198,7 @@ def _describe_hdf5(path: Path) -> FeatureFile:
         shapes = {level: _matrix_shape(path, file[name].shape) for level, name in names.items()}
         for name in names.values():
             _check_written(path, file[name])
+        half = all(file[name].dtype == np.float16 for name in names.values())
         rows = {n for n, _ in shapes.values()}
         if len(rows) > 1:
             raise ArtifactError(f"{path}: its levels have different numbers of rows: {shapes}")
@@ -210,7 +213,8 @@ def _describe_hdf5(path: Path) -> FeatureFile:
         elif "fingerprint" in file.attrs:
             form = "pipeline"
     dims = {level: dim for level, (_, dim) in shapes.items()}
-    return FeatureFile(path, form, dims, n_tiles, has_coords, unit if has_coords else "")
+    unit = unit if has_coords else ""
+    return FeatureFile(path, form, dims, n_tiles, has_coords, unit, 2 if half else 4)
 
 
 def _level_datasets(path: Path, file: Any) -> dict[str, str]:
@@ -265,6 +269,8 @@ def _read_hdf5(file: FeatureFile, level: str, rows: np.ndarray | None) -> np.nda
         rows = np.asarray(rows, dtype=np.int64)
         if len(rows) and (rows.min() < 0 or rows.max() >= file.n_tiles):
             raise IndexError(f"rows outside 0…{file.n_tiles - 1}")
+        if len(rows) and (np.diff(rows) == 1).all():
+            return np.asarray(data[rows[0] : rows[-1] + 1])
         values = np.empty((len(rows), data.shape[1]), data.dtype)
         for block in np.unique(rows // BLOCK_ROWS):
             here = rows // BLOCK_ROWS == block

@@ -38,6 +38,12 @@ class TeacherIndex:
         return tuple(self.dims)
 
     @property
+    def bytes(self) -> int:
+        """What all bags take in memory, read."""
+        width = sum(self.dims.values())
+        return sum(f.n_tiles * f.value_bytes * width for group in self.files for f in group)
+
+    @property
     def starts(self) -> np.ndarray:
         """int64 (cases,): where each case begins when all bags are laid end to end."""
         return np.cumsum(self.sizes) - self.sizes

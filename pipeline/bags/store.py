@@ -102,10 +102,8 @@ def open_store(
                 f"hold {', '.join(mapping['teachers'][teacher]['dims'])}"
             )
         indices.append(index_teacher(mapping, root, teacher, has, cases))
-    # Four bytes a value is the upper bound: half-precision files take two.
-    values = sum(int(i.sizes.sum()) * sum(i.dims.values()) for i in indices)
     allowed = host_budget() if budget is None else budget
-    keep = values * 4 <= allowed
+    keep = sum(index.bytes for index in indices) <= allowed
     sums, squares, resident = [], [], []
     for index in tqdm(indices, desc="reading bags", unit="teacher", disable=None):
         total, square, matrices = _read(index, keep)
@@ -199,15 +197,16 @@ def _stream(
     chosen: Sequence[np.ndarray],
     mask: np.ndarray,
 ) -> Tensor:
-    """(B, N, d) read from the files, row by chosen row; zeros in padding."""
-    out = torch.zeros(*mask.shape, index.dims[level])
+    """(B, N, d) read from the files, row by chosen row, in their precision; zeros in padding."""
+    half = all(file.value_bytes == 2 for case in cases for file in index.files[case])
+    out = torch.zeros(*mask.shape, index.dims[level], dtype=torch.half if half else torch.float32)
     for position, (case, rows) in enumerate(zip(cases, chosen, strict=True)):
         start = filled = 0
         for file in index.files[case]:
             inside = rows[(rows >= start) & (rows < start + file.n_tiles)] - start
             if len(inside):
-                part = read_level(file, level, inside).astype(np.float32)
-                out[position, filled : filled + len(part)] = torch.from_numpy(part)
+                part = torch.from_numpy(read_level(file, level, inside))
+                out[position, filled : filled + len(part)] = part
                 filled += len(part)
             start += file.n_tiles
     return out

@@ -181,3 +181,29 @@ def test_scaled_features_come_in_the_precision_of_what_follows(
         mixed = scaled(x, shift, scale, limit)
     assert mixed.dtype == torch.bfloat16
     assert torch.equal(mixed, full.bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored", "streamed"),
+    [
+        (np.float16, 2, torch.float16),
+        (np.float32, 4, torch.float32),
+        (np.float64, 4, torch.float32),
+        (np.int16, 4, torch.float32),
+    ],
+)
+def test_bags_take_the_bytes_that_their_files_have(
+    tmp_path: Path, dtype: type, stored: int, streamed: torch.dtype
+) -> None:
+    values = np.arange(40).reshape(10, 4)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"] = values.astype(dtype)
+    mapping = {"teachers": {"one": {"dims": {"high": 4}}}, "cases": {"a": {"one": ["a.h5"]}}}
+    needed = 40 * stored
+    for budget, resident in ((needed, True), (needed - 1, False)):
+        store = open_store(mapping, tmp_path, ["one"], ["high"], ["a"], CPU, budget)
+        assert (store.resident is not None) is resident
+        for rows in (np.array([1, 4, 9]), np.arange(2, 7)):
+            features = gather(store, {0: [rows]}).features[0]["high"]
+            assert features.dtype == streamed
+            np.testing.assert_array_equal(features[0].numpy(), values[rows])
