@@ -59,8 +59,13 @@ def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     return weights.masked_fill(mask, 0.0)
 
 
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the real rows of x (B, N, d): float32 (B, d), zeros for an empty bag."""
+def masked_mean(x: Tensor, mask: Tensor, emphasis: Tensor | None = None) -> Tensor:
+    """Mean over the real rows of x (B, N, d): float32 (B, d), zeros for an empty bag.
+
+    With an emphasis (B, N) a row counts exp(emphasis) times.
+    """
+    if emphasis is not None:
+        return weighted_sum(masked_softmax(emphasis.float(), mask), x.float())
     kept = x.masked_fill(mask[..., None], 0.0).sum(1, dtype=torch.float32)
     return kept / (~mask).sum(1, keepdim=True).clamp(min=1)
 

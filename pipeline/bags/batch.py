@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ class Batch:
         masks: for each teacher, bool (B, N_t), True = padding. A missing teacher is all True.
         rows: for each teacher, int64 (B, N_t), the tile's row in the case's bag (0 in padding).
         present: bool (B, T), False where the teacher has no tile for the case.
+        emphasis: (teacher number, level) -> (B, N_t), the logarithm of how much each tile counts
+            for a network that pools by weights; None: all tiles count alike.
     """
 
     cases: Tensor
@@ -28,12 +30,17 @@ class Batch:
     masks: tuple[Tensor, ...]
     rows: tuple[Tensor, ...]
     present: Tensor
+    emphasis: Mapping[tuple[int, str], Tensor] | None = None
 
     def __len__(self) -> int:
         return int(self.cases.shape[0])
 
+    def emphasised(self, teacher: int, level: str) -> Tensor | None:
+        """(B, N_t), or None where all tiles count alike."""
+        return None if self.emphasis is None else self.emphasis[teacher, level]
+
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device; `rows` stay where they are."""
+        """The batch on a device; `rows` and `emphasis` stay where they are."""
         return dataclasses.replace(
             self,
             cases=self.cases.to(device),

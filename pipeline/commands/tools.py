@@ -95,8 +95,9 @@ def attention(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Write what a trained model weighed in each tile: a Parquet table a slide, and for named cases
-    or slides a heat map and a GeoJSON that QuPath opens.
+    """Write what a trained model weighed in each tile, and what a student's tiles do to its
+    prediction: a Parquet table a slide, and for named cases or slides maps and a GeoJSON that
+    QuPath opens.
 
     Each case is looked at by the network that was not trained on it. Without --case and --slide the
     tables of all cases are written, without pictures.

@@ -125,8 +125,11 @@ class Anchor(nn.Module):
         with torch.autocast(batch.cases.device.type, enabled=False):
             out = self.get_buffer("null").expand(len(batch), -1)
             for t, read in enumerate(self.reads):
-                x = torch.cat([masked_mean(scaled[t][lv], batch.masks[t]) for lv in read], dim=1)
-                out = out + self._say(t, x, batch.present[:, t])
+                means = [
+                    masked_mean(scaled[t][lv], batch.masks[t], batch.emphasised(t, lv))
+                    for lv in read
+                ]
+                out = out + self._say(t, torch.cat(means, dim=1), batch.present[:, t])
             if self.prototypes is not None and self.prototypes.used.any():
                 shares = self.prototypes(scaled, batch)
                 out = out + self._say(SHARES, shares, self.prototypes.has(batch.present))

@@ -31,10 +31,11 @@ class LevelPool(nn.Module):
         self.attention = AttentionScore(width, hidden, gated=False, dropout=tile_dropout)
         self.drop = nn.Dropout(0.0 if faithful else dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, dim), True = padding -> token (B, width), attention (B, N)."""
+    def forward(self, x: Tensor, mask: Tensor, emphasis: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(B, N, dim), True = padding, `Batch.emphasis` -> token (B, width), attention (B, N)."""
         h = self.embed(x)
-        weights = masked_softmax(self.attention(h), mask)
+        scores = self.attention(h)
+        weights = masked_softmax(scores if emphasis is None else scores + emphasis, mask)
         return self.drop(weighted_sum(weights, h)), weights
 
 

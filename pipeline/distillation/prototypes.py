@@ -30,6 +30,7 @@ KINDS = 32
 SAMPLE = 4096  # training tiles, as many from one case as from another
 CASE_TILES = 512  # of a case, when its shares are counted for a fit
 LEAST_TILES = 8  # a case, on average: of fewer there are no shares
+LEAST_SHARE = 1e-12  # below it the square root has no derivative to speak of
 FAR = 1e4  # where the prototypes lie that few tiles leave without a place
 CASES_AT_ONCE = 8
 
@@ -110,12 +111,17 @@ class Prototypes(nn.Module):
         # Bags that all of them have are equally long; longer ones lack a teacher.
         tiles = min(batch.masks[t].shape[1] for t in teachers)
         seen = self.offset
-        for t, level in self.reads:
-            if t in teachers:
-                own = self.get_buffer(f"map_{t}_{level}")
-                seen = seen + features[t][level][:, :tiles].to(own.dtype) @ own
+        reads = [(t, level) for t, level in self.reads if t in teachers]
+        for t, level in reads:
+            own = self.get_buffer(f"map_{t}_{level}")
+            seen = seen + features[t][level][:, :tiles].to(own.dtype) @ own
         nearness = -torch.cdist(seen, self.centres).square() / self.width
-        return masked_mean(nearness.softmax(-1), batch.masks[teachers[0]][:, :tiles]).sqrt()
+        emphasis = None
+        if batch.emphasis is not None:  # of each tile, all of its teachers' and levels'
+            each = [batch.emphasis[read][:, :tiles] for read in reads]
+            emphasis = torch.stack(each).mean(dim=0)
+        shares = masked_mean(nearness.softmax(-1), batch.masks[teachers[0]][:, :tiles], emphasis)
+        return shares.clamp(min=LEAST_SHARE).sqrt()
 
     @torch.no_grad()
     def shares(

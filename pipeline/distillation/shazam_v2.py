@@ -138,7 +138,7 @@ class ShazamV2(Student):
         attention: dict[tuple[int, str], Tensor] = {}
         for t, level in self.taught:
             tokens[t, level], attention[t, level] = self.pools[f"{t}_{level}"](
-                scaled[t][level], batch.masks[t]
+                scaled[t][level], batch.masks[t], batch.emphasised(t, level)
             )
         shown = batch.present
         if self.training and self.cfg.teacher_dropout:

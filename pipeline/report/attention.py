@@ -1,4 +1,4 @@
-"""Section 5: where the student looked, as maps of attention over the slides' thumbnails."""
+"""Section 5: where the student looked and what it made of it, as maps over the slides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.artifacts import read_table
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.errors import ArtifactError
 from pipeline.report import maps, pictures
-from pipeline.report.gallery import Gallery, gallery
+from pipeline.report.gallery import Gallery, Quantity, gallery
 from pipeline.report.geojson import attention_geojson
 from pipeline.report.results import Results, describe
 from pipeline.report.tables import fixed
@@ -26,12 +26,35 @@ _ORDERS = {
     "classification": "cases of the surest and of the least sure predictions",
     "regression": "cases of the highest and of the lowest predictions",
 }
-_COLUMNS = ("case_id", "slide_id", "teacher", "level", "x", "y", "score")
+_COLUMNS = ("case_id", "slide_id", "teacher", "level", "x", "y", "score", "influence")
+
+
+@dataclasses.dataclass(frozen=True)
+class Effect:
+    """How influence is spoken of.
+
+    Attributes:
+        up, down: what a tile of positive, of negative influence does.
+        on: what changes.
+    """
+
+    up: str
+    down: str
+    on: str
+
+
+_EFFECTS = {
+    "survival": Effect("raise the risk", "lower the risk", "the predicted risk"),
+    "classification": Effect(
+        "speak for the predicted class", "speak against it", "the log odds of the predicted class"
+    ),
+    "regression": Effect("raise the prediction", "lower the prediction", "the prediction"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Map:
-    """One picture: the tissue itself, one teacher's attention, or the fused one."""
+    """One picture: the tissue itself, one teacher's attention, the fused one, or the influence."""
 
     label: str
     picture: pictures.Picture
@@ -44,7 +67,8 @@ class CaseMaps:
     """One case on the page.
 
     Attributes:
-        gallery: the tiles of most and of least attention, of all teachers and levels together.
+        gallery: the tiles of most and of least attention, of all teachers and levels together, and
+            those of the largest influence either way.
         geojson: the file for QuPath, relative to the results folder.
         squares: what goes into it.
     """
@@ -61,16 +85,19 @@ class CaseMaps:
 @dataclasses.dataclass(frozen=True)
 class AttentionSection:
     absent: str
-    model: str
-    task: str
-    order: str
-    cases: tuple[CaseMaps, ...]
-    colours: str
-    source: tuple[str, ...]
+    model: str = ""
+    task: str = ""
+    order: str = ""
+    effect: Effect | None = None
+    cases: tuple[CaseMaps, ...] = ()
+    colours: str = ""
+    signs: str = ""
+    source: tuple[str, ...] = ()
 
 
 def section(results: Results) -> AttentionSection:
     """Maps of a few cases for the first task whose student left attention; else the reason.
+    `effect` is None where the model says no influence.
 
     Raises:
         ArtifactError: an attention table lacks a column or does not open.
@@ -78,7 +105,7 @@ def section(results: Results) -> AttentionSection:
     wanted = results.config.report.attention_cases
     student = results.config.evaluation.student
     if wanted == 0:
-        return _absent("No maps were asked for (report.attention_cases is 0).")
+        return AttentionSection("No maps were asked for (report.attention_cases is 0).")
     for task in results.tasks:
         folder = results.root / "models" / task / student
         tables = [
@@ -87,14 +114,10 @@ def section(results: Results) -> AttentionSection:
         tables = [(path, table) for path, table in tables if len(table)]
         if tables:
             return _maps(results, task, student, tables, wanted)
-    return _absent(
+    return AttentionSection(
         f"The student `{student}` left no attention with coordinates: either its features carry "
         f"none (as imported ones often do), or training.attention_cases_per_fold is 0."
     )
-
-
-def _absent(reason: str) -> AttentionSection:
-    return AttentionSection(reason, "", "", "", (), "", ())
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -118,16 +141,20 @@ def _maps(
             by_case.setdefault(str(case_id), rows)  # the first seed that kept the case
     predictions = read_table(results.root / "models" / task / student / "predictions.parquet")
     order, titles = _ranked(predictions, list(by_case), results.config.tasks[task])
-    cases = [
-        _case(results, task, case, by_case[case], titles[case]) for case in spread(order, wanted)
-    ]
+    kind = results.config.tasks[task].type
+    shown = spread(order, wanted)
+    felt = not any(by_case[case]["influence"].isna().any() for case in shown)
+    effect = _EFFECTS[kind] if felt else None
+    cases = [_case(results, task, case, by_case[case], titles[case], effect) for case in shown]
     return AttentionSection(
         absent="",
         model=describe(results.config, student).label,
         task=task,
-        order=_ORDERS[results.config.tasks[task].type],
+        order=_ORDERS[kind],
+        effect=effect,
         cases=tuple(cases),
         colours=maps.gradient(),
+        signs=maps.gradient(maps.SIGNED_MAP),
         source=(f"models/{task}/{student}/fold_*/seed_*/attention.parquet",),
     )
 
@@ -185,7 +212,14 @@ def _ranked(
     return sorted(cases, key=lambda c: (-scores.get(c, -math.inf), c)), titles
 
 
-def _case(results: Results, task: str, case_id: str, rows: pd.DataFrame, title: str) -> CaseMaps:
+def _case(
+    results: Results,
+    task: str,
+    case_id: str,
+    rows: pd.DataFrame,
+    title: str,
+    effect: Effect | None,
+) -> CaseMaps:
     """Maps of the case's slide that has the most tiles."""
     counts = rows.groupby("slide_id")[["x", "y"]].apply(lambda g: len(g.drop_duplicates()))
     slide_id = str(counts.sort_index().idxmax())
@@ -205,26 +239,56 @@ def _case(results: Results, task: str, case_id: str, rows: pd.DataFrame, title: 
         drawn.append(
             Map(
                 label=name,
-                picture=pictures.encode(maps.paint(canvas, tables[name]), CANVAS_PX),
+                picture=pictures.encode(
+                    maps.paint(canvas, tables[name], maps.by_rank(tables[name]["weight"])),
+                    CANVAS_PX,
+                ),
                 note=maps.said(tables[name]["weight"].to_numpy(dtype="float64")),
                 alt=f"Attention of {name} over slide {slide_id}",
             )
         )
+    weighed = tables[maps.FUSED]
+    quantities = [
+        Quantity(
+            weighed.assign(share=weighed["weight"] * len(weighed)),
+            "share",
+            "most attention",
+            "least attention",
+            lambda first, last: f"{first:.2g} to {last:.2g} times an even share",
+        )
+    ]
+    influence = maps.influence_table(mine) if effect is not None else None
+    if influence is not None and effect is not None:
+        felt = influence["influence"]
+        drawn.append(
+            Map(
+                label="influence",
+                picture=pictures.encode(
+                    maps.paint(canvas, influence, maps.by_sign(felt)), CANVAS_PX
+                ),
+                note=maps.said_influence(felt),
+                alt=f"Influence of the tiles of slide {slide_id} on {effect.on}",
+            )
+        )
+        quantities.append(Quantity(influence, "influence", effect.up, effect.down, _range))
     others = len(counts) - 1
     suffix = (
         f"; {others} more slide{'s' if others > 1 else ''} of this case not shown" if others else ""
     )
     suffix += f"; not shown, with tiles of another scale: {', '.join(left)}" if left else ""
-    shown = gallery(_slide_path(results, slide_id), tables[maps.FUSED], canvas.tile)
     return CaseMaps(
         case_id=case_id,
         slide_id=slide_id,
         title=title + suffix,
         maps=tuple(drawn),
-        gallery=shown,
+        gallery=gallery(_slide_path(results, slide_id), quantities, canvas.tile),
         geojson=f"{FOLDER}/{task}-{slide_id}.geojson",
-        squares=attention_geojson(tables, canvas.tile),
+        squares=attention_geojson(tables, influence, canvas.tile),
     )
+
+
+def _range(first: float, last: float) -> str:
+    return f"{maps.signed(first)} to {maps.signed(last)}"
 
 
 def _slide_path(results: Results, slide_id: str) -> Path | None:

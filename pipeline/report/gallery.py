@@ -1,9 +1,9 @@
-"""The tiles that a model weighed most and least, as pictures cut from the slide."""
+"""The tiles at both ends of what a model says of them, as pictures cut from the slide."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -21,45 +21,78 @@ GAP_PX = 4
 
 
 @dataclasses.dataclass(frozen=True)
+class Strip:
+    """Tiles side by side.
+
+    Attributes:
+        what: what they have in common.
+        note: the values of the first and the last tile.
+        picture: the tiles, the most extreme one first.
+    """
+
+    what: str
+    note: str
+    picture: pictures.Picture
+
+
+@dataclasses.dataclass(frozen=True)
 class Gallery:
-    """Two strips of tiles, or why there are none.
+    """Strips of tiles, or why there are none.
 
     Attributes:
         absent: the reason; empty where there are strips.
-        most, least: the strips, the most extreme tile first.
-        most_share, least_share: for each strip, the weights of its first and its last tile, as
-            multiples of an even share.
+        strips: in pairs, a quantity's highest and its lowest values.
     """
 
     absent: str
-    most: pictures.Picture | None = None
-    least: pictures.Picture | None = None
-    most_share: tuple[float, float] = (math.nan, math.nan)
-    least_share: tuple[float, float] = (math.nan, math.nan)
+    strips: tuple[Strip, ...] = ()
 
 
-def gallery(path: Path | None, table: pd.DataFrame, tile: float) -> Gallery:
-    """The tiles of a slide at both ends of a model's attention.
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """What tiles are ordered by.
+
+    Attributes:
+        table: columns x, y (level-0 pixels) and `column`.
+        column: the values.
+        highest, lowest: what tiles of its highest and lowest values are called.
+        note: says its values at two tiles.
+    """
+
+    table: pd.DataFrame
+    column: str
+    highest: str
+    lowest: str
+    note: Callable[[float, float], str]
+
+
+def gallery(path: Path | None, quantities: Sequence[Quantity], tile: float) -> Gallery:
+    """The tiles of a slide at both ends of each quantity.
 
     Args:
         path: the slide; None where the sheet has none.
-        table: columns x, y (level-0 pixels) and weight, which sums to 1.
+        quantities: what to order the tiles by; of the same tiles.
         tile: side of a tile in level-0 pixels.
     """
     if path is None:
         return Gallery("The sheet gives no path to this slide, so its tiles cannot be shown.")
-    ordered = table.sort_values(["weight", "y", "x"], ascending=[False, True, True])
-    count = min(SHOWN, len(ordered) // 2)
-    if not count:
+    if any(len(quantity.table) < 2 for quantity in quantities):
         return Gallery("The slide has one tile alone.")
-    ends = (ordered[:count], ordered[::-1][:count])
     try:
         with open_slide(path) as slide:
-            strips = [_strip(slide, end, tile) for end in ends]
+            return Gallery("", tuple(s for q in quantities for s in _ends(slide, q, tile)))
     except SlideError as error:
         return Gallery(f"The tiles cannot be shown: {error}")
-    shares = [tuple(end["weight"].iloc[[0, -1]] * len(ordered)) for end in ends]
-    return Gallery("", strips[0], strips[1], shares[0], shares[1])
+
+
+def _ends(slide: Slide, quantity: Quantity, tile: float) -> Iterator[Strip]:
+    by = [quantity.column, "y", "x"]
+    ordered = quantity.table.sort_values(by, ascending=[False, True, True])
+    count = min(SHOWN, len(ordered) // 2)
+    ends = ((quantity.highest, ordered[:count]), (quantity.lowest, ordered[::-1][:count]))
+    for what, end in ends:
+        note = quantity.note(*end[quantity.column].iloc[[0, -1]])
+        yield Strip(what, note, _strip(slide, end, tile))
 
 
 def _strip(slide: Slide, rows: pd.DataFrame, tile: float) -> pictures.Picture:

@@ -1,4 +1,4 @@
-"""Attention for QuPath: every tile as a square with its weights as measurements.
+"""Attention for QuPath: every tile as a square with its weights and influence as measurements.
 
 QuPath opens the file by dragging it onto the slide ("Measure, Show measurement maps" then colours
 the squares). Coordinates are level-0 pixels, which are QuPath's full-resolution pixels.
@@ -13,17 +13,21 @@ from typing import Any
 import pandas as pd
 
 
-def attention_geojson(tables: Mapping[str, pd.DataFrame], tile: float) -> dict[str, Any]:
+def attention_geojson(
+    tables: Mapping[str, pd.DataFrame], influence: pd.DataFrame | None, tile: float
+) -> dict[str, Any]:
     """A GeoJSON FeatureCollection of QuPath detections.
 
     Args:
         tables: name -> columns x, y (level-0 pixels) and weight, which sums to 1; for instance a
             table for each teacher and one called `fused`.
+        influence: columns x, y and influence; None: the model says none.
         tile: side of a tile in level-0 pixels.
 
     Returns:
         a feature per tile; its measurements are `attention <name>`, the weight as a multiple of an
-        even share (1: as much as any other tile), and `attention <name> rank`, from 0 to 1.
+        even share (1: as much as any other tile), and `attention <name> rank`, from 0 to 1; and
+        `influence`, the change of the prediction if a tenth more of the case were like the tile.
     """
     measured: dict[tuple[int, int], dict[str, float]] = {}
     for name, table in tables.items():
@@ -33,6 +37,9 @@ def attention_geojson(tables: Mapping[str, pd.DataFrame], tile: float) -> dict[s
             found = measured.setdefault((int(x), int(y)), {})
             found[f"attention {name}"] = round(float(one), 5)
             found[f"attention {name} rank"] = round(float(place), 5)
+    if influence is not None:
+        for x, y, felt in zip(*(influence[c] for c in ("x", "y", "influence")), strict=True):
+            measured.setdefault((int(x), int(y)), {})["influence"] = round(float(felt), 6)
     side = round(tile)
     features = [
         {

@@ -1,4 +1,4 @@
-"""Attention over a slide: one weight a tile, painted over the thumbnail."""
+"""Attention and influence over a slide: one number a tile, painted over the thumbnail."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,6 +20,8 @@ from pipeline.report import pictures
 from pipeline.scales import folder, scale_of
 
 MAP = "cividis"  # one hue order for every reader, also for the colour blind
+SIGNED_MAP = "RdBu_r"  # blue lowers, red raises
+SATURATED = 0.95  # of the tiles' influences are below the one that has the full colour
 OPACITY = 0.72
 TOP_SHARE = 0.1
 FUSED = "fused"
@@ -75,6 +78,18 @@ def normalised(rows: pd.DataFrame) -> pd.DataFrame:
         parts.append(group[["x", "y"]].assign(weight=weight))
     joined = pd.concat(parts).groupby(["y", "x"], sort=True)["weight"].sum() / len(parts)
     return joined.reset_index()
+
+
+def influence_table(rows: pd.DataFrame) -> pd.DataFrame | None:
+    """What more tissue like each tile does to the prediction, through all teachers and levels.
+
+    Returns:
+        columns x, y, influence, in the order of `normalised`; None where the model says none.
+    """
+    if "influence" not in rows or rows["influence"].isna().all():
+        return None
+    felt = rows.assign(influence=rows["influence"].astype("float64"))
+    return felt.groupby(["y", "x"], sort=True)["influence"].sum().reset_index()
 
 
 def concentration(weights: NDArray[np.float64]) -> tuple[float, float]:
@@ -138,15 +153,14 @@ def _spacing(rows: pd.DataFrame) -> float:
     return float(gaps.min()) if gaps.size else 256.0
 
 
-def paint(on: Canvas, table: pd.DataFrame) -> Image.Image:
-    """The tiles over the paled slide, coloured by the rank of their weight.
+def paint(on: Canvas, table: pd.DataFrame, colours: NDArray[np.uint8]) -> Image.Image:
+    """The tiles over the paled slide.
 
     Args:
         on: the canvas.
-        table: columns x, y (level-0 pixels) and weight.
+        table: columns x, y (level-0 pixels).
+        colours: (N, 3), of its rows.
     """
-    ranks = table["weight"].rank(pct=True, method="average").to_numpy()
-    colours = (colormaps[MAP](ranks)[:, :3] * 255).astype(np.uint8)
     base = np.asarray(on.image.convert("L").convert("RGB"), dtype=np.float32)
     base = 255 - (255 - base) * 0.75  # paler, so that colour and not tissue carries the map
     picture = base.copy()
@@ -159,6 +173,22 @@ def paint(on: Canvas, table: pd.DataFrame) -> Image.Image:
     return Image.fromarray(picture.astype(np.uint8))
 
 
+def by_rank(weights: pd.Series) -> NDArray[np.uint8]:
+    """Colours (N, 3) of weights by their rank, so that every map uses the whole scale."""
+    return _rgb(MAP, weights.rank(pct=True, method="average").to_numpy())
+
+
+def by_sign(influence: pd.Series) -> NDArray[np.uint8]:
+    """Colours (N, 3) of influences by their size; white is none."""
+    values = influence.to_numpy(dtype="float64")
+    full = float(np.quantile(np.abs(values), SATURATED)) or 1.0
+    return _rgb(SIGNED_MAP, 0.5 + 0.5 * np.clip(values / full, -1, 1))
+
+
+def _rgb(name: str, places: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.asarray(colormaps[name](places)[:, :3] * 255, dtype=np.uint8)
+
+
 def said(weights: NDArray[np.float64]) -> str:
     """How uneven the weights are, as a line of text."""
     held, even = concentration(weights)
@@ -168,7 +198,18 @@ def said(weights: NDArray[np.float64]) -> str:
     )
 
 
-def gradient() -> str:
-    """The colour bar as a CSS gradient, least to most attention."""
-    stops = colormaps[MAP](np.linspace(0, 1, 9))[:, :3] * 255
-    return ", ".join(f"rgb({r:.0f},{g:.0f},{b:.0f})" for r, g, b in stops)
+def said_influence(influence: pd.Series) -> str:
+    """The range of the influences, as a line of text."""
+    ends = f"{signed(influence.min())} to {signed(influence.max())}"
+    return f"a tenth more like one tile: {ends}"
+
+
+def signed(value: float) -> str:
+    """Two digits and a sign."""
+    return f"{value:+.2g}".replace("-", "−")
+
+
+def gradient(name: str = MAP) -> str:
+    """The colour bar of a map as a CSS gradient, from its least to its most."""
+    stops = _rgb(name, np.linspace(0, 1, 9))
+    return ", ".join(f"rgb({r},{g},{b})" for r, g, b in stops)

@@ -1,4 +1,4 @@
-"""Where the model looked: the attention of a few test cases, tile by tile."""
+"""Where the model looked, and what that did: attention and influence of tiles, of a few cases."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from pipeline.aggregators.network import Network
 from pipeline.bags.files import read_coords
 from pipeline.bags.store import Store, gather, whole
+from pipeline.training.influence import influences
 from pipeline.training.tables import read_columns
+from pipeline.training.tasks import Head
 
-COLUMNS = ("case_id", "slide_id", "teacher", "level", "x", "y", "score")
+COLUMNS = ("case_id", "slide_id", "teacher", "level", "x", "y", "score", "influence")
 
 
 def extremes(score: np.ndarray, count: int) -> np.ndarray:
@@ -32,9 +33,9 @@ def slide_names(root: Path) -> dict[tuple[str, str], str]:
     return {(teacher, str(root / path)): slide for teacher, path, slide in rows if path}
 
 
-@torch.no_grad()
 def attention_table(
     network: Network,
+    head: Head,
     store: Store,
     cases: np.ndarray,
     limit: int | None,
@@ -44,19 +45,21 @@ def attention_table(
 
     Args:
         network: a trained network.
+        head: of its task.
         store: the bags.
         cases: case numbers.
         limit: most tiles per bag.
         slides: as `slide_names` makes it.
 
     Returns:
-        columns COLUMNS. Scores of one case, teacher and level sum to 1 over its tiles.
+        columns COLUMNS. Scores of one case, teacher and level sum to 1 over its tiles. What
+        `influences` says of a tile is the sum over its teachers and levels.
     """
     network.eval()
     rows: list[dict[str, np.ndarray]] = []
     for case in cases.tolist():
         batch = gather(store, whole(store, [case], limit))
-        attention = network(batch).attention
+        attention, influence = influences(network, head, batch)
         for t in sorted({t for t, _ in attention}):
             index = store.teachers[t]
             if not index.sizes[case]:
@@ -66,6 +69,7 @@ def attention_table(
             known = xy[used, 0] >= 0
             for level in (level for s, level in attention if s == t):
                 score = attention[t, level][0].float().cpu().numpy()
+                felt = influence[t, level][0].cpu().numpy()
                 n = int(known.sum())
                 rows.append(
                     {
@@ -76,6 +80,7 @@ def attention_table(
                         "x": xy[used, 0][known],
                         "y": xy[used, 1][known],
                         "score": score[known].astype(np.float32),
+                        "influence": felt[known].astype(np.float32),
                     }
                 )
     empty: dict[str, np.ndarray] = {
@@ -83,6 +88,7 @@ def attention_table(
         "x": np.zeros(0, np.int32),
         "y": np.zeros(0, np.int32),
         "score": np.zeros(0, np.float32),
+        "influence": np.zeros(0, np.float32),
     }
     return {name: np.concatenate([part[name] for part in [empty, *rows]]) for name in COLUMNS}
 

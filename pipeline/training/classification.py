@@ -80,6 +80,11 @@ class ClassificationHead:
     def score(self, out: np.ndarray) -> np.ndarray:
         return _softmax(out).max(1)
 
+    def lead(self, out: Tensor) -> Tensor:
+        best = out.argmax(dim=1, keepdim=True)
+        rest = out.scatter(1, best, -torch.inf)
+        return out.gather(1, best)[:, 0] - rest.logsumexp(dim=1)
+
     def columns(self, out: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         names = np.array(self.classes, dtype=object)
         probabilities = _softmax(out)

@@ -73,13 +73,13 @@ def look(
     folds = read_folds(root, task)
     slides = slide_names(root)
     for fold, chosen in _dealt(folds, list(cases or sorted(mapping["cases"]))).items():
-        network, _, meta = load_checkpoint(_trained(folder, fold, seed))
+        network, head, meta = load_checkpoint(_trained(folder, fold, seed))
         network.to(place)
         levels = list(dict.fromkeys(level for dims in meta["dims"] for level in dims))
         named = [case for case, _ in chosen]
         store = open_store(mapping, root, meta["teachers"], levels, named, place)
         for number, (case, part) in enumerate(tqdm(chosen, desc=f"fold {fold}", disable=None)):
-            table = attention_table(network, store, np.array([number]), limit, slides)
+            table = attention_table(network, head, store, np.array([number]), limit, slides)
             if not len(table["score"]):
                 raise UserError(
                     f"`{model}` gives no attention for case {case}: {_why(meta['model'])}"

@@ -134,6 +134,9 @@ class MultiHead:
     def score(self, out: np.ndarray) -> np.ndarray:
         return self.main.score(out[:, : self.main.outputs])
 
+    def lead(self, out: Tensor) -> Tensor:
+        return self.main.lead(out[:, : self.main.outputs])
+
     def columns(self, out: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         return self.main.columns(*self.own(out, y))
 

@@ -77,6 +77,9 @@ class RegressionHead:
     def score(self, out: np.ndarray) -> np.ndarray:
         return out[:, 0].astype(np.float64)
 
+    def lead(self, out: Tensor) -> Tensor:
+        return out[:, 0] * self.deviation[0]
+
     def columns(self, out: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         columns: dict[str, np.ndarray] = {}
         scales = zip(self.names, self.mean, self.deviation, strict=True)

@@ -68,6 +68,9 @@ class NllHead:
     def score(self, out: np.ndarray) -> np.ndarray:
         return nll.risk(torch.from_numpy(out).double()).numpy()
 
+    def lead(self, out: Tensor) -> Tensor:
+        return nll.risk(out)
+
     def columns(self, out: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         survival = nll.survival(torch.from_numpy(out).double()).numpy()
         edges = {f"surv_{j + 1}": survival[:, j] for j in range(len(self.edges))}
@@ -124,6 +127,9 @@ class RiskHead:
 
     def score(self, out: np.ndarray) -> np.ndarray:
         return out[:, 0].astype(np.float64)
+
+    def lead(self, out: Tensor) -> Tensor:
+        return out[:, 0]
 
     def columns(self, out: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         return {

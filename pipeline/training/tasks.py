@@ -75,6 +75,11 @@ class Head(Protocol):
         """float (n,): what cases are ranked by (risk, confidence, first target)."""
         ...
 
+    def lead(self, out: Tensor) -> Tensor:
+        """(B,): what a tile's influence is measured on: the risk, the log odds of the predicted
+        class, the first target in its own unit. Differentiable."""
+        ...
+
     def columns(self, out: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         """The predictions table's columns for these cases."""
         ...

@@ -6,61 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.aggregators.network import Lesson, Objective, Shape
+from pipeline.aggregators.network import Lesson, Shape
 from pipeline.bags.batch import Batch
-from pipeline.bags.index import TeacherIndex
 from pipeline.bags.scale import Scaler
 from pipeline.bags.store import Store, gather, whole
 from pipeline.distillation.anchor import Anchor
 from pipeline.distillation.ground import Kind
 from pipeline.distillation.prototypes import KINDS, Prototypes, shared
+from tests.distillation.kinds import CASES, DIMS, REGRESSION, TILES, WIDTHS, bags, store_of
 
-CASES, TILES, WIDTHS = 80, 12, (6, 9)
-DIMS = tuple({"high": width} for width in WIDTHS)
 TRAIN = np.arange(50)
-REGRESSION = Objective(
-    lambda out, y: ((out - y) ** 2).mean(),
-    lambda out, y: float(-0.5 * len(y) * np.log(((out - y) ** 2).mean())),
-    np.zeros(1),
-)
-
-
-def bags(seed: int = 0) -> tuple[list[list[np.ndarray]], np.ndarray]:
-    """For two teachers a bag a case, and the share of tiles of two opposite kinds, (CASES,).
-
-    The two kinds cancel out in the mean, which says nothing of their share.
-    """
-    rng = np.random.default_rng(seed)
-    share = rng.uniform(0, 1, CASES)
-    sizes = rng.integers(TILES, 2 * TILES, CASES) // 2 * 2
-    kinds = 3 * rng.choice([-1, 1], sum(WIDTHS))
-    made = []
-    for size, part in zip(sizes, share, strict=True):
-        pairs = round(part * size / 2)
-        sign = np.r_[np.ones(pairs), -np.ones(pairs), np.zeros(size - 2 * pairs)]
-        tiles = sign[:, None] * kinds + rng.normal(size=(size, len(kinds))) * 0.3
-        made.append(tiles.astype(np.float32))
-    edges = np.cumsum(WIDTHS)[:-1]
-    return [[np.split(tiles, edges, axis=1)[t] for tiles in made] for t in range(2)], share
-
-
-def store_of(features: list[list[np.ndarray]]) -> Store:
-    indices, sums, squares, resident = [], [], [], []
-    for t, own in enumerate(features):
-        sizes = np.array([len(tiles) for tiles in own])
-        indices.append(TeacherIndex(f"t{t}", {"high": WIDTHS[t]}, ((),) * len(own), sizes))
-        sums.append({"high": np.stack([tiles.sum(0) for tiles in own]).astype(float)})
-        squares.append({"high": np.stack([(tiles**2).sum(0) for tiles in own]).astype(float)})
-        resident.append({"high": torch.from_numpy(np.concatenate(own))})
-    names = tuple(f"c{i}" for i in range(len(features[0])))
-    return Store(
-        names,
-        tuple(indices),
-        tuple(sums),
-        tuple(squares),
-        tuple(resident),
-        torch.device("cpu"),
-    )
 
 
 def fitted(store: Store, seed: int = 0) -> tuple[Prototypes, Scaler]:

@@ -112,10 +112,9 @@ def attention(config: Config, root: Path, cases: pd.DataFrame, rng: np.random.Ge
                         rows.append(
                             table.assign(
                                 case_id=case, slide_id=slide, teacher=teacher, level=level,
-                                score=score / score.sum(),
+                                score=score / score.sum(), influence=far - far.mean(),
                             )
                         )  # fmt: skip
         path = root / f"models/survival/shazam_v2/fold_{fold}/seed_0/attention.parquet"
-        write_table(
-            path, pd.concat(rows)[["case_id", "slide_id", "teacher", "level", "x", "y", "score"]]
-        )
+        columns = ["case_id", "slide_id", "teacher", "level", "x", "y", "score", "influence"]
+        write_table(path, pd.concat(rows)[columns])

@@ -26,6 +26,7 @@ def rows(teacher: str, scores: list[float], level: str = "high") -> pd.DataFrame
             "x": 100 * np.arange(n),
             "y": 0,
             "score": scores,
+            "influence": np.linspace(-1, 1, n),
         }
     )
 
@@ -62,7 +63,8 @@ def test_a_tile_is_coloured_where_it_lies_on_the_thumbnail(tmp_path: Path) -> No
     canvas = maps.canvas(tmp_path, "tiles", "S", table, 460)
     assert (canvas.scale, canvas.origin, canvas.tile) == (0.2, (0.0, 0.0), 100.0)
     weights = maps.normalised(table)
-    pixels = np.asarray(maps.paint(canvas, weights)).astype(int)
+    colours = maps.by_rank(weights["weight"])
+    pixels = np.asarray(maps.paint(canvas, weights, colours)).astype(int)
     hot, cold, outside = pixels[10, 70], pixels[10, 10], pixels[60, 70]
     assert hot[0] - hot[2] > 80  # the far end of the map is yellow
     assert cold[2] - cold[0] > 10  # and the near one blue
@@ -72,6 +74,29 @@ def test_a_tile_is_coloured_where_it_lies_on_the_thumbnail(tmp_path: Path) -> No
         maps.said(weights["weight"].to_numpy())
         == "top 10 % of tiles hold 70 % of the weight (evenly: 25 %)"
     )
+
+
+def test_influence_is_the_sum_over_teachers_and_levels_and_coloured_by_sign() -> None:
+    table = pd.concat([rows("a", [1.0, 1.0, 1.0]), rows("b", [1.0, 1.0, 1.0], "low")])
+    found = maps.influence_table(table)
+    assert found is not None
+    assert found["influence"].tolist() == [-2.0, 0.0, 2.0]
+    assert maps.said_influence(found["influence"]) == "a tenth more like one tile: −2 to +2"
+    down, none, up = maps.by_sign(found["influence"]).astype(int)
+    assert down[2] - down[0] > 50
+    assert up[0] - up[2] > 50
+    assert none.min() > 240
+    assert maps.by_sign(pd.Series([0.0, 0.0])).min() > 240
+    assert maps.influence_table(table.assign(influence=np.nan)) is None
+
+
+def test_a_model_that_says_no_influence_has_no_map_of_it(small: Path) -> None:
+    for path in (small / "models").rglob("attention.parquet"):
+        pd.read_parquet(path).assign(influence=np.float32(np.nan)).to_parquet(path)
+    section = attention.section(results.read(small_config(), small))
+    assert section.effect is None
+    assert {m.label for case in section.cases for m in case.maps} >= {"fused"}
+    assert "influence" not in {m.label for case in section.cases for m in case.maps}
 
 
 def test_without_thumbnail_the_tiles_stand_on_white(tmp_path: Path) -> None:
@@ -85,7 +110,7 @@ def test_without_thumbnail_the_tiles_stand_on_white(tmp_path: Path) -> None:
 def test_the_section_shows_both_ends_and_every_teacher(small: Path) -> None:
     section = attention.section(results.read(small_config(), small))
     assert not section.absent
-    labels = ["tissue", "vit_tiny", "resnet10t", "convnext_atto", "fused"]
+    labels = ["tissue", "vit_tiny", "resnet10t", "convnext_atto", "fused", "influence"]
     assert [[m.label for m in case.maps] for case in section.cases] == [labels] * 4
     predictions = pd.read_parquet(small / "models/survival/shazam_v2/predictions.parquet")
     test = predictions[predictions["split"] == "test"].set_index("case_id")

@@ -1,4 +1,4 @@
-"""The tiles at both ends of the attention, and the same attention for QuPath."""
+"""The tiles at both ends of attention and influence, and the same numbers for QuPath."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.artifacts import read_json
 from pipeline.config.whole import Config
 from pipeline.report import pictures
-from pipeline.report.gallery import GAP_PX, TILE_PX, gallery
+from pipeline.report.gallery import GAP_PX, TILE_PX, Quantity, gallery
 from pipeline.report.geojson import attention_geojson
 
 SIDE = 40
@@ -42,25 +42,35 @@ def greys(strip: pictures.Picture) -> list[int]:
     return [int(image[TILE_PX // 2, x]) for x in middles]
 
 
-def test_the_most_and_the_least_weighed_tiles_are_cut_from_the_slide(slide: Path) -> None:
-    found = gallery(slide, table([0.1, 0.3, 0.05, 0.25, 0.2, 0.1]), SIDE)
-    assert found.most is not None
-    assert found.least is not None
-    assert greys(found.most) == pytest.approx(GREYS[[1, 3, 4]], abs=4)
-    assert greys(found.least) == pytest.approx(GREYS[[2, 5, 0]], abs=4)
-    assert found.most_share == pytest.approx((6 * 0.3, 6 * 0.2))
-    assert found.least_share == pytest.approx((6 * 0.05, 6 * 0.1))
+def weights(values: list[float]) -> Quantity:
+    return Quantity(table(values), "weight", "most", "least", "{:.2g} to {:.2g}".format)
+
+
+def test_the_tiles_at_both_ends_of_each_quantity_are_cut_from_the_slide(slide: Path) -> None:
+    felt = table([-1.0, 2.0, 0.5, -3.0, 0.0, 1.5]).rename(columns={"weight": "felt"})
+    effect = Quantity(felt, "felt", "raise", "lower", "{:+.1f} to {:+.1f}".format)
+    found = gallery(slide, [weights([0.1, 0.3, 0.05, 0.25, 0.2, 0.1]), effect], SIDE)
+    assert [(strip.what, strip.note) for strip in found.strips] == [
+        ("most", "0.3 to 0.2"),
+        ("least", "0.05 to 0.1"),
+        ("raise", "+2.0 to +0.5"),
+        ("lower", "-3.0 to +0.0"),
+    ]
+    ends = ([1, 3, 4], [2, 5, 0], [1, 5, 2], [3, 0, 4])
+    for strip, end in zip(found.strips, ends, strict=True):
+        assert greys(strip.picture) == pytest.approx(GREYS[end], abs=4)
 
 
 def test_why_there_are_no_tiles_is_said(slide: Path, tmp_path: Path) -> None:
-    assert "no path" in gallery(None, table([0.5, 0.5]), SIDE).absent
-    assert "no such file" in gallery(tmp_path / "gone.svs", table([0.5, 0.5]), SIDE).absent
-    assert "one tile" in gallery(slide, table([1.0]), SIDE).absent
+    assert "no path" in gallery(None, [weights([0.5, 0.5])], SIDE).absent
+    assert "no such file" in gallery(tmp_path / "gone.svs", [weights([0.5, 0.5])], SIDE).absent
+    assert "one tile" in gallery(slide, [weights([1.0])], SIDE).absent
 
 
 def test_squares_lie_on_the_tiles_and_carry_the_weights() -> None:
     tables = {"a": table([0.25, 0.75]), "fused": table([0.5, 0.5])}
-    found = attention_geojson(tables, SIDE)
+    felt = table([-0.5, 0.25]).rename(columns={"weight": "influence"})
+    found = attention_geojson(tables, felt, SIDE)
     assert found["type"] == "FeatureCollection"
     first, second = found["features"]
     assert second["geometry"]["coordinates"] == [
@@ -72,7 +82,10 @@ def test_squares_lie_on_the_tiles_and_carry_the_weights() -> None:
         "attention a rank": 0.5,
         "attention fused": 1.0,
         "attention fused rank": 0.75,
+        "influence": -0.5,
     }
+    without = attention_geojson(tables, None, SIDE)["features"][0]["properties"]["measurements"]
+    assert "influence" not in without
     assert first["id"] != second["id"]
 
 
@@ -84,5 +97,5 @@ def test_the_report_leaves_a_file_for_qupath_per_case(
     assert len(files) == 4
     for file in files:
         names = read_json(file)["features"][0]["properties"]["measurements"]
-        assert {"attention vit_tiny", "attention fused"} <= set(names)
+        assert {"attention vit_tiny", "attention fused", "influence"} <= set(names)
     assert page.count(".geojson</code>") >= 4

@@ -1,0 +1,120 @@
+"""The influence of tiles is the derivative that it says it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from pipeline.aggregators.network import Lesson, Network, Shape
+from pipeline.bags.batch import Batch
+from pipeline.bags.store import gather, whole
+from pipeline.config.models import ModelConfig
+from pipeline.training.classification import ClassificationHead
+from pipeline.training.influence import MORE, influences
+from pipeline.training.models import build_network
+from pipeline.training.regression import RegressionHead
+from pipeline.training.survival import CoxHead, NllHead
+from pipeline.training.tasks import Head
+from tests.distillation.kinds import CASES, DIMS, REGRESSION, bags, store_of
+
+HEAD = RegressionHead(("share",), (0.5,), (2.0,))
+LOOKED = [3, 60]
+TIMES = 20
+
+
+def network(**model: Any) -> tuple[Network, Batch]:
+    """A network with drawn weights, its probes fitted, and two bags."""
+    features, share = bags()
+    store = store_of(features)
+    config: ModelConfig = TypeAdapter(ModelConfig).validate_python(model)
+    torch.manual_seed(0)
+    made = build_network(config, Shape(("t0", "t1"), DIMS, 1))
+    y = ((share - 0.5) / 2)[:, None].astype(np.float32)
+    strata = np.zeros(CASES, np.int64)
+    made.fit(Lesson(store, np.arange(CASES), y, strata, REGRESSION, True, 0))
+    return made.eval(), gather(store, whole(store, LOOKED, None))
+
+
+def student(fallback: str) -> tuple[Network, Batch]:
+    made, batch = network(kind="shazam_v2", d_model=16, fallback=fallback)
+    if fallback != "off":
+        made.get_buffer("share").fill_(0.5)  # the network and the probes both have their say
+    return made, batch
+
+
+def with_more(batch: Batch, tile: int) -> Batch:
+    """Each case TIMES times over, and a tile once more."""
+    rows = np.append(np.tile(np.arange(batch.masks[0].shape[1]), TIMES), tile)
+    return dataclasses.replace(
+        batch,
+        features=tuple({k: x[:, rows] for k, x in levels.items()} for levels in batch.features),
+        masks=tuple(mask[:, rows] for mask in batch.masks),
+    )
+
+
+@pytest.mark.parametrize("fallback", ["all", "both", "off"])
+def test_influence_is_what_a_little_more_of_the_tile_does(fallback: str) -> None:
+    made, batch = student(fallback)
+    _, found = influences(made, HEAD, batch)
+    told = torch.stack(list(found.values())).sum(dim=0).numpy()
+    real = ~batch.masks[0].numpy()
+    seen = np.zeros(told.shape)
+    with torch.no_grad():
+        before = HEAD.lead(made(batch).out)
+        for tile in range(told.shape[1]):
+            change = HEAD.lead(made(with_more(batch, tile)).out) - before
+            seen[:, tile] = MORE * change.numpy() * (TIMES * real.sum(axis=1) + 1)
+    assert np.abs(told[real]).max() > 0.01
+    np.testing.assert_allclose(told[real], seen[real], atol=0.02 * np.abs(seen[real]).max())
+    np.testing.assert_allclose(told.sum(axis=1), 0, atol=1e-4)
+    assert (told[~real] == 0).all()
+
+
+def test_prototypes_are_part_of_it() -> None:
+    """The kinds of tiles cancel out in the mean; only prototypes can tell their influence apart."""
+    spread = {}
+    for fallback in ("all", "both"):
+        made, batch = student(fallback)
+        made.get_buffer("share").fill_(0.0)
+        _, found = influences(made, HEAD, batch)
+        told = torch.stack(list(found.values())).sum(dim=0)[0].numpy()
+        tiles = batch.features[0]["high"][0].numpy()
+        kind = tiles @ np.sign(tiles[0])
+        spread[fallback] = abs(told[kind > 1].mean() - told[np.abs(kind) < 1].mean())
+    assert spread["all"] > 2 * spread["both"]
+
+
+def test_parameters_learn_again_and_nothing_is_remembered() -> None:
+    made, batch = student("all")
+    for p in made.parameters():
+        p.requires_grad_(True)
+    attention, found = influences(made, HEAD, batch)
+    assert all(p.requires_grad and p.grad is None for p in made.parameters())
+    assert not any(part.requires_grad for part in (*attention.values(), *found.values()))
+
+
+def test_a_network_that_pools_in_its_own_way_says_none() -> None:
+    made, batch = network(kind="single", teacher="t0", d_model=16)
+    _, found = influences(made, HEAD, batch)
+    assert all(part.isnan().all() for part in found.values())
+
+
+@pytest.mark.parametrize(
+    ("head", "out", "lead"),
+    [
+        (CoxHead("efron"), [[0.7], [-2.0]], [0.7, -2.0]),
+        (NllHead((1.0,), 0.0), [[0.0, 0.0]], [-0.75]),
+        (ClassificationHead(("a", "b"), (1.0, 1.0), 0.0), [[2.0, -1.0], [0.0, 4.0]], [3.0, 4.0]),
+        (HEAD, [[0.5]], [1.0]),
+    ],
+)
+def test_what_is_measured_follows_the_task(
+    head: Head, out: list[list[float]], lead: list[float]
+) -> None:
+    found = head.lead(torch.tensor(out))
+    np.testing.assert_allclose(found.numpy(), lead, atol=1e-6)
