@@ -2,12 +2,14 @@
 
 Apart, each teacher has a probe, and the probes are weighted by how well they predict training cases
 that they have not seen: a weak teacher gets little or nothing, and the sum is never far from the
-best of the teachers. Together, one probe reads the leading components of all teachers' features,
-each brought to unit variance: a ridge on the features themselves hardly moves along a component of
-small variance, whatever it says of the label. As kinds, one probe reads how much of a case is of
-which prototype (`prototypes.py`). Which of the three says most depends on the task, and is learned
-from what they say of training cases that they have not seen. Endpoints learned beside the task lend
-what is said of them.
+best of the teachers. Together, probes read a few numbers that all teachers have a part in: where
+they have the same tiles, the canonical variates, which tell cases apart more than the choice of
+tiles does (`canonical.py`), else the leading components of all features, each brought to unit
+variance. A ridge on the features themselves hardly moves along a component of small variance,
+whatever it says of the label. As kinds, one probe reads how much of a case is of which prototype
+(`prototypes.py`). Which of the three says most depends on the task, and is learned from what they
+say of training cases that they have not seen. Endpoints learned beside the task lend what is said
+of them.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from pipeline.aggregators.base import masked_mean
 from pipeline.aggregators.network import Endpoint, Lesson, Shape
 from pipeline.bags.batch import Batch
 from pipeline.bags.scale import Scaler
-from pipeline.distillation.ground import SHARES, Ground, Kind, fit_ground, lean, lectern
+from pipeline.distillation.canonical import canonical_views
+from pipeline.distillation.ground import SHARES, Ground, Kind, enough, fit_ground, lean, lectern
 from pipeline.distillation.probe import CLIP, center, standardised
 from pipeline.distillation.prototypes import KINDS, Prototypes
+from pipeline.distillation.tiles import TileComponents, tile_components
 
 
 class Anchor(nn.Module):
@@ -65,18 +69,23 @@ class Anchor(nn.Module):
         self.readings, self.joint, self.parts, self.beside = {}, {}, {}, {}
         z: dict[int, np.ndarray] = {}
         has: dict[int, np.ndarray] = {}
+        deviations: dict[int, np.ndarray] = {}
+        tiles = self._tiles(lesson, scaler)
         for source, (x, known) in self._read(lesson, scaler).items():
             has[source] = known
             if not known.any():
                 continue
             mean, deviation = center(x[known])
+            deviations[source] = deviation
             z[source] = np.nan_to_num(standardised(x, mean, deviation)) * known[:, None]
             self._set(f"mean_{source}", mean)
             self._set(f"inverse_{source}", 1 / deviation)
             self._set(f"weights_{source}", np.zeros((x.shape[1], self.shape.outputs)))
         held = np.zeros((len(lesson.store.cases), self.shape.outputs)) + lesson.task.null
         null = lesson.task.null.copy()
-        desk = lectern(z, has, lesson.strata)
+        teachers = {s: part for s, part in enough(z, has).items() if s != SHARES}
+        views = [] if tiles is None else canonical_views(teachers, has, deviations, tiles)
+        desk = lectern(z, has, lesson.strata, views)
         whole = Endpoint("", lesson.task, slice(None), slice(None))
         grounds: dict[str, Ground] = {}
         endpoints = {e.name: e for e in lesson.task.endpoints or (whole,)}
@@ -116,9 +125,17 @@ class Anchor(nn.Module):
             x = np.concatenate([scaler.means(store, t, level) for level in read], axis=1)
             found[t] = x[train], store.teachers[t].sizes[train] > 0
         if self.prototypes is not None:
-            self.prototypes.fit(store, train, scaler, lesson.seed)
             found[SHARES] = self.prototypes.shares(store, train, scaler)
         return found
+
+    def _tiles(self, lesson: Lesson, scaler: Scaler) -> TileComponents | None:
+        """Components of the training tiles, from which the prototypes are learned too."""
+        if self.prototypes is None:
+            return None
+        reads = [(t, level) for t, read in enumerate(self.reads) for level in read]
+        tiles = tile_components(lesson.store, lesson.train, scaler, reads, lesson.seed)
+        self.prototypes.fit(tiles, lesson.seed)
+        return tiles
 
     def forward(self, scaled: tuple[dict[str, Tensor], ...], batch: Batch) -> Tensor:
         """(B, C) for any case, in float32 also where the network around it is not."""

@@ -21,6 +21,7 @@ from pipeline.distillation.probe import (
     best_scale,
     components,
     fit_probe,
+    posterior,
     stack,
     working_response,
 )
@@ -45,7 +46,7 @@ class Ground:
         slopes: for each source, a teacher or SHARES, float64 (d, C).
         held: float64 (n, C), of the training cases, by probes that had not seen them.
         readings: for each teacher what is known of its probe.
-        joint: what is known of the probe of all teachers.
+        joint: what is known of the probes of all teachers together.
         parts: how far each of PARTS spreads the cases apart, as weighted here.
     """
 
@@ -63,6 +64,21 @@ class Ground:
 
 
 @dataclasses.dataclass(frozen=True)
+class View:
+    """A few numbers of a case that all teachers have a part in.
+
+    Attributes:
+        leading: float64 (n, k).
+        maps: for each teacher float64 (d, k), from its standardised numbers to its part.
+        trust: float64 (k,), as `probe.ridge_path` takes it.
+    """
+
+    leading: np.ndarray
+    maps: Mapping[int, np.ndarray]
+    trust: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Lectern:
     """What probes of all endpoints read.
 
@@ -70,8 +86,7 @@ class Lectern:
         z: for each teacher that enough training cases have, float64 (n, d), standardised; 0 where a
             case has no such teacher.
         has: for each of them bool (n,).
-        leading: float64 (n, k), all teachers' components.
-        maps: for each teacher float64 (d, k).
+        views: of all teachers together; one at least.
         strata: int64 (n,), spread evenly over inner folds.
         shares: float64 (n, K), standardised shares of prototypes, 0 where a case has none; None
             where too few cases have any.
@@ -80,30 +95,40 @@ class Lectern:
 
     z: Mapping[int, np.ndarray]
     has: Mapping[int, np.ndarray]
-    leading: np.ndarray
-    maps: Mapping[int, np.ndarray]
+    views: Sequence[View]
     strata: np.ndarray
     shares: np.ndarray | None
     counted: np.ndarray
 
 
+def enough(z: Mapping[int, np.ndarray], has: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """The numbers of those sources that enough cases have to cross-validate a probe."""
+    return {s: part for s, part in z.items() if has[s].sum() >= 2 * INNER_FOLDS}
+
+
 def lectern(
-    z: Mapping[int, np.ndarray], has: Mapping[int, np.ndarray], strata: np.ndarray
+    z: Mapping[int, np.ndarray],
+    has: Mapping[int, np.ndarray],
+    strata: np.ndarray,
+    views: Sequence[View] = (),
 ) -> Lectern | None:
     """Ready for probing, or None where too few cases have any teacher.
 
     Args:
         z, has: for each teacher, and for SHARES, its numbers and which cases have them.
         strata: of the cases.
+        views: of the teachers that are `enough`; without any, the leading components of their
+            numbers are the view.
     """
-    enough = {s: part for s, part in z.items() if has[s].sum() >= 2 * INNER_FOLDS}
-    shares = enough.pop(SHARES, None)
-    if not enough:
+    own = enough(z, has)
+    shares = own.pop(SHARES, None)
+    if not own:
         return None
-    leading, maps = components(list(enough.values()))
-    parts = dict(zip(enough, maps, strict=True))
+    if not views:
+        leading, maps = components(list(own.values()))
+        views = [View(leading, dict(zip(own, maps, strict=True)), np.ones(leading.shape[1]))]
     counted = has.get(SHARES, np.zeros(len(strata), dtype=bool))
-    return Lectern(enough, {t: has[t] for t in enough}, leading, parts, strata, shares, counted)
+    return Lectern(own, {t: has[t] for t in own}, views, strata, shares, counted)
 
 
 def fit_ground(
@@ -128,10 +153,9 @@ def fit_ground(
         reading = fit_probe(z, desk.has[t] & known, desk.strata, y, task, rng)
         if reading is not None:
             found[t] = reading
-    one = fit_probe(desk.leading, known, desk.strata, y, task, rng) if found else None
-    if one is None:
+    if not found:
         return None
-    parts = [_apart(desk, found, y, task, known), _together(desk, one, y, task, known)]
+    parts = [_apart(desk, found, y, task, known), _together(desk, y, task, known, rng)]
     weights = np.array(MEANS[kind])
     if kind == "all" and desk.shares is not None:
         reading = fit_probe(desk.shares, desk.counted & known, desk.strata, y, task, rng)
@@ -172,19 +196,31 @@ def _apart(
 
 
 def _together(
-    desk: Lectern, reading: Reading, y: np.ndarray, task: Objective, known: np.ndarray
+    desk: Lectern, y: np.ndarray, task: Objective, known: np.ndarray, rng: np.random.Generator
 ) -> Ground:
-    """One probe of all teachers' components."""
-    said = _unseen(reading, desk.leading, ~known)
-    scale = best_scale(task, said[known], y[known])
-    slope, constant = _linear(reading.probe)
-    slopes = {t: scale * part @ slope for t, part in desk.maps.items()}
+    """A probe of each view of all teachers, weighted by their likelihood."""
+    readings = []
+    for view in desk.views:
+        reading = fit_probe(view.leading, known, desk.strata, y, task, rng, view.trust)
+        assert reading is not None  # some teacher had enough of the known cases
+        readings.append(reading)
+    likely = posterior(np.array([reading.evidence for reading in readings]))
+    pairs = list(zip(likely, desk.views, readings, strict=True))
+    said = sum(w * _unseen(reading, view.leading, ~known) for w, view, reading in pairs)
+    scale = best_scale(task, np.asarray(said)[known], y[known])
+    slopes = {t: np.zeros((z.shape[1], len(task.null))) for t, z in desk.z.items()}
+    constant = np.zeros(len(task.null))
+    for w, view, reading in pairs:
+        slope, start = _linear(reading.probe)
+        constant = constant + scale * w * start
+        for t, part in view.maps.items():
+            slopes[t] += scale * w * part @ slope
     joint = {
-        "components": float(desk.leading.shape[1]),
-        "evidence": reading.evidence,
-        "penalty": reading.penalty,
+        "components": float(sum(w * view.leading.shape[1] for w, view, _ in pairs)),
+        "evidence": float(sum(w * reading.evidence for w, _, reading in pairs)),
+        "penalty": float(np.exp(sum(w * np.log(reading.penalty) for w, _, reading in pairs))),
     }
-    return Ground(scale * constant, slopes, scale * said, joint=joint)
+    return Ground(constant, slopes, scale * np.asarray(said), joint=joint)
 
 
 def _weighted(grounds: Sequence[Ground], weights: Sequence[float] | np.ndarray) -> Ground:

@@ -86,7 +86,7 @@ def working_response(task: Objective, y: np.ndarray) -> np.ndarray:
 
 
 def ridge_path(
-    x: np.ndarray, response: np.ndarray, penalties: tuple[float, ...]
+    x: np.ndarray, response: np.ndarray, penalties: tuple[float, ...], trust: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Ridge weights for several penalties from one eigendecomposition of the smaller Gram matrix.
 
@@ -94,19 +94,20 @@ def ridge_path(
         x: (n, d), raw case means.
         response: (n, C), centred.
         penalties: per case.
+        trust: (d,), the deviation of a weight's prior relative to the other weights'.
 
     Returns:
         mean and deviation (d,) of x, and weights (d, C) for each penalty.
     """
     mean, deviation = center(x)
-    z = standardised(x, mean, deviation)
+    z = standardised(x, mean, deviation) * trust
     n, d = z.shape
     if n < d:
         values, vectors = np.linalg.eigh(z @ z.T)
-        right, left = vectors.T @ response, z.T @ vectors
+        right, left = vectors.T @ response, (z * trust).T @ vectors
     else:
         values, vectors = np.linalg.eigh(z.T @ z)
-        right, left = vectors.T @ (z.T @ response), vectors
+        right, left = vectors.T @ (z.T @ response), (vectors.T * trust).T
     values = np.maximum(values, 0)
     weights = [left @ (right / (values + n * penalty)[:, None]) for penalty in penalties]
     return mean, deviation, weights
@@ -119,6 +120,7 @@ def fit_probe(
     y: np.ndarray,
     task: Objective,
     rng: np.random.Generator,
+    trust: np.ndarray | float = 1.0,
 ) -> Reading | None:
     """Probe one teacher.
 
@@ -132,6 +134,7 @@ def fit_probe(
         y: float32 (n, columns), targets.
         task: loss, constant prediction and likelihood.
         rng: decides the inner folds.
+        trust: (d,), as `ridge_path` takes it.
 
     Returns:
         the reading, or None where too few cases have the teacher to cross-validate.
@@ -148,7 +151,7 @@ def fit_probe(
                 response = working_response(task, y[inside])
             except ValueError:  # a Cox part without an event: these cases keep the constant
                 continue
-            mean, deviation, path = ridge_path(x[inside], response, PENALTIES)
+            mean, deviation, path = ridge_path(x[inside], response, PENALTIES, trust)
             z = standardised(x[outside], mean, deviation)
             for i, weights in enumerate(path):
                 held[i, fold == k] += z @ weights / REPEATS
@@ -156,7 +159,8 @@ def fit_probe(
     held *= scales[:, None, None]
     likely = np.array([task.evidence(task.null + each, y[rows]) for each in held])
     share = posterior(likely)
-    mean, deviation, path = ridge_path(x[rows], working_response(task, y[rows]), PENALTIES)
+    response = working_response(task, y[rows])
+    mean, deviation, path = ridge_path(x[rows], response, PENALTIES, trust)
     out = np.zeros((len(x), len(task.null)))
     out[rows] = np.einsum("p,pnc->nc", share, held)
     probe = Probe(mean, deviation, np.einsum("p,pdc->dc", share * scales, np.stack(path)))

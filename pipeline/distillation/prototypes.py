@@ -10,29 +10,24 @@ them makes of the stain.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
-from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from pipeline.aggregators.base import masked_mean
 from pipeline.bags.batch import Batch
 from pipeline.bags.scale import Scaler
-from pipeline.bags.store import Store, gather, whole
+from pipeline.bags.store import Store
+from pipeline.distillation.tiles import TileComponents, some_at_a_time
 
 COMPONENTS = 24
 FAINTEST = 1 / 500  # of the first component's variance: below is noise, not worth unit variance
 KINDS = 32
-SAMPLE = 4096  # training tiles, as many from one case as from another
 CASE_TILES = 512  # of a case, when its shares are counted for a fit
-LEAST_TILES = 8  # a case, on average: of fewer there are no shares
 LEAST_SHARE = 1e-12  # below it the square root has no derivative to speak of
 FAR = 1e4  # where the prototypes lie that few tiles leave without a place
-CASES_AT_ONCE = 8
 
 
 class Prototypes(nn.Module):
@@ -62,44 +57,26 @@ class Prototypes(nn.Module):
         self.width: Tensor
         self.used: Tensor
 
-    def fit(self, store: Store, train: np.ndarray, scaler: Scaler, seed: int) -> None:
-        """Learn the prototypes from tiles of the training cases.
-
-        Where no teacher has bags of several tiles, or all tiles are the same, `used` is all False.
-        """
-        chosen = shared(store.sizes[train])
-        train = train[(store.sizes[train][:, chosen] > 0).all(axis=1)]
+    def fit(self, tiles: TileComponents | None, seed: int) -> None:
+        """Learn the prototypes from a sample of tiles; without one `used` is all False."""
         self.used.fill_(False)
-        if not chosen or not len(train):
+        if tiles is None:
             return
-        tiles = self._sample(store, train, scaler, chosen)
-        mean = tiles.mean(axis=0)
-        rank = min(COMPONENTS, *tiles.shape)
+        near = min(COMPONENTS, int((tiles.variances > FAINTEST * tiles.variances[0]).sum()))
+        seen = tiles.seen[:, :near]
+        kinds = min(KINDS, len(np.unique(seen, axis=0)))
         with threadpool_limits(1):  # sums of several threads depend on which comes first
-            _, lengths, axes = randomized_svd(tiles - mean, rank, random_state=seed % 2**32)
-            axes = axes[lengths**2 > FAINTEST * max(lengths[0] ** 2, 1e-30)]
-            lengths = lengths[: len(axes)]
-            if not len(axes):
-                return
-            maps = (axes.T / lengths) * np.sqrt(len(tiles))
-            seen = (tiles - mean) @ maps
-            kinds = min(KINDS, len(np.unique(seen, axis=0)))
             found = KMeans(kinds, n_init=1, random_state=seed % 2**32).fit(seen)
-        start = 0
         for t, level in self.reads:
-            own = self.get_buffer(f"map_{t}_{level}")
-            own.zero_()
-            if t in chosen:
-                part = maps[start : start + len(own)] / np.sqrt(len(own))
-                own[:, : len(axes)] = torch.from_numpy(part).to(own)
-                start += len(own)
-        self.offset.zero_()[: len(axes)] = torch.from_numpy(-mean @ maps).to(self.offset)
+            own = self.get_buffer(f"map_{t}_{level}").zero_()
+            if (t, level) in tiles.maps:
+                own[:, :near] = torch.from_numpy(tiles.maps[t, level][:, :near]).to(own)
+        self.offset.zero_()[:near] = torch.from_numpy(tiles.offset[:near]).to(self.offset)
         self.centres.fill_(FAR)
-        centres = np.zeros((kinds, COMPONENTS))
-        centres[:, : len(axes)] = found.cluster_centers_
-        self.centres[:kinds] = torch.from_numpy(centres).to(self.centres)
-        self.width.fill_(max(found.inertia_ / len(tiles), 1e-6))
-        self.used[chosen] = True
+        self.centres[:kinds] = 0
+        self.centres[:kinds, :near] = torch.from_numpy(found.cluster_centers_).to(self.centres)
+        self.width.fill_(max(found.inertia_ / len(seen), 1e-6))
+        self.used[list(tiles.teachers)] = True
 
     def has(self, present: Tensor) -> Tensor:
         """bool (n,): which of the cases bool (n, T) have all teachers that are read."""
@@ -130,53 +107,6 @@ class Prototypes(nn.Module):
         """Of cases in a store float64 (n, KINDS), and bool (n,), which have all that is read."""
         found = np.zeros((len(cases), KINDS))
         has = self.has(torch.from_numpy(store.present[cases]).to(self.used.device)).cpu().numpy()
-        for rows, batch in _batches(store, scaler, cases, np.flatnonzero(has), CASE_TILES):
+        for rows, batch in some_at_a_time(store, scaler, cases, np.flatnonzero(has), CASE_TILES):
             found[rows] = self(scaler(batch), batch).double().cpu().numpy()
         return found, has
-
-    def _sample(
-        self, store: Store, train: np.ndarray, scaler: Scaler, chosen: Sequence[int]
-    ) -> np.ndarray:
-        """float32 (tiles, all features of the chosen teachers), each teacher and level alike."""
-        limit = max(1, SAMPLE // len(train))
-        reads = [(t, level) for t, level in self.reads if t in chosen]
-        sampled = []
-        for _, batch in _batches(store, scaler, train, np.arange(len(train)), limit):
-            features, real = scaler(batch), ~batch.masks[reads[0][0]]
-            parts = [features[t][lv][real] / features[t][lv].shape[-1] ** 0.5 for t, lv in reads]
-            sampled.append(torch.cat(parts, dim=1).cpu().numpy())
-        return np.concatenate(sampled)
-
-
-def shared(sizes: np.ndarray) -> list[int]:
-    """The largest set of teachers that have the same tiles, as far as their numbers tell.
-
-    Args:
-        sizes: int64 (n, T), tiles per case and teacher.
-
-    Returns:
-        teacher numbers; none where bags are too small to have shares.
-    """
-    has = sizes > 0
-    groups: list[list[int]] = []
-    for t in range(sizes.shape[1]):
-        if not has[:, t].any() or sizes[has[:, t], t].mean() < LEAST_TILES:
-            continue
-        for group in groups:
-            both = has[:, t] & has[:, group[0]]
-            if both.any() and (sizes[both, t] == sizes[both, group[0]]).all():
-                group.append(t)
-                break
-        else:
-            groups.append([t])
-    return max(groups, key=len, default=[])
-
-
-def _batches(
-    store: Store, scaler: Scaler, cases: np.ndarray, rows: np.ndarray, limit: int
-) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Some of the cases' bags at a time, each thinned to `limit` tiles, where the scaler is."""
-    for start in range(0, len(rows), CASES_AT_ONCE):
-        some = rows[start : start + CASES_AT_ONCE]
-        batch = gather(store, whole(store, cases[some].tolist(), limit))
-        yield some, batch.to(scaler.limit.device)

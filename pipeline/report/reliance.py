@@ -14,7 +14,7 @@ from pipeline.report.tables import DASH, Cell, Column, Table, number, text
 
 BESIDE = {
     "apart": "the teachers' own have",
-    "together": "one that reads all teachers together",
+    "together": "those that read all teachers together",
     "prototypes": "one that reads how much of a case is of which kind of tissue",
 }
 

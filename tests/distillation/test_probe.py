@@ -40,11 +40,13 @@ def data(signal: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_ridge_path_equals_the_normal_equations_wide_and_tall() -> None:
     rng = np.random.default_rng(0)
-    for n, d in ((8, 20), (30, 5)):
+    for n, d, equal in ((8, 20, True), (30, 5, True), (8, 20, False), (30, 5, False)):
+        trust = np.ones(d) if equal else rng.uniform(0.2, 1, d)
         x, r = rng.normal(size=(n, d)), rng.normal(size=(n, 2))
-        mean, deviation, (weights,) = ridge_path(x, r - r.mean(0), (0.7,))
+        mean, deviation, (weights,) = ridge_path(x, r - r.mean(0), (0.7,), trust)
         z = np.clip((x - mean) / deviation, -5, 5)
-        expected = np.linalg.solve(z.T @ z + n * 0.7 * np.eye(d), z.T @ (r - r.mean(0)))
+        prior = n * 0.7 * np.diag(trust**-2.0)
+        expected = np.linalg.solve(z.T @ z + prior, z.T @ (r - r.mean(0)))
         np.testing.assert_allclose(weights, expected, atol=1e-10)
 
 

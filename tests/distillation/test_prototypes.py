@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from pipeline.aggregators.network import Lesson, Shape
@@ -12,7 +11,8 @@ from pipeline.bags.scale import Scaler
 from pipeline.bags.store import Store, gather, whole
 from pipeline.distillation.anchor import Anchor
 from pipeline.distillation.ground import Kind
-from pipeline.distillation.prototypes import KINDS, Prototypes, shared
+from pipeline.distillation.prototypes import KINDS, Prototypes
+from pipeline.distillation.tiles import shared, tile_components
 from tests.distillation.kinds import CASES, DIMS, REGRESSION, TILES, WIDTHS, bags, store_of
 
 TRAIN = np.arange(50)
@@ -21,7 +21,7 @@ TRAIN = np.arange(50)
 def fitted(store: Store, seed: int = 0) -> tuple[Prototypes, Scaler]:
     scaler, prototypes = Scaler(DIMS), Prototypes(DIMS, ("high",))
     scaler.fit(store, TRAIN)
-    prototypes.fit(store, TRAIN, scaler, seed)
+    prototypes.fit(tile_components(store, TRAIN, scaler, prototypes.reads, seed), seed)
     return prototypes, scaler
 
 
@@ -94,21 +94,6 @@ def test_a_case_without_one_of_the_teachers_has_no_shares_and_disturbs_no_other(
     alone = batch_of(store, [other])
     both, one = prototypes(scaler(batch), batch), prototypes(scaler(alone), alone)
     assert torch.allclose(both[1], one[0], atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "group"),
-    [
-        ([[20, 20, 7], [30, 30, 9], [0, 11, 8]], [0, 1]),
-        ([[20, 19, 1], [30, 30, 1], [12, 11, 1]], [0]),
-        ([[3, 1], [4, 1]], []),
-        ([[0, 20], [0, 20]], [1]),
-    ],
-)
-def test_teachers_of_the_same_tiles_are_told_by_their_numbers(
-    sizes: list[list[int]], group: list[int]
-) -> None:
-    assert shared(np.array(sizes)) == group
 
 
 def test_more_kinds_than_different_tiles_leave_places_empty() -> None:
