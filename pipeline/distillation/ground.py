@@ -35,6 +35,9 @@ MEANS: dict[str, tuple[float, float]] = {
 }
 SHARES = -1  # the shares of prototypes, among the teachers' numbers
 PARTS = ("apart", "together", "prototypes")
+# Log-likelihood that the teachers' own probes must add to canonical variates and prototypes to be
+# believed as much as left out. Where the truth was known they mostly cost something beside these.
+RESERVE = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Ground:
         slopes: for each source, a teacher or SHARES, float64 (d, C).
         held: float64 (n, C), of the training cases, by probes that had not seen them.
         readings: for each teacher what is known of its probe.
-        joint: what is known of the probes of all teachers together.
+        joint: what is known of the probes of all teachers together, or of one.
         parts: how far each of PARTS spreads the cases apart, as weighted here.
     """
 
@@ -65,17 +68,18 @@ class Ground:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """A few numbers of a case that all teachers have a part in.
+    """Some numbers of a case, in which one teacher or several have a part.
 
     Attributes:
         leading: float64 (n, k).
-        maps: for each teacher float64 (d, k), from its standardised numbers to its part.
+        maps: for each teacher float64 (d, k), from its standardised numbers to its part; None: they
+            are its numbers.
         trust: float64 (k,), as `probe.ridge_path` takes it.
     """
 
     leading: np.ndarray
-    maps: Mapping[int, np.ndarray]
-    trust: np.ndarray
+    maps: Mapping[int, np.ndarray | None]
+    trust: np.ndarray | float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,21 +87,21 @@ class Lectern:
     """What probes of all endpoints read.
 
     Attributes:
-        z: for each teacher that enough training cases have, float64 (n, d), standardised; 0 where a
-            case has no such teacher.
-        has: for each of them bool (n,).
-        views: of all teachers together; one at least.
+        has: for each teacher that enough training cases have, bool (n,), which these are.
+        apart: for each of them its numbers.
+        together: views of all of them; one at least.
+        canonical: whether these are canonical variates.
         strata: int64 (n,), spread evenly over inner folds.
-        shares: float64 (n, K), standardised shares of prototypes, 0 where a case has none; None
-            where too few cases have any.
+        shares: of prototypes, standardised; None where too few cases have any.
         counted: bool (n,), which cases have shares.
     """
 
-    z: Mapping[int, np.ndarray]
     has: Mapping[int, np.ndarray]
-    views: Sequence[View]
+    apart: Mapping[int, View]
+    together: Sequence[View]
+    canonical: bool
     strata: np.ndarray
-    shares: np.ndarray | None
+    shares: View | None
     counted: np.ndarray
 
 
@@ -110,25 +114,34 @@ def lectern(
     z: Mapping[int, np.ndarray],
     has: Mapping[int, np.ndarray],
     strata: np.ndarray,
-    views: Sequence[View] = (),
+    canonical: Sequence[View] = (),
 ) -> Lectern | None:
     """Ready for probing, or None where too few cases have any teacher.
 
     Args:
-        z, has: for each teacher, and for SHARES, its numbers and which cases have them.
+        z, has: for each teacher, and for SHARES, its numbers, float64 (n, d), standardised, 0 where
+            a case has none; and which cases have them.
         strata: of the cases.
-        views: of the teachers that are `enough`; without any, the leading components of their
-            numbers are the view.
+        canonical: views of the teachers that are `enough`; without any, the leading components of
+            their numbers are read together.
     """
     own = enough(z, has)
     shares = own.pop(SHARES, None)
     if not own:
         return None
-    if not views:
+    together = canonical
+    if not canonical:
         leading, maps = components(list(own.values()))
-        views = [View(leading, dict(zip(own, maps, strict=True)), np.ones(leading.shape[1]))]
-    counted = has.get(SHARES, np.zeros(len(strata), dtype=bool))
-    return Lectern(own, {t: has[t] for t in own}, views, strata, shares, counted)
+        together = [View(leading, dict(zip(own, maps, strict=True)))]
+    return Lectern(
+        has={t: has[t] for t in own},
+        apart={t: View(part, {t: None}) for t, part in own.items()},
+        together=together,
+        canonical=bool(canonical),
+        strata=strata,
+        shares=None if shares is None else View(shares, {SHARES: None}),
+        counted=has.get(SHARES, np.zeros(len(strata), dtype=bool)),
+    )
 
 
 def fit_ground(
@@ -148,79 +161,94 @@ def fit_ground(
         None where too few cases have the label.
     """
     known = ~np.isnan(y).any(axis=1)
-    found: dict[int, Reading] = {}
-    for t, z in desk.z.items():
-        reading = fit_probe(z, desk.has[t] & known, desk.strata, y, task, rng)
-        if reading is not None:
-            found[t] = reading
-    if not found:
+    strata = desk.strata
+    alone: dict[int, Ground] = {}
+    for t, view in desk.apart.items():
+        found = _probed([view], desk.has[t], known, strata, y, task, rng)
+        if found is not None:
+            alone[t] = found
+    everyone = np.ones(len(y), dtype=bool)
+    joint = _probed(desk.together, everyone, known, strata, y, task, rng) if alone else None
+    if joint is None:
         return None
-    parts = [_apart(desk, found, y, task, known), _together(desk, y, task, known, rng)]
+    scale = best_scale(task, joint.held[known], y[known])
+    parts = [_apart(alone, y, task, known), _weighted([joint], [scale])]
     weights = np.array(MEANS[kind])
     if kind == "all" and desk.shares is not None:
-        reading = fit_probe(desk.shares, desk.counted & known, desk.strata, y, task, rng)
-        if reading is not None:
-            slope, constant = _linear(reading.probe)
-            held = _unseen(reading, desk.shares, desk.counted & ~known)
-            parts.append(Ground(constant, {SHARES: slope}, held))
-            weights = stack(task, np.stack([part.held for part in parts])[:, known], y[known])
+        shares = _probed([desk.shares], desk.counted, known, strata, y, task, rng)
+        if shares is not None:
+            parts.append(shares)
+            held = np.stack([part.held for part in parts])[:, known]
+            weights = _believed(task, held, y[known], desk.canonical)
     whole = _weighted(parts, weights)
     spreads = [float(w * part.held.std()) for w, part in zip(weights, parts, strict=True)]
     return dataclasses.replace(
         whole,
         readings=parts[0].readings,
-        joint=parts[1].joint,
+        joint=joint.joint,
         parts=dict(zip(PARTS, spreads, strict=False)),
     )
 
 
-def _apart(
-    desk: Lectern, found: Mapping[int, Reading], y: np.ndarray, task: Objective, known: np.ndarray
-) -> Ground:
-    """Each teacher's probe, weighted."""
-    said = np.stack([_unseen(r, desk.z[t], desk.has[t] & ~known) for t, r in found.items()])
-    weights = stack(task, said[:, known], y[known])
-    slopes, readings = {}, {}
-    constant = np.zeros(len(task.null))
-    for (t, reading), weight in zip(found.items(), weights, strict=True):
-        slope, start = _linear(reading.probe)
-        slopes[t] = weight * slope
-        constant = constant + weight * start
-        readings[t] = {
-            "weight": float(weight),
-            "spread": float(weight * reading.out_of_fold.std()),
-            "evidence": reading.evidence,
-            "penalty": reading.penalty,
-        }
-    return Ground(constant, slopes, np.einsum("t,tnc->nc", weights, said), readings)
+def _believed(task: Objective, held: np.ndarray, y: np.ndarray, reserved: bool) -> np.ndarray:
+    """Weights (3,) of PARTS by what they say (3, n, C) of cases unseen, the first with reserve."""
+    weights = stack(task, held, y)
+    if not reserved:
+        return weights
+    options = np.stack([weights, np.append(0.0, stack(task, held[1:], y))])
+    likely = [task.evidence(task.null + np.einsum("p,pnc->nc", w, held), y) for w in options]
+    return np.asarray(posterior(np.array(likely) - [RESERVE, 0.0]) @ options)
 
 
-def _together(
-    desk: Lectern, y: np.ndarray, task: Objective, known: np.ndarray, rng: np.random.Generator
-) -> Ground:
-    """A probe of each view of all teachers, weighted by their likelihood."""
+def _probed(
+    views: Sequence[View],
+    has: np.ndarray,
+    known: np.ndarray,
+    strata: np.ndarray,
+    y: np.ndarray,
+    task: Objective,
+    rng: np.random.Generator,
+) -> Ground | None:
+    """A probe of each view, weighted by their likelihood; `joint` says what is known of them.
+
+    None where too few cases that have what is viewed have the label.
+    """
     readings = []
-    for view in desk.views:
-        reading = fit_probe(view.leading, known, desk.strata, y, task, rng, view.trust)
-        assert reading is not None  # some teacher had enough of the known cases
+    for view in views:
+        reading = fit_probe(view.leading, has & known, strata, y, task, rng, view.trust)
+        if reading is None:
+            return None
         readings.append(reading)
     likely = posterior(np.array([reading.evidence for reading in readings]))
-    pairs = list(zip(likely, desk.views, readings, strict=True))
-    said = sum(w * _unseen(reading, view.leading, ~known) for w, view, reading in pairs)
-    scale = best_scale(task, np.asarray(said)[known], y[known])
-    slopes = {t: np.zeros((z.shape[1], len(task.null))) for t, z in desk.z.items()}
-    constant = np.zeros(len(task.null))
-    for w, view, reading in pairs:
-        slope, start = _linear(reading.probe)
-        constant = constant + scale * w * start
-        for t, part in view.maps.items():
-            slopes[t] += scale * w * part @ slope
+    grounds = []
+    for view, reading in zip(views, readings, strict=True):
+        slope, constant = _linear(reading.probe)
+        slopes = {s: slope if part is None else part @ slope for s, part in view.maps.items()}
+        grounds.append(Ground(constant, slopes, _unseen(reading, view.leading, has & ~known)))
     joint = {
-        "components": float(sum(w * view.leading.shape[1] for w, view, _ in pairs)),
-        "evidence": float(sum(w * reading.evidence for w, _, reading in pairs)),
-        "penalty": float(np.exp(sum(w * np.log(reading.penalty) for w, _, reading in pairs))),
+        "components": float(likely @ [view.leading.shape[1] for view in views]),
+        "evidence": float(likely @ [reading.evidence for reading in readings]),
+        "penalty": float(np.exp(likely @ np.log([reading.penalty for reading in readings]))),
     }
-    return Ground(constant, slopes, scale * np.asarray(said), joint=joint)
+    return dataclasses.replace(_weighted(grounds, likely), joint=joint)
+
+
+def _apart(
+    alone: Mapping[int, Ground], y: np.ndarray, task: Objective, known: np.ndarray
+) -> Ground:
+    """Each teacher's probes, weighted."""
+    held = np.stack([ground.held for ground in alone.values()])
+    weights = stack(task, held[:, known], y[known])
+    readings = {
+        t: {
+            "weight": float(weight),
+            "spread": float(weight * ground.held[known].std()),
+            "evidence": ground.joint["evidence"],
+            "penalty": ground.joint["penalty"],
+        }
+        for (t, ground), weight in zip(alone.items(), weights, strict=True)
+    }
+    return dataclasses.replace(_weighted(list(alone.values()), weights), readings=readings)
 
 
 def _weighted(grounds: Sequence[Ground], weights: Sequence[float] | np.ndarray) -> Ground:

@@ -75,7 +75,8 @@ def tile_components(
     Returns:
         None where no teacher has bags of several tiles, or all tiles are the same.
     """
-    chosen = shared(store.sizes[train])
+    named = sorted({t for t, _ in reads})
+    chosen = [named[i] for i in shared(store.sizes[train][:, named])]
     train = train[(store.sizes[train][:, chosen] > 0).all(axis=1)]
     reads = [(t, level) for t, level in reads if t in chosen]
     if not reads or not len(train):

@@ -14,7 +14,7 @@ from pipeline.aggregators.network import Endpoint, Lesson, Objective, Shape
 from pipeline.bags.scale import Scaler
 from pipeline.bags.store import Store, gather, whole
 from pipeline.distillation.anchor import Anchor
-from pipeline.distillation.ground import Ground, fit_ground, lean, lectern
+from pipeline.distillation.ground import Ground, _believed, fit_ground, lean, lectern
 from pipeline.distillation.probe import working_response
 
 REGRESSION = Objective(
@@ -123,3 +123,19 @@ def test_the_anchor_predicts_every_endpoint_and_says_what_it_leans_on(
     else:
         assert "beside" not in anchor.facts()
         assert agreed < 0.6
+
+
+@pytest.mark.parametrize("clear", [True, False])
+def test_the_teachers_own_probes_must_prove_that_they_add_something(clear: bool) -> None:
+    """Beside canonical variates: what they seem to add could be chance."""
+    rng = np.random.default_rng(1)
+    y = scaled(rng.normal(size=(LEARNED, 1)))
+    rough = y + rng.normal(size=(2, LEARNED, 1))
+    own = y + (0.5 if clear else 2.0) * rng.normal(size=(LEARNED, 1))
+    held = np.stack([own, *rough])
+    reserved, free = (_believed(REGRESSION, held, y, canonical) for canonical in (True, False))
+    assert free[0] > 0
+    if clear:
+        np.testing.assert_allclose(reserved, free, atol=0.01)
+    else:
+        assert reserved[0] < 0.2 * free[0]
