@@ -10,6 +10,7 @@ hazards: the mean over draws is free of most of the chance in one cohort's label
 the student can be told apart. Beside them stands a Cox regression on the hidden states themselves,
 four numbers a case: what so few cases allow a model that need not look at pictures. Last, the same
 regression cross-validated on the demo's cohort with its own labels, for several sizes of it.
+`models.py` trains the whole student and all other models on the same cohort.
 """
 
 from __future__ import annotations
@@ -66,17 +67,23 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.cores)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or Path(temporary)
-        store = features(folder, options)
-        cases = {
-            case.case_id: case for case in hidden_cases(options.cases, CENSORING, options.seed)
-        }
-        measure(store, [cases[name] for name in store.cases], options)
+        root = features(options.folder or Path(temporary), options)
+        mapping = json.loads((root / "case_to_features.json").read_text())
+        names, teachers = list(mapping["cases"]), list(mapping["teachers"])
+        store = open_store(mapping, root, teachers, LEVELS, names, torch.device("cpu"))
+        measure(store, known(names, options), options)
     demo()
 
 
-def features(folder: Path, options: argparse.Namespace) -> Store:
-    """The demo's teachers on a cohort of the given seed, up to case_to_features.json."""
+def known(names: Sequence[str], options: argparse.Namespace) -> list[HiddenCase]:
+    """What is hidden of the named cases."""
+    cases = hidden_cases(options.cases, CENSORING, options.seed)
+    found = {case.case_id: case for case in cases}
+    return [found[name] for name in names]
+
+
+def features(folder: Path, options: argparse.Namespace) -> Path:
+    """The demo's teachers on a cohort of the given seed; its results, up to the mapping."""
     config = yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text())
     synthetic = {"cases": options.cases, "seed": options.seed, "censoring": CENSORING}
     synthetic |= {"broken_slides": False, "two_slide_fraction": 0.0}
@@ -86,11 +93,7 @@ def features(folder: Path, options: argparse.Namespace) -> Store:
     command = [sys.executable, "-m", "snakemake", "--until", "mapping", "--quiet"]
     command += ["--cores", str(options.cores), "-s", str(REPOSITORY / "workflow" / "Snakefile")]
     subprocess.run([*command, "--configfile", "config.yaml"], cwd=folder, check=True)
-    root = folder / "results" / "bench"
-    mapping = json.loads((root / "case_to_features.json").read_text())
-    names = list(mapping["cases"])
-    teachers = list(config["extraction"]["teachers"])
-    return open_store(mapping, root, teachers, LEVELS, names, torch.device("cpu"))
+    return folder / "results" / "bench"
 
 
 def measure(store: Store, cases: Sequence[HiddenCase], options: argparse.Namespace) -> None:
@@ -101,17 +104,6 @@ def measure(store: Store, cases: Sequence[HiddenCase], options: argparse.Namespa
     probes: dict[str, Fit] = {f"fallback: {kind}": probed(store, kind) for kind in KINDS}
     models: dict[str, Fit] = {**probes, "Cox on the hidden states": informed(states)}
 
-    def lost(said: np.ndarray, rows: np.ndarray) -> float:
-        return float(
-            np.mean(
-                [
-                    concordance(t[rows], e[rows], hazard[rows])
-                    - concordance(t[rows], e[rows], said)
-                    for t, e in judges
-                ]
-            )
-        )
-
     print(f"C-index lost to the true hazard, {len(cases)} cases, {options.repeats} repeats")
     print(f"{'learns from':>12}  {'':26}{'lost':>8}{'less than both':>22}")
     for n in options.learn:
@@ -121,11 +113,25 @@ def measure(store: Store, cases: Sequence[HiddenCase], options: argparse.Namespa
             learn, rest = np.sort(order[:n]), np.sort(order[n:])
             y = np.stack(outcomes(hazard, f"learn/{r}"), axis=1).astype(np.float32)
             for name, fit in models.items():
-                losses[name].append(lost(fit(learn, y, r)[rest], rest))
+                losses[name].append(lost(fit(learn, y, r)[rest], rest, hazard, judges))
         for name, values in losses.items():
             less = np.array(losses["fallback: both"]) - np.array(values)
             error = less.std(ddof=1) / np.sqrt(len(less))
             print(f"{n:12}  {name:26}{np.mean(values):8.4f}{less.mean():+13.4f} ± {error:.4f}")
+
+
+def lost(
+    said: np.ndarray,
+    rows: np.ndarray,
+    hazard: np.ndarray,
+    judges: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> float:
+    """The C-index that the true hazards of some cases have more than what is said of them."""
+    each = [
+        concordance(t[rows], e[rows], hazard[rows]) - concordance(t[rows], e[rows], said)
+        for t, e in judges
+    ]
+    return float(np.mean(each))
 
 
 def outcomes(hazard: np.ndarray, key: str) -> tuple[np.ndarray, np.ndarray]:
