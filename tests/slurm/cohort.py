@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -64,6 +65,7 @@ class Study:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=_hear_interrupts,
         )
 
     def environment(self) -> dict[str, str]:
@@ -131,3 +133,8 @@ def most_at_once(records: Sequence[JobRecord]) -> int:
         running += step
         most = max(most, running)
     return most
+
+
+def _hear_interrupts() -> None:
+    """A shell starts what runs in the background deaf to Ctrl-C, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
