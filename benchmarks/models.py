@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from students import JUDGED, features, known, lost, outcomes
 from tqdm import tqdm
 
 from pipeline.artifacts import read_json
-from pipeline.bags.store import open_store
+from pipeline.bags.store import Store, open_store
 from pipeline.cohort.hidden import HiddenCase
 from pipeline.config.reading import load
 from pipeline.config.whole import Config
@@ -107,9 +108,8 @@ def trained(
         for labels in [read_labels(sheet, other, config.tasks[other])]
     )
     model = config.model_specs()[name]
-    mapping = read_json(root / "case_to_features.json")
-    teachers, levels = reads(model, mapping)
-    store = open_store(mapping, root, teachers, levels, ids, torch.device("cpu"))
+    teachers, levels = reads(model, read_json(root / "case_to_features.json"))
+    store = bags(root, tuple(teachers), tuple(levels), tuple(ids))
     cfg = config.training
     job = Job(cfg, name, model, spec, store, read_labels(sheet, task, spec), "", {}, beside)
     ready = prepare(job, cfg, model, parts["train"], repeat)
@@ -130,6 +130,15 @@ def trained(
     target = spec.targets[0]
     truth = columns[f"true_{target}"]
     return float(((columns[f"pred_{target}"] - truth) ** 2).mean() / truth.var())
+
+
+@lru_cache
+def bags(
+    root: Path, teachers: tuple[str, ...], levels: tuple[str, ...], ids: tuple[str, ...]
+) -> Store:
+    """What models read, from disk once."""
+    mapping = read_json(root / "case_to_features.json")
+    return open_store(mapping, root, teachers, levels, ids, torch.device("cpu"))
 
 
 if __name__ == "__main__":
