@@ -12,6 +12,7 @@ from pipeline.aggregators.network import Shape
 from pipeline.bags.batch import Batch
 from pipeline.bags.index import TeacherIndex
 from pipeline.bags.store import Store
+from tests.distillation.kinds import resident_store
 
 LEVELS = ("low", "mid", "high")
 DIMS = ({"low": 6, "mid": 7, "high": 8}, {"high": 5}, {"low": 4, "high": 9})
@@ -60,14 +61,6 @@ def make_store() -> Callable[..., Store]:
             resident.append(
                 {k: torch.from_numpy(x[sizes > 0].astype(np.float32)) for k, x in levels.items()}
             )
-        names = tuple(f"c{i}" for i in range(cases))
-        return Store(
-            names,
-            tuple(indices),
-            tuple(sums),
-            tuple(squares),
-            tuple(resident),
-            torch.device("cpu"),
-        )
+        return resident_store(indices, sums, squares, resident)
 
     return make

@@ -45,12 +45,16 @@ def store_of(features: list[list[np.ndarray]]) -> Store:
         sums.append({"high": np.stack([tiles.sum(0) for tiles in own]).astype(float)})
         squares.append({"high": np.stack([(tiles**2).sum(0) for tiles in own]).astype(float)})
         resident.append({"high": torch.from_numpy(np.concatenate(own))})
-    names = tuple(f"c{i}" for i in range(len(features[0])))
-    return Store(
-        names,
-        tuple(indices),
-        tuple(sums),
-        tuple(squares),
-        tuple(resident),
-        torch.device("cpu"),
-    )
+    return resident_store(indices, sums, squares, resident)
+
+
+def resident_store(
+    indices: list[TeacherIndex],
+    sums: list[dict[str, np.ndarray]],
+    squares: list[dict[str, np.ndarray]],
+    resident: list[dict[str, torch.Tensor]],
+) -> Store:
+    """A store of these teachers; its cases are c0, c1, …."""
+    names = tuple(f"c{i}" for i in range(len(indices[0].sizes)))
+    parts = (tuple(part) for part in (indices, sums, squares, resident))
+    return Store(names, *parts, torch.device("cpu"))  # type: ignore[arg-type]
