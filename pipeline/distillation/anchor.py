@@ -118,7 +118,10 @@ class Anchor(nn.Module):
         self.held = torch.from_numpy(held.astype(np.float32))
 
     def _read(self, lesson: Lesson, scaler: Scaler) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """For each source the training cases' numbers float64 (n, d), and which cases have any."""
+        """For each source the training cases' numbers float64 (n, d), and which cases have any.
+
+        Shares are of the prototypes as `_tiles` left them.
+        """
         store, train = lesson.store, lesson.train
         found = {}
         for t, read in enumerate(self.reads):

@@ -22,7 +22,7 @@ from pipeline.distillation.tiles import TileComponents
 SIZES = (48, 96, 192)  # components of tiles that a set of variates is made of
 INDEPENDENT = 50  # tiles of a case at most: neighbours are alike, however many there are
 SHRINK = 0.1  # of the within-case covariance towards a multiple of the identity
-HALF = 10.0  # ratio of variances at which a variate is trusted (nearly) half as much as any
+HALF = 10.0  # ratio of variances from which on a variate is trusted more than half as much as any
 
 
 def canonical_views(

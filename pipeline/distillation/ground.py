@@ -154,7 +154,8 @@ def fit_ground(
         y: float32 (n, columns), NaN for a case without a label.
         task: the endpoint.
         kind: the probes apart (`stacked`), together (`joint`), the mean of the two (`both`), or
-            these two and that of prototypes, weighted by what they say of unseen cases (`all`).
+            these two and that of prototypes, weighted by what they say of unseen cases (`all`),
+            those apart with RESERVE beside canonical variates.
         rng: decides the inner folds.
 
     Returns:
