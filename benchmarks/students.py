@@ -8,7 +8,8 @@ their true hazards, the probes of each kind of `fallback` learn from them and pr
 cases. Measured is the C-index over further drawn outcomes of these, as a loss to that of the true
 hazards: the mean over draws is free of most of the chance in one cohort's labels, so that ideas for
 the student can be told apart. Beside them stands a Cox regression on the hidden states themselves,
-four numbers a case: what so few cases allow a model that need not look at pictures. Last, the same
+four numbers a case: what so few cases allow a model that need not look at pictures. With `--apart`
+each teacher has seen other tiles, as teachers of different tile sizes have. Last, the same
 regression cross-validated on the demo's cohort with its own labels, for several sizes of it.
 `models.py` trains the whole student and all other models on the same cohort.
 """
@@ -16,6 +17,7 @@ regression cross-validated on the demo's cohort with its own labels, for several
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import random
 import subprocess
@@ -48,6 +50,7 @@ AT_ONCE = 20  # cases in a batch
 DEMO_SEED = 7
 DEMO_CASES = (52, 80, 100, 125)
 FOLDS, DEALS = 5, 8
+SEEN_APART = 0.6  # of its tiles, that a teacher has seen
 LABELS = ("time", "event", "log_hazard")
 RIDGE = 5.0
 KINDS: tuple[Kind, ...] = ("stacked", "joint", "both", "all")
@@ -63,6 +66,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=101, help="of the cohort; the demo has 7")
     parser.add_argument("--learn", nargs="+", type=int, default=[42, 84, 168])
     parser.add_argument("--repeats", type=int, default=24)
+    parser.add_argument("--apart", action="store_true", help="teachers of different tiles")
     parser.add_argument("--cores", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.cores)
@@ -71,6 +75,8 @@ def main() -> None:
         mapping = json.loads((root / "case_to_features.json").read_text())
         names, teachers = list(mapping["cases"]), list(mapping["teachers"])
         store = open_store(mapping, root, teachers, LEVELS, names, torch.device("cpu"))
+        if options.apart:
+            store = apart(store)
         measure(store, known(names, options), options)
     demo()
 
@@ -94,6 +100,32 @@ def features(folder: Path, options: argparse.Namespace) -> Path:
     command += ["--cores", str(options.cores), "-s", str(REPOSITORY / "workflow" / "Snakefile")]
     subprocess.run([*command, "--configfile", "config.yaml"], cwd=folder, check=True)
     return folder / "results" / "bench"
+
+
+def apart(store: Store) -> Store:
+    """The store as if each teacher had seen other tiles: some drawn for it alone."""
+    indices, sums, squares, resident = [], [], [], []
+    assert store.resident is not None
+    for t, (index, matrices) in enumerate(zip(store.teachers, store.resident, strict=True)):
+        rng = np.random.default_rng(t)
+        bags = [start + np.arange(n) for start, n in zip(index.starts, index.sizes, strict=True)]
+        counts = rng.binomial(index.sizes, SEEN_APART)
+        seen = [np.sort(rng.choice(b, n, False)) for b, n in zip(bags, counts, strict=True)]
+        indices.append(dataclasses.replace(index, sizes=counts))
+        wide = {level: matrix.double().numpy() for level, matrix in matrices.items()}
+        sums.append({lv: np.stack([x[rows].sum(0) for rows in seen]) for lv, x in wide.items()})
+        squares.append(
+            {lv: np.stack([(x[rows] ** 2).sum(0) for rows in seen]) for lv, x in wide.items()}
+        )
+        rows = torch.from_numpy(np.concatenate(seen))
+        resident.append({level: matrix[rows] for level, matrix in matrices.items()})
+    return dataclasses.replace(
+        store,
+        teachers=tuple(indices),
+        sums=tuple(sums),
+        squares=tuple(squares),
+        resident=tuple(resident),
+    )
 
 
 def measure(store: Store, cases: Sequence[HiddenCase], options: argparse.Namespace) -> None:

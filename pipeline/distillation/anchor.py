@@ -2,14 +2,14 @@
 
 Apart, each teacher has a probe, and the probes are weighted by how well they predict training cases
 that they have not seen: a weak teacher gets little or nothing, and the sum is never far from the
-best of the teachers. Together, probes read a few numbers that all teachers have a part in: where
-they have the same tiles, the canonical variates, which tell cases apart more than the choice of
-tiles does (`canonical.py`), else the leading components of all features, each brought to unit
-variance. A ridge on the features themselves hardly moves along a component of small variance,
-whatever it says of the label. As kinds, one probe reads how much of a case is of which prototype
-(`prototypes.py`). Which of the three says most depends on the task, and is learned from what they
-say of training cases that they have not seen. Endpoints learned beside the task lend what is said
-of them.
+best of the teachers. Together, probes read a few numbers that all teachers have a part in: the
+canonical variates of their tiles, which tell cases apart more than the choice of tiles does
+(`canonical.py`), or, where teachers have one feature a case, the leading components of all
+features, each brought to unit variance. A ridge on the features themselves hardly moves along a
+component of small variance, whatever it says of the label. As kinds, one probe reads how much of a
+case is of which prototype (`prototypes.py`). Which of the three says most depends on the task, and
+is learned from what they say of training cases that they have not seen. Endpoints learned beside
+the task lend what is said of them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from pipeline.aggregators.network import Endpoint, Lesson, Shape
 from pipeline.bags.batch import Batch
 from pipeline.bags.scale import Scaler
 from pipeline.distillation.canonical import canonical_views
-from pipeline.distillation.ground import SHARES, Ground, Kind, enough, fit_ground, lean, lectern
+from pipeline.distillation.ground import SHARES, Ground, Kind, fit_ground, lean, lectern, often
 from pipeline.distillation.probe import CLIP, center, standardised
 from pipeline.distillation.prototypes import KINDS, Prototypes
-from pipeline.distillation.tiles import TileComponents, tile_components
+from pipeline.distillation.tiles import TileComponents, tile_groups
 
 
 class Anchor(nn.Module):
@@ -70,7 +70,7 @@ class Anchor(nn.Module):
         z: dict[int, np.ndarray] = {}
         has: dict[int, np.ndarray] = {}
         deviations: dict[int, np.ndarray] = {}
-        tiles = self._tiles(lesson, scaler)
+        groups = self._tiles(lesson, scaler)
         for source, (x, known) in self._read(lesson, scaler).items():
             has[source] = known
             if not known.any():
@@ -83,9 +83,7 @@ class Anchor(nn.Module):
             self._set(f"weights_{source}", np.zeros((x.shape[1], self.shape.outputs)))
         held = np.zeros((len(lesson.store.cases), self.shape.outputs)) + lesson.task.null
         null = lesson.task.null.copy()
-        teachers = {s: part for s, part in enough(z, has).items() if s != SHARES}
-        views = [] if tiles is None else canonical_views(teachers, has, deviations, tiles)
-        desk = lectern(z, has, lesson.strata, views)
+        desk = lectern(z, has, lesson.strata, canonical_views(z, has, deviations, groups))
         whole = Endpoint("", lesson.task, slice(None), slice(None))
         grounds: dict[str, Ground] = {}
         endpoints = {e.name: e for e in lesson.task.endpoints or (whole,)}
@@ -131,14 +129,15 @@ class Anchor(nn.Module):
             found[SHARES] = self.prototypes.shares(store, train, scaler)
         return found
 
-    def _tiles(self, lesson: Lesson, scaler: Scaler) -> TileComponents | None:
+    def _tiles(self, lesson: Lesson, scaler: Scaler) -> list[TileComponents]:
         """Components of the training tiles, from which the prototypes are learned too."""
         if self.prototypes is None:
-            return None
-        reads = [(t, level) for t, read in enumerate(self.reads) for level in read]
-        tiles = tile_components(lesson.store, lesson.train, scaler, reads, lesson.seed)
-        self.prototypes.fit(tiles, lesson.seed)
-        return tiles
+            return []
+        present = lesson.store.present[lesson.train]
+        reads = [(t, lv) for t in often(dict(enumerate(present.T))) for lv in self.reads[t]]
+        groups = tile_groups(lesson.store, lesson.train, scaler, reads, lesson.seed)
+        self.prototypes.fit(groups[0] if groups else None, lesson.seed)
+        return groups
 
     def forward(self, scaled: tuple[dict[str, Tensor], ...], batch: Batch) -> Tensor:
         """(B, C) for any case, in float32 also where the network around it is not."""

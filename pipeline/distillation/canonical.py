@@ -10,7 +10,7 @@ of them hold what hundreds of principal components spread thinly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from scipy.linalg import eigh
 from pipeline.distillation.ground import View
 from pipeline.distillation.tiles import TileComponents
 
-SIZES = (48, 96, 192)  # components of tiles that a set of variates is made of
+SIZES = (24, 48, 96, 192)  # leading components of each set of tiles that variates are made of
 INDEPENDENT = 50  # tiles of a case at most: neighbours are alike, however many there are
 SHRINK = 0.1  # of the within-case covariance towards a multiple of the identity
 HALF = 10.0  # ratio of variances from which on a variate is trusted more than half as much as any
@@ -29,38 +29,70 @@ def canonical_views(
     z: Mapping[int, np.ndarray],
     has: Mapping[int, np.ndarray],
     deviations: Mapping[int, np.ndarray],
-    tiles: TileComponents,
+    groups: Sequence[TileComponents],
 ) -> list[View]:
     """Sets of variates of the training cases, one for each of SIZES.
 
     A variate is trusted, as the deviation of its weight's prior, by how far its ratio r of variance
     between cases to that of chance lies above what noise reaches: sqrt((r - edge) / (r + HALF)),
-    where edge is that of pure noise in n cases (Marchenko and Pastur, 1967).
+    where edge is that of pure noise in n cases (Marchenko and Pastur, 1967). Teachers of
+    different tiles are read together too: what chance makes of their means is then independent.
+    Sets of each group of teachers stand beside these, since one of them may be worth nothing.
 
     Args:
         z: for each teacher float64 (n, d_t), standardised case means, its levels side by side; 0
             where a case has no such teacher.
         has: for each teacher bool (n,).
         deviations: for each teacher float64 (d_t,), by which its means were divided.
-        tiles: components of the teachers' tiles.
+        groups: components of the tiles of teachers that share them. Teachers in no group, such as
+            slide encoders, take no part.
 
     Returns:
-        none where the teachers do not all share the tiles, or nothing stands out.
+        none where nothing stands out.
     """
-    if set(z) != set(tiles.teachers):
-        return []
-    maps = {t: _from_standardised(tiles, t, deviations[t]) for t in z}
-    means = np.sum([part @ maps[t] for t, part in z.items()], axis=0)
-    rows = np.logical_and.reduce([has[t] for t in z])
-    chance = tiles.within() / min(tiles.tiles, INDEPENDENT)
-    views = []
-    for size in sorted({min(size, means.shape[1]) for size in SIZES}):
-        found = _variates(means[rows][:, :size], chance[:size, :size])
+    alone = [[tiles] for tiles in groups] if len(groups) > 1 else []
+    return [view for some in [groups, *alone] if some for view in _views(z, has, deviations, some)]
+
+
+def _views(
+    z: Mapping[int, np.ndarray],
+    has: Mapping[int, np.ndarray],
+    deviations: Mapping[int, np.ndarray],
+    groups: Sequence[TileComponents],
+) -> Iterator[View]:
+    """Sets of variates of some groups of teachers, where anything stands out."""
+    rows = np.logical_or.reduce([has[t] for tiles in groups for t in tiles.teachers])
+    for size in SIZES:
+        maps, noise = _joined(groups, deviations, size)
+        means = np.sum([z[t] @ part for t, part in maps.items()], axis=0)
+        found = _variates(means[rows], noise)
         if found is not None:
             axes, trust = found
-            own = {t: part[:, :size] @ axes for t, part in maps.items()}
-            views.append(View(means[:, :size] @ axes, own, trust))
-    return views
+            yield View(means @ axes, {t: part @ axes for t, part in maps.items()}, trust)
+        if all(size >= len(tiles.variances) for tiles in groups):
+            break
+
+
+def _joined(
+    groups: Sequence[TileComponents], deviations: Mapping[int, np.ndarray], size: int
+) -> tuple[dict[int, NDArray[np.float64]], NDArray[np.float64]]:
+    """The leading `size` components of each group side by side.
+
+    Returns:
+        for each teacher (d_t, k), from its standardised means to its part of them, and (k, k), what
+        the choice of tiles makes of a case's components.
+    """
+    ends = np.cumsum([min(size, len(tiles.variances)) for tiles in groups])
+    maps, noise = {}, np.zeros((ends[-1], ends[-1]))
+    for tiles, start, end in zip(groups, [0, *ends], ends, strict=False):
+        own = slice(start, end)
+        chance = tiles.within() / min(tiles.tiles, INDEPENDENT)
+        noise[own, own] = chance[: end - start, : end - start]
+        for t in tiles.teachers:
+            part = _from_standardised(tiles, t, deviations[t])
+            maps[t] = np.zeros((len(part), ends[-1]))
+            maps[t][:, own] = part[:, : end - start]
+    return maps, noise
 
 
 def _from_standardised(

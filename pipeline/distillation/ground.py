@@ -90,7 +90,7 @@ class Lectern:
         has: for each teacher that enough training cases have, bool (n,), which these are.
         apart: for each of them its numbers.
         together: views of all of them; one at least.
-        canonical: whether these are canonical variates.
+        variates: of which teachers these are canonical variates; none: leading components of all.
         strata: int64 (n,), spread evenly over inner folds.
         shares: of prototypes, standardised; None where too few cases have any.
         counted: bool (n,), which cases have shares.
@@ -99,15 +99,15 @@ class Lectern:
     has: Mapping[int, np.ndarray]
     apart: Mapping[int, View]
     together: Sequence[View]
-    canonical: bool
+    variates: frozenset[int]
     strata: np.ndarray
     shares: View | None
     counted: np.ndarray
 
 
-def enough(z: Mapping[int, np.ndarray], has: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """The numbers of those sources that enough cases have to cross-validate a probe."""
-    return {s: part for s, part in z.items() if has[s].sum() >= 2 * INNER_FOLDS}
+def often(has: Mapping[int, np.ndarray]) -> list[int]:
+    """Those sources that enough cases have, bool (n,), to cross-validate a probe."""
+    return [source for source, cases in has.items() if cases.sum() >= 2 * INNER_FOLDS]
 
 
 def lectern(
@@ -122,10 +122,10 @@ def lectern(
         z, has: for each teacher, and for SHARES, its numbers, float64 (n, d), standardised, 0 where
             a case has none; and which cases have them.
         strata: of the cases.
-        canonical: views of the teachers that are `enough`; without any, the leading components of
-            their numbers are read together.
+        canonical: views of teachers; without any, the leading components of the numbers of all of
+            them are read together.
     """
-    own = enough(z, has)
+    own = {source: z[source] for source in often(has)}
     shares = own.pop(SHARES, None)
     if not own:
         return None
@@ -137,7 +137,7 @@ def lectern(
         has={t: has[t] for t in own},
         apart={t: View(part, {t: None}) for t, part in own.items()},
         together=together,
-        canonical=bool(canonical),
+        variates=frozenset(t for view in canonical for t in view.maps),
         strata=strata,
         shares=None if shares is None else View(shares, {SHARES: None}),
         counted=has.get(SHARES, np.zeros(len(strata), dtype=bool)),
@@ -154,8 +154,8 @@ def fit_ground(
         y: float32 (n, columns), NaN for a case without a label.
         task: the endpoint.
         kind: the probes apart (`stacked`), together (`joint`), the mean of the two (`both`), or
-            these two and that of prototypes, weighted by what they say of unseen cases (`all`),
-            those apart with RESERVE beside canonical variates.
+            these two and that of prototypes, weighted by what they say of unseen cases (`all`);
+            those apart of teachers that have canonical variates with RESERVE.
         rng: decides the inner folds.
 
     Returns:
@@ -173,32 +173,44 @@ def fit_ground(
     if joint is None:
         return None
     scale = best_scale(task, joint.held[known], y[known])
-    parts = [_apart(alone, y, task, known), _weighted([joint], [scale])]
-    weights = np.array(MEANS[kind])
+    apart, together = _apart(alone, y, task, known), _weighted([joint], [scale])
+    parts, weights = [apart, together], np.array(MEANS[kind])
     if kind == "all" and desk.shares is not None:
         shares = _probed([desk.shares], desk.counted, known, strata, y, task, rng)
         if shares is not None:
-            parts.append(shares)
-            held = np.stack([part.held for part in parts])[:, known]
-            weights = _believed(task, held, y[known], desk.canonical)
+            options = [apart]
+            if desk.variates:
+                others = {t: found for t, found in alone.items() if t not in desk.variates}
+                null = apart.mapped(np.zeros((len(task.null),) * 2))
+                options.append(_apart(others, y, task, known) if others else null)
+            believed = _believed(
+                task, [[option.held, together.held, shares.held] for option in options], known, y
+            )
+            parts = [_weighted(options, believed[:, 0]), together, shares]
+            weights = np.append(1.0, believed[:, 1:].sum(axis=0))
     whole = _weighted(parts, weights)
     spreads = [float(w * part.held.std()) for w, part in zip(weights, parts, strict=True)]
     return dataclasses.replace(
         whole,
-        readings=parts[0].readings,
+        readings=apart.readings,
         joint=joint.joint,
         parts=dict(zip(PARTS, spreads, strict=False)),
     )
 
 
-def _believed(task: Objective, held: np.ndarray, y: np.ndarray, reserved: bool) -> np.ndarray:
-    """Weights (3,) of PARTS by what they say (3, n, C) of cases unseen, the first with reserve."""
-    weights = stack(task, held, y)
-    if not reserved:
-        return weights
-    options = np.stack([weights, np.append(0.0, stack(task, held[1:], y))])
-    likely = [task.evidence(task.null + np.einsum("p,pnc->nc", w, held), y) for w in options]
-    return np.asarray(posterior(np.array(likely) - [RESERVE, 0.0]) @ options)
+def _believed(
+    task: Objective, options: Sequence[Sequence[np.ndarray]], known: np.ndarray, y: np.ndarray
+) -> np.ndarray:
+    """Weigh PARTS (n, C) each by what they say of cases unseen.
+
+    Of two options the first is believed with RESERVE. Returns (options, PARTS); options add up.
+    """
+    held = np.array(options)[:, :, known]
+    weights = np.array([stack(task, parts, y[known]) for parts in held])
+    said = task.null + np.einsum("op,opnc->onc", weights, held)
+    likely = np.array([task.evidence(each, y[known]) for each in said])
+    likely[0] -= RESERVE
+    return posterior(likely)[:, None] * weights
 
 
 def _probed(

@@ -1,4 +1,4 @@
-"""The components of tiles as several teachers see them at once, learned without labels."""
+"""The components of tiles as all teachers that share them see them, learned without labels."""
 
 from __future__ import annotations
 
@@ -59,27 +59,75 @@ class TileComponents:
         return np.asarray(rest.T @ rest, dtype=np.float64) / (len(rest) - (counts > 0).sum())
 
 
-def tile_components(
+def tile_groups(
     store: Store, train: np.ndarray, scaler: Scaler, reads: Sequence[Read], seed: int
-) -> TileComponents | None:
-    """Components of tiles of the training cases.
+) -> list[TileComponents]:
+    """Components of tiles of the training cases, of each set of teachers with the same tiles.
 
     Args:
         store: the bags.
         train: int64 (n,), the training cases.
         scaler: fitted to them.
-        reads: teachers and levels, of which those of the largest set of teachers with the same
-            tiles are taken.
-        seed: of the decomposition and of the choice among very many cases.
+        reads: teachers and levels.
+        seed: of the decompositions and of the choice among very many cases.
 
     Returns:
-        None where no teacher has bags of several tiles, or all tiles are the same.
+        the largest set first; without teachers that have no bags of several tiles, or only tiles
+        that are all the same.
     """
     named = sorted({t for t, _ in reads})
-    chosen = [named[i] for i in shared(store.sizes[train][:, named])]
+    found = []
+    for group in sharing(store.sizes[train][:, named]):
+        chosen = [named[i] for i in group]
+        own = [(t, level) for t, level in reads if t in chosen]
+        found.append(_components(store, train, scaler, own, seed))
+    return [tiles for tiles in found if tiles is not None]
+
+
+def sharing(sizes: np.ndarray) -> list[list[int]]:
+    """Sets of teachers that have the same tiles, as far as their numbers tell; the largest first.
+
+    A teacher that few cases have is set apart, since a set is learned from cases that have all.
+
+    Args:
+        sizes: int64 (n, T), tiles per case and teacher.
+
+    Returns:
+        teacher numbers, without teachers whose bags are too small.
+    """
+    groups: list[tuple[list[int], np.ndarray]] = []
+    for t, own in enumerate(sizes.T):
+        has = own > 0
+        if not has.any() or own[has].mean() < LEAST_TILES:
+            continue
+        for i, (group, all_have) in enumerate(groups):
+            both = has & all_have
+            many = 2 * both.sum() >= max(has.sum(), all_have.sum())
+            if many and (own[both] == sizes[both, group[0]]).all():
+                groups[i] = [*group, t], both
+                break
+        else:
+            groups.append(([t], has))
+    return sorted((group for group, _ in groups), key=len, reverse=True)
+
+
+def some_at_a_time(
+    store: Store, scaler: Scaler, cases: np.ndarray, rows: np.ndarray, limit: int
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Some of the cases' bags at a time, each thinned to `limit` tiles, where the scaler is."""
+    for start in range(0, len(rows), CASES_AT_ONCE):
+        some = rows[start : start + CASES_AT_ONCE]
+        batch = gather(store, whole(store, cases[some].tolist(), limit))
+        yield some, batch.to(scaler.limit.device)
+
+
+def _components(
+    store: Store, train: np.ndarray, scaler: Scaler, reads: Sequence[Read], seed: int
+) -> TileComponents | None:
+    """Of teachers that share their tiles; None where these are all the same."""
+    chosen = sorted({t for t, _ in reads})
     train = train[(store.sizes[train][:, chosen] > 0).all(axis=1)]
-    reads = [(t, level) for t, level in reads if t in chosen]
-    if not reads or not len(train):
+    if not len(train):
         return None
     tiles = float(store.sizes[train][:, chosen[0]].mean())
     if len(train) > SAMPLE // FEWEST:
@@ -110,40 +158,6 @@ def tile_components(
         owner=owner,
         tiles=tiles,
     )
-
-
-def shared(sizes: np.ndarray) -> list[int]:
-    """The largest set of teachers that have the same tiles, as far as their numbers tell.
-
-    Args:
-        sizes: int64 (n, T), tiles per case and teacher.
-
-    Returns:
-        teacher numbers; none where bags are too small.
-    """
-    has = sizes > 0
-    groups: list[list[int]] = []
-    for t in range(sizes.shape[1]):
-        if not has[:, t].any() or sizes[has[:, t], t].mean() < LEAST_TILES:
-            continue
-        for group in groups:
-            both = has[:, t] & has[:, group[0]]
-            if both.any() and (sizes[both, t] == sizes[both, group[0]]).all():
-                group.append(t)
-                break
-        else:
-            groups.append([t])
-    return max(groups, key=len, default=[])
-
-
-def some_at_a_time(
-    store: Store, scaler: Scaler, cases: np.ndarray, rows: np.ndarray, limit: int
-) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Some of the cases' bags at a time, each thinned to `limit` tiles, where the scaler is."""
-    for start in range(0, len(rows), CASES_AT_ONCE):
-        some = rows[start : start + CASES_AT_ONCE]
-        batch = gather(store, whole(store, cases[some].tolist(), limit))
-        yield some, batch.to(scaler.limit.device)
 
 
 def _sample(

@@ -14,7 +14,15 @@ from pipeline.aggregators.network import Endpoint, Lesson, Objective, Shape
 from pipeline.bags.scale import Scaler
 from pipeline.bags.store import Store, gather, whole
 from pipeline.distillation.anchor import Anchor
-from pipeline.distillation.ground import Ground, _believed, fit_ground, lean, lectern
+from pipeline.distillation.ground import (
+    SHARES,
+    Ground,
+    View,
+    _believed,
+    fit_ground,
+    lean,
+    lectern,
+)
 from pipeline.distillation.probe import working_response
 
 REGRESSION = Objective(
@@ -132,10 +140,30 @@ def test_the_teachers_own_probes_must_prove_that_they_add_something(clear: bool)
     y = scaled(rng.normal(size=(LEARNED, 1)))
     rough = y + rng.normal(size=(2, LEARNED, 1))
     own = y + (0.5 if clear else 2.0) * rng.normal(size=(LEARNED, 1))
-    held = np.stack([own, *rough])
-    reserved, free = (_believed(REGRESSION, held, y, canonical) for canonical in (True, False))
+    known = np.ones(LEARNED, dtype=bool)
+    options = [[own, *rough], [0 * own, *rough]]
+    reserved = _believed(REGRESSION, options, known, y).sum(axis=0)
+    free = _believed(REGRESSION, options[:1], known, y)[0]
     assert free[0] > 0
     if clear:
         np.testing.assert_allclose(reserved, free, atol=0.01)
     else:
         assert reserved[0] < 0.2 * free[0]
+
+
+def test_a_teacher_without_variates_need_not_prove_more_than_any_other_part() -> None:
+    """Such as a slide encoder beside teachers of tiles that say nothing."""
+    x, noisy, _, _ = cohort()
+    rng = np.random.default_rng(5)
+    z = {0: rng.normal(size=(LEARNED, 20)), 1: x[:LEARNED], SHARES: rng.normal(size=(LEARNED, 8))}
+    has = dict.fromkeys(z, np.ones(LEARNED, dtype=bool))
+    strata = np.zeros(LEARNED, np.int64)
+    faint = scaled(noisy[:LEARNED] + rng.normal(size=(LEARNED, 1)))
+    says = []
+    for maps in ({0: None}, {0: None, 1: np.zeros((40, 20))}):
+        desk = lectern(z, has, strata, [View(z[0], maps)])
+        assert desk is not None
+        found = fit_ground(desk, faint, REGRESSION, "all", np.random.default_rng(0))
+        assert found is not None
+        says.append(float(np.abs(found.slopes[1]).sum()))
+    assert says[0] > 2 * says[1] > 0

@@ -12,7 +12,7 @@ from pipeline.bags.store import Store, gather, whole
 from pipeline.distillation.anchor import Anchor
 from pipeline.distillation.ground import Kind
 from pipeline.distillation.prototypes import KINDS, Prototypes
-from pipeline.distillation.tiles import shared, tile_components
+from pipeline.distillation.tiles import sharing, tile_groups
 from tests.distillation.kinds import CASES, DIMS, REGRESSION, TILES, WIDTHS, bags, store_of
 
 TRAIN = np.arange(50)
@@ -21,7 +21,8 @@ TRAIN = np.arange(50)
 def fitted(store: Store, seed: int = 0) -> tuple[Prototypes, Scaler]:
     scaler, prototypes = Scaler(DIMS), Prototypes(DIMS, ("high",))
     scaler.fit(store, TRAIN)
-    prototypes.fit(tile_components(store, TRAIN, scaler, prototypes.reads, seed), seed)
+    groups = tile_groups(store, TRAIN, scaler, prototypes.reads, seed)
+    prototypes.fit(groups[0] if groups else None, seed)
     return prototypes, scaler
 
 
@@ -86,7 +87,7 @@ def test_a_case_without_one_of_the_teachers_has_no_shares_and_disturbs_no_other(
     longest = int(np.argmax([len(tiles) for tiles in features[0]]))
     features[1][longest] = features[1][longest][:0]
     store = store_of(features)
-    assert shared(store.sizes) == [0, 1]
+    assert sharing(store.sizes) == [[0, 1]]
     prototypes, scaler = fitted(store)
     other = 0 if longest else 1
     batch = batch_of(store, [longest, other])

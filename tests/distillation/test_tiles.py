@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.bags.scale import Scaler
 from pipeline.distillation import tiles as module
-from pipeline.distillation.tiles import TileComponents, shared, tile_components
+from pipeline.distillation.tiles import TileComponents, sharing, tile_groups
 from tests.distillation.kinds import CASES, DIMS, bags, store_of
 
 READS = [(0, "high"), (1, "high")]
@@ -17,8 +17,7 @@ TRAIN = np.arange(50)
 def components(features: list[list[np.ndarray]], train: np.ndarray = TRAIN) -> TileComponents:
     store, scaler = store_of(features), Scaler(DIMS)
     scaler.fit(store, train)
-    found = tile_components(store, train, scaler, READS, 0)
-    assert found is not None
+    (found,) = tile_groups(store, train, scaler, READS, 0)
     return found
 
 
@@ -68,19 +67,31 @@ def test_features_that_never_vary_have_no_components() -> None:
     same = [[np.ones((12, d["high"]), np.float32) for _ in range(CASES)] for d in DIMS]
     store, scaler = store_of(same), Scaler(DIMS)
     scaler.fit(store, TRAIN)
-    assert tile_components(store, TRAIN, scaler, READS, 0) is None
+    assert tile_groups(store, TRAIN, scaler, READS, 0) == []
+
+
+def test_teachers_with_other_tiles_have_components_of_their_own() -> None:
+    features, _ = bags()
+    features[1] = [tiles[1:] for tiles in features[1]]
+    store, scaler = store_of(features), Scaler(DIMS)
+    scaler.fit(store, TRAIN)
+    found = tile_groups(store, TRAIN, scaler, READS, 0)
+    assert [tiles.teachers for tiles in found] == [(0,), (1,)]
+    assert [list(tiles.maps) for tiles in found] == [[READS[0]], [READS[1]]]
 
 
 @pytest.mark.parametrize(
-    ("sizes", "group"),
+    ("sizes", "groups"),
     [
-        ([[20, 20, 7], [30, 30, 9], [0, 11, 8]], [0, 1]),
-        ([[20, 19, 1], [30, 30, 1], [12, 11, 1]], [0]),
+        ([[20, 20, 7], [30, 30, 9], [0, 11, 8]], [[0, 1], [2]]),
+        ([[20, 19, 19], [30, 29, 29], [12, 11, 11]], [[1, 2], [0]]),
+        ([[20, 19, 1], [30, 30, 1], [12, 11, 1]], [[0], [1]]),
         ([[3, 1], [4, 1]], []),
-        ([[0, 20], [0, 20]], [1]),
+        ([[0, 20], [0, 20]], [[1]]),
+        ([[20, 0], [20, 20], [20, 0]], [[0], [1]]),
     ],
 )
 def test_teachers_of_the_same_tiles_are_told_by_their_numbers(
-    sizes: list[list[int]], group: list[int]
+    sizes: list[list[int]], groups: list[list[int]]
 ) -> None:
-    assert shared(np.array(sizes)) == group
+    assert sharing(np.array(sizes)) == groups
