@@ -70,7 +70,7 @@ def read_labels(cases: pd.DataFrame | Table, name: str, task: Task) -> Labels:
         cases: the case table, as a data frame or as columns by name; one row a case, column
             `case_id` and one column a label.
         name: the task's name, for messages.
-        task: the task.
+        task: the task, spelled out.
 
     Raises:
         SheetError: a column is not there, or a value in it is not what the task needs.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,7 +90,7 @@ def _column_problems(header: list[str], columns: ColumnsConfig) -> list[str]:
                 f"no column `{name}` (cohort.columns.{role}){suggestion(name, header)}; "
                 f"rename it or set cohort.columns.{role}"
             )
-    for name in sorted({n for n in header if n and header.count(n) > 1}):
+    for name in sorted(n for n, times in Counter(header).items() if n and times > 1):
         problems.append(f"column `{name}` stands twice in the header; rename or remove one")
     for name in header:
         if name in RESERVED and name not in roles.values():

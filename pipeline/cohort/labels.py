@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cohort.checks import MAX_SHOWN, conflicts, report, suggestion
+from pipeline.cohort.checks import MAX_SHOWN, RESERVED, conflicts, report, suggestion
 from pipeline.cohort.values import number
 
 if TYPE_CHECKING:
@@ -35,6 +36,28 @@ def columns_of(task: Any) -> list[str]:
     return [task.label] if task.type == "classification" else list(task.targets)
 
 
+def spelled_out(task: Any, columns: Iterable[str]) -> Any:
+    """The task with its targets by name, where the config names some by a pattern.
+
+    Args:
+        task: the task; of a regression a target such as `GENE_*` stands for the columns that it
+            matches (`*`, `?`, `[…]`, as in a shell).
+        columns: of the sheet or of the case table, whose own columns no pattern matches.
+
+    Returns:
+        the task; targets come in the order of the columns. One that matches none stays, for the
+        check of the labels to name it.
+    """
+    if task.type != "regression":
+        return task
+    known = dict.fromkeys(c for c in columns if c not in RESERVED)
+    found: dict[str, None] = {}
+    for target in task.targets:
+        matched = [] if target in known else [c for c in known if fnmatchcase(c, target)]
+        found |= dict.fromkeys(matched or [target])
+    return task.model_copy(update={"targets": list(found)})
+
+
 def check_labels(
     rows: Sequence[SlideRow], tasks: Mapping[str, Any], folds: int | None = None
 ) -> None:
@@ -50,7 +73,8 @@ def check_labels(
             are too few cases, events or classes to learn from. All findings in one message.
     """
     problems: list[str] = []
-    for name, task in tasks.items():
+    for name, given in tasks.items():
+        task = spelled_out(given, rows[0].labels if rows else ())
         columns = columns_of(task)
         found = _absent(rows, name, columns) or _conflicting(rows, columns)
         if not found:
@@ -86,6 +110,7 @@ def labelled(cases: Sequence[CaseLabels]) -> list[CaseLabels]:
 
 def summary(rows: Sequence[SlideRow], task: Any) -> dict[str, Any]:
     """Counts of a task for tables: cases with and without label, events or classes."""
+    task = spelled_out(task, rows[0].labels if rows else ())
     cases = case_labels(rows, columns_of(task))
     have = labelled(cases)
     facts: dict[str, Any] = {
@@ -115,10 +140,14 @@ def _absent(rows: Sequence[SlideRow], name: str, columns: Sequence[str]) -> list
 
 
 def _conflicting(rows: Sequence[SlideRow], columns: Sequence[str]) -> list[str]:
+    slides = Counter(r.case_id for r in rows)
+    of_many = [r for r in rows if slides[r.case_id] > 1]
     return [
         problem
         for column in columns
-        for problem in conflicts(rows, column, {r.row: _canonical(r.labels[column]) for r in rows})
+        for problem in conflicts(
+            of_many, column, {r.row: _canonical(r.labels[column]) for r in of_many}
+        )
     ]
 
 
@@ -211,7 +240,7 @@ def _too_few(cases: Sequence[CaseLabels], task: Any, folds: int | None) -> list[
     return [
         f"column `{column}`: every case has the same value; there is nothing to learn"
         for column in task.targets
-        if len({_canonical(c.values[column]) for c in cases}) == 1
+        if all(_canonical(c.values[column]) == _canonical(cases[0].values[column]) for c in cases)
     ]
 
 

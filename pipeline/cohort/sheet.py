@@ -179,7 +179,10 @@ def _delimiter(text: str, columns: ColumnsConfig) -> str:
     wanted = set(columns.model_dump().values())
 
     def found(delimiter: str) -> tuple[int, int]:
-        names = [n.strip() for n in next(csv.reader([first], delimiter=delimiter), [])]
+        try:
+            names = [n.strip() for n in next(csv.reader([first], delimiter=delimiter), [])]
+        except csv.Error:  # a header of many columns, read as one: too long for a field
+            return 0, 0
         return len(wanted & set(names)), len(names)
 
     return max((",", ";", "\t"), key=found)

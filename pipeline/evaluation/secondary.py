@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.cohort.labels import spelled_out
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.evaluation.metrics import LEAST_CASES, metric_table
 from pipeline.evaluation.opening import known_labels, open_bench
@@ -46,7 +47,8 @@ def secondary_table(
         ArtifactError: predictions are missing, or do not fit the folds or the labels.
     """
     tables = []
-    for name, task in others.items():
+    for name, given in others.items():
+        task = spelled_out(given, cases.columns)
         has = set(read_labels(cases, name, task).cases)
         kept = [_restricted(fold, has) for fold in folds]
         if sum(len(fold.test) for fold in kept) < LEAST_CASES:

@@ -29,6 +29,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from pipeline.artifacts import read_json, read_table, sweep, write_json, write_table
+from pipeline.cohort.labels import spelled_out
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.tasks import SurvivalTask
 from pipeline.errors import ConfigError, nearest
@@ -85,6 +86,7 @@ def run(
     sweep(root / "evaluation" / task_name)
     folds, fold_facts = read_folds(root, task_name), read_summary(root, task_name)
     cases = read_table(root / "cases.parquet")
+    task = spelled_out(task, cases.columns)
     labels = known_labels(cases, task_name, task, folds)
     predictions = [read_predictions(root, task_name, task, m, labels, folds) for m in models]
     bench, pools = open_bench(cfg, task, labels, folds, predictions)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from pipeline.cohort.labels import spelled_out
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.errors import SheetError, UserError
 from pipeline.labels import Labels, Task, read_labels
@@ -97,7 +98,7 @@ def units(
         elif mode == "intersection" and not complete:
             excluded[case] = "not all teachers have features of this case (mapping.cases)"
     kept = table[~table["case_id"].isin(list(excluded))]
-    labels = read_labels(kept, name, task)
+    labels = read_labels(kept, name, spelled_out(task, kept.columns))
     excluded |= labels.excluded
     if not labels.cases:
         raise UserError(

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.artifacts import read_json, read_table
+from pipeline.cohort.labels import spelled_out
 from pipeline.config.models import SingleModel
 from pipeline.config.whole import Config
 from pipeline.errors import ArtifactError
@@ -23,7 +24,7 @@ class Results:
 
     Attributes:
         root: the folder; all paths below are relative to it.
-        config: the config that the report was asked for with.
+        config: the config that the report was asked for with, tasks spelled out.
         cohort, flow: cohort.json and cohort_flow.json.
         slides, cases, coverage, ledger: the tables of that name.
         tiling: slide -> its record; empty when every teacher is imported and nothing was tiled.
@@ -68,10 +69,13 @@ def read(config: Config, root: Path) -> Results:
                 f"{root / name}.parquet: no column {', '.join(absent)}; it was made by another "
                 f"version: delete it and run again"
             )
+    tasks = {
+        name: spelled_out(task, tables["cases"].columns) for name, task in config.tasks.items()
+    }
     chunks = sorted({int(c) for c in tables["slides"]["chunk"]})
     return Results(
         root=root,
-        config=config,
+        config=config.model_copy(update={"tasks": tasks}),
         cohort=read_json(root / "cohort.json"),
         flow=read_json(root / "cohort_flow.json"),
         tiling=_records(root / "tiles" / "manifest", chunks) if runs_tiling else {},

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from pipeline.aggregators.network import Shape, parameter_count
 from pipeline.artifacts import read_json, sweep, write_text
 from pipeline.bags.store import open_store
+from pipeline.cohort.labels import spelled_out
 from pipeline.config.models import ModelConfig
 from pipeline.config.tasks import SurvivalTask
 from pipeline.config.training import TrainingConfig
@@ -93,10 +94,12 @@ def run(
     folds = read_folds(root, task_name)
     cases = sorted({case for fold in folds for part in PARTS for case in fold.part(part)})
     table = read_columns(root / "cases.parquet")
+    task = spelled_out(task, table)
+    others = {name: spelled_out(other, table) for name, other in (others or {}).items()}
     labels = _aligned(read_labels(table, task_name, task), cases, task_name)
     beside = tuple(
         Beside(name, other, task.auxiliary[name], *align(read_labels(table, name, other), cases))
-        for name, other in (others or {}).items()
+        for name, other in others.items()
     )
     mapping = read_json(root / "case_to_features.json")
     unknown = [case for case in cases if case not in mapping["cases"]]

@@ -50,6 +50,17 @@ def test_a_missing_column_names_the_nearest() -> None:
     assert "task `mine`: no column `survival_time`; did you mean `survival_tyme`?" in message
 
 
+def test_targets_may_be_named_by_a_pattern() -> None:
+    genes = RegressionTask(type="regression", targets=["GENE_*", "age"])
+    rows = cohort(*({"GENE_B": str(i), "age": str(9 + i), "GENE_A": str(2 * i)} for i in range(3)))
+    check_labels(rows, {"mine": genes})
+    assert summary(rows, genes)["columns"] == ["GENE_B", "GENE_A", "age"]
+    none = RegressionTask(type="regression", targets=["gene_*"])
+    assert "task `mine`: no column `gene_*`" in refused(rows, none)
+    rows[1].labels["GENE_A"] = "many"
+    assert "column `GENE_A`" in refused(rows, genes)
+
+
 def test_slides_of_a_case_agree() -> None:
     rows = cohort(
         {"subtype": "a"},
