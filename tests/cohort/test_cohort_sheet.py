@@ -53,6 +53,13 @@ def test_separators_byte_order_marks_and_blank_lines(
     assert rows[0].path == str(slides / "a.svs")
 
 
+def test_a_header_longer_than_a_field_may_be(slides: Path) -> None:
+    genes = [f"ENSG{i:011d}" for i in range(9000)]
+    lines = [["slide_id", "case_id", "path", *genes], ["a", "c1", "a.svs", *["1"] * len(genes)]]
+    (row,) = read(slides, "\n".join(",".join(line) for line in lines))
+    assert list(row.labels) == genes
+
+
 def test_paths_start_from_the_sheet_or_from_slide_root(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     for folder in (tmp_path, tmp_path / "far"):
