@@ -14,7 +14,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FINGERPRINT = "fingerprint"
 COMPLETE = "complete"
+AT_ONCE = 1000  # columns of a table that are read together: each takes much more than its values
 # A temporary file says who writes it: two machines may have the same process number.
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[^/]*)-(?P<pid>\d+)-[0-9a-f]{8}\.tmp(\.\w+)?")
 ABANDONED_SECONDS = 86_400
@@ -126,15 +127,23 @@ def read_table(path: str | Path) -> pd.DataFrame:
         ArtifactError: the file is missing or damaged.
     """
     import pandas as pd
+    import pyarrow.parquet as pq
 
     try:
-        return pd.read_parquet(path)
+        with pq.ParquetFile(path) as file:
+            parts = [file.read(some).to_pandas() for some in slices(file.schema_arrow.names)]
+        return parts[0] if len(parts) == 1 else pd.concat(parts, axis=1)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: missing; run the stage that makes it") from None
     except (OSError, ValueError) as error:
         if is_machines(error):
             raise
         raise ArtifactError(f"{path}: damaged ({error}); delete it and run again") from None
+
+
+def slices(columns: Sequence[str]) -> list[list[str]]:
+    """The columns in order, AT_ONCE at a time."""
+    return [list(columns[i : i + AT_ONCE]) for i in range(0, max(len(columns), 1), AT_ONCE)]
 
 
 @contextlib.contextmanager

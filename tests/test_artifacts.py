@@ -11,6 +11,7 @@ import pytest
 
 from pipeline import artifacts
 from pipeline.errors import ArtifactError
+from pipeline.training.tables import read_columns
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -48,6 +49,18 @@ def test_tables_round_trip(tmp_path: Path) -> None:
     artifacts.write_table(tmp_path / "t.parquet", table, csv=True)
     assert artifacts.read_table(tmp_path / "t.parquet").equals(table)
     assert pd.read_csv(tmp_path / "t.csv").equals(table)
+
+
+def test_a_table_of_many_columns_is_read_some_at_a_time(tmp_path: Path) -> None:
+    names = [f"gene{i}" for i in range(2 * artifacts.AT_ONCE + 5)]
+    table = pd.DataFrame(np.arange(3.0 * len(names)).reshape(3, -1), columns=names)
+    table.insert(1, "text", ["a", None, "c"])
+    artifacts.write_table(tmp_path / "t.parquet", table)
+    assert artifacts.read_table(tmp_path / "t.parquet").equals(table)
+    columns = read_columns(tmp_path / "t.parquet")
+    assert list(columns) == list(table.columns)
+    assert columns["text"] == ["a", None, "c"]
+    assert columns[names[-1]] == table[names[-1]].tolist()
 
 
 def test_hdf5_is_recognised_by_its_fingerprint_only_when_complete(tmp_path: Path) -> None:

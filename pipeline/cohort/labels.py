@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cohort.checks import MAX_SHOWN, RESERVED, conflicts, report, suggestion
+from pipeline.cohort.checks import MAX_SHOWN, conflicts, report, suggestion
 from pipeline.cohort.values import number
+from pipeline.columns import spelled_out
 
 if TYPE_CHECKING:
     from pipeline.cohort.sheet import SlideRow
@@ -34,28 +34,6 @@ def columns_of(task: Any) -> list[str]:
     if task.type == "survival":
         return [task.time, task.event]
     return [task.label] if task.type == "classification" else list(task.targets)
-
-
-def spelled_out(task: Any, columns: Iterable[str]) -> Any:
-    """The task with its targets by name, where the config names some by a pattern.
-
-    Args:
-        task: the task; of a regression a target such as `GENE_*` stands for the columns that it
-            matches (`*`, `?`, `[…]`, as in a shell).
-        columns: of the sheet or of the case table, whose own columns no pattern matches.
-
-    Returns:
-        the task; targets come in the order of the columns. One that matches none stays, for the
-        check of the labels to name it.
-    """
-    if task.type != "regression":
-        return task
-    known = dict.fromkeys(c for c in columns if c not in RESERVED)
-    found: dict[str, None] = {}
-    for target in task.targets:
-        matched = [] if target in known else [c for c in known if fnmatchcase(c, target)]
-        found |= dict.fromkeys(matched or [target])
-    return task.model_copy(update={"targets": list(found)})
 
 
 def check_labels(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.cohort.labels import spelled_out
+from pipeline.columns import spelled_out
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.evaluation.metrics import LEAST_CASES, metric_table
 from pipeline.evaluation.opening import known_labels, open_bench

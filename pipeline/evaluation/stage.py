@@ -29,7 +29,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from pipeline.artifacts import read_json, read_table, sweep, write_json, write_table
-from pipeline.cohort.labels import spelled_out
+from pipeline.columns import spelled_out
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.tasks import SurvivalTask
 from pipeline.errors import ConfigError, nearest

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from pipeline.cohort.labels import spelled_out
+from pipeline.columns import spelled_out
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.errors import SheetError, UserError
 from pipeline.labels import Labels, Task, read_labels

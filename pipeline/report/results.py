@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.artifacts import read_json, read_table
-from pipeline.cohort.labels import spelled_out
+from pipeline.columns import spelled_out
 from pipeline.config.models import SingleModel
 from pipeline.config.whole import Config
 from pipeline.errors import ArtifactError

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from pipeline.aggregators.network import Shape, parameter_count
 from pipeline.artifacts import read_json, sweep, write_text
 from pipeline.bags.store import open_store
-from pipeline.cohort.labels import spelled_out
+from pipeline.columns import spelled_out
 from pipeline.config.models import ModelConfig
 from pipeline.config.tasks import SurvivalTask
 from pipeline.config.training import TrainingConfig

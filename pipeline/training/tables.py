@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from pipeline.artifacts import atomic_path
+from pipeline.artifacts import atomic_path, slices
 from pipeline.errors import ArtifactError
 from pipeline.faults import is_machines
 
@@ -23,16 +23,19 @@ def read_columns(path: Path, names: Sequence[str] | None = None) -> dict[str, li
     Raises:
         ArtifactError: the file is missing or damaged.
     """
+    found: dict[str, list[Any]] = {}
     try:
         with parquet.ParquetFile(path) as file:
-            table = file.read(columns=None if names is None else list(names))
+            for some in slices(file.schema_arrow.names if names is None else names):
+                table = file.read(columns=some)
+                found |= {str(name): table.column(name).to_pylist() for name in table.column_names}
     except FileNotFoundError:
         raise ArtifactError(f"{path}: missing; run the stage that makes it") from None
     except (OSError, ValueError) as error:
         if is_machines(error):
             raise
         raise ArtifactError(f"{path}: damaged ({error}); delete it and run again") from None
-    return {str(name): table.column(name).to_pylist() for name in table.column_names}
+    return found
 
 
 def write_columns(path: Path, columns: Columns) -> None:

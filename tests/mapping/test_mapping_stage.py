@@ -45,6 +45,7 @@ class House:
             "mpp": [float("nan")] * n,
             "site": ["A"] * n,
             "mask": [""] * n,
+            "coordinates": [""] * n,
             "chunk": [0] * n,
             "identity": ["none"] * n,
         }

@@ -111,6 +111,7 @@ def _slides(rng: np.random.Generator) -> pd.DataFrame:
                     "mpp": np.nan,
                     "site": "",
                     "mask": "",
+                    "coordinates": "",
                     "chunk": chunk_of(slide, 2),
                     "identity": "x",
                     "time": float(np.round(rng.exponential(30) + 1, 1)),
