@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.aggregators.base import (
-    Aggregator,
     Bag,
+    Weighing,
     full_mask,
     masked_softmax,
     mlp,
@@ -42,7 +42,7 @@ class AttentionScore(nn.Module):
         return self.score(self.drop(hidden)).squeeze(-1)
 
 
-class ABMIL(Aggregator):
+class ABMIL(Weighing):
     """Embed, weigh by attention, sum, classify.
 
     Args:
@@ -78,9 +78,10 @@ class ABMIL(Aggregator):
         self.drop = nn.Dropout(0.0 if faithful else dropout)
         self.head: nn.Module = mlp([d_model, 128, 64, out]) if linear else nn.Linear(d_model, out)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Bag:
+    def forward(self, x: Tensor, mask: Tensor | None = None, emphasis: Tensor | None = None) -> Bag:
         mask = full_mask(x, mask)
         h = self.embed(x)
-        weights = masked_softmax(self.attention(h), mask)
+        scores = self.attention(h)
+        weights = masked_softmax(scores if emphasis is None else scores + emphasis, mask)
         pooled = weighted_sum(weights, h)
         return Bag(self.head(self.drop(pooled)), weights)

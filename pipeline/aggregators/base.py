@@ -47,6 +47,16 @@ class Aggregator(nn.Module):
         return None
 
 
+class Weighing(Aggregator):
+    """Base of those that pool by weights alone, so that a tile may count as more or less than one.
+
+    `forward` also takes an emphasis (B, N), as `Batch.emphasis` says, or None.
+    """
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, emphasis: Tensor | None = None) -> Bag:
+        raise NotImplementedError
+
+
 def full_mask(x: Tensor, mask: Tensor | None) -> Tensor:
     """The mask, or one without padding."""
     return torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask

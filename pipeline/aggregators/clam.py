@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.aggregators.abmil import AttentionScore
-from pipeline.aggregators.base import Aggregator, Bag, full_mask, masked_softmax, weighted_sum
+from pipeline.aggregators.base import Bag, Weighing, full_mask, masked_softmax, weighted_sum
 
 
-class ClamSB(Aggregator):
+class ClamSB(Weighing):
     """Gated ABMIL whose most attended tiles must look like the bag's class, the least not.
 
     Args:
@@ -29,10 +29,11 @@ class ClamSB(Aggregator):
         self.head = nn.Linear(d_model, out)
         self.instances = nn.Linear(d_model, 2 * out)  # one two-way classifier per output
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Bag:
+    def forward(self, x: Tensor, mask: Tensor | None = None, emphasis: Tensor | None = None) -> Bag:
         mask = full_mask(x, mask)
         h = self.embed(x)
-        weights = masked_softmax(self.attention(h), mask)
+        scores = self.attention(h)
+        weights = masked_softmax(scores if emphasis is None else scores + emphasis, mask)
         return Bag(self.head(self.drop(weighted_sum(weights, h))), weights, h)
 
     def instance_loss(self, bag: Bag, mask: Tensor, labels: Tensor) -> Tensor | None:

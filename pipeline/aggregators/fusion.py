@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.aggregators.base import Aggregator, Bag
+from pipeline.aggregators.base import Aggregator, Bag, Weighing
 from pipeline.aggregators.build import build
 from pipeline.aggregators.network import Network, Output, Shape
 from pipeline.bags.batch import Batch
@@ -40,9 +40,13 @@ class PerTeacher(Network):
 
     def pooled(self, batch: Batch) -> list[Bag]:
         scaled = self.scaler(batch)
-        return [
-            model(scaled[t][self.level], batch.masks[t]) for t, model in enumerate(self.aggregators)
-        ]
+        bags = []
+        for t, model in enumerate(self.aggregators):
+            x, mask = scaled[t][self.level], batch.masks[t]
+            emphasis = batch.emphasised(t, self.level)
+            weighs = emphasis is not None and isinstance(model, Weighing)
+            bags.append(model(x, mask, emphasis) if weighs else model(x, mask))
+        return bags
 
     def combine(self, outputs: Tensor, present: Tensor) -> Tensor:
         """(B, T, out) of each teacher and bool (B, T) -> (B, C)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,11 +58,19 @@ def with_more(batch: Batch, tile: int) -> Batch:
     )
 
 
-@pytest.mark.parametrize("fallback", ["all", "both", "off"])
-def test_influence_is_what_a_little_more_of_the_tile_does(fallback: str) -> None:
-    made, batch = student(fallback)
+MODELS = {
+    **{f"v2, {kind}": partial(student, kind) for kind in ("all", "both", "off")},
+    "abmil": partial(network, kind="single", teacher="t0", aggregator="gated_abmil", d_model=16),
+    "clam": partial(network, kind="mean", aggregator="clam_sb", d_model=16),
+    "concat": partial(network, kind="concat", d_model=16),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_influence_is_what_a_little_more_of_the_tile_does(model: str) -> None:
+    made, batch = MODELS[model]()
     _, found = influences(made, HEAD, batch)
-    told = torch.stack(list(found.values())).sum(dim=0).numpy()
+    told = torch.stack(list(found.values())).nansum(dim=0).numpy()
     real = ~batch.masks[0].numpy()
     seen = np.zeros(told.shape)
     with torch.no_grad():
@@ -99,7 +108,7 @@ def test_parameters_learn_again_and_nothing_is_remembered() -> None:
 
 
 def test_a_network_that_pools_in_its_own_way_says_none() -> None:
-    made, batch = network(kind="single", teacher="t0", d_model=16)
+    made, batch = network(kind="single", teacher="t0", aggregator="dsmil", d_model=16)
     _, found = influences(made, HEAD, batch)
     assert all(part.isnan().all() for part in found.values())
 
