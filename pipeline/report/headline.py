@@ -28,7 +28,7 @@ class Headline:
 
     Attributes:
         sentence: the student, the best single teacher, the difference, the oracle.
-        short: what the difference allows to say.
+        short: what the difference and the student's own interval allow to say.
         choice: how the teacher was chosen.
     """
 
@@ -92,11 +92,22 @@ def headline(
             )
             short = _verdict(pair, metric.higher) + (MORE_CASES if more_cases else "")
         choice = _choice(opened.summary["best_single"], infos)
+    short = " ".join(part for part in (short, _humbled(row, metric)) if part)
     if opened.primary in opened.oracle:
         sentence += Markup("; an oracle that knows the hidden state reaches {}").format(
             fixed(opened.oracle[opened.primary])
         )
     return Headline(sentence + Markup("."), short, choice)
+
+
+def _humbled(row: Mapping[str, Any], metric: metrics.Metric) -> str:
+    """What has to be said of a student that chance could have made, however others fare."""
+    if metric.chance is None or pd.isna(row["low"]) or row["low"] > metric.chance:
+        return ""
+    return (
+        f"The student's own interval does not lie above {fixed(metric.chance)}, which knowing "
+        "nothing reaches: that it predicts anything is not shown."
+    )
 
 
 def _verdict(pair: Mapping[str, Any], higher: bool) -> str:

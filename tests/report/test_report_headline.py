@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config.reading import parse
-from pipeline.report.headline import has_more_cases
+from pipeline.report.headline import _humbled, has_more_cases
+from pipeline.report.metrics import describe
 
 NESTED = {"folds": {"inner": 3}, "training": {"nested": {"grid": {"dropout": [0.1]}}}}
 
@@ -29,6 +30,18 @@ def test_a_student_that_learns_from_more_cases_than_others(
     cfg = parse({**more, "training": training, "evaluation": {"student": "v2"}}).training
     assert has_more_cases(cfg, "v2") is expected
     assert not has_more_cases(cfg, "mean")
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "humbled"),
+    [("c_index", 0.48, True), ("c_index", 0.51, False), ("r2", -0.01, True), ("r2", None, False),
+     ("mae", -1.0, False)],
+)  # fmt: skip
+def test_a_student_that_chance_could_have_made_is_called_that(
+    metric: str, low: float | None, humbled: bool
+) -> None:
+    said = _humbled({"low": low}, describe(metric))
+    assert ("is not shown" in said) is humbled
 
 
 def test_the_page_says_so(page: str) -> None:
