@@ -1,4 +1,4 @@
-"""The columns of the case table, and which of them a task means."""
+"""The columns of the tables of slides and cases, and which of them a task means."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
-CASE_COLUMNS = ("case_id", "site", "n_slides", "n_usable_slides", "complete")  # then the labels
+# Before the sheet's other columns, which cannot have these names.
+SLIDE_COLUMNS = (
+    *("slide_id", "case_id", "path", "mpp", "site", "mask", "coordinates"),
+    *("chunk", "identity"),
+)
+CASE_COLUMNS = ("case_id", "site", "n_slides", "n_usable_slides", "complete")
 
 
 def spelled_out(task: Any, columns: Iterable[str]) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cohort.values import filled, number
+from pipeline.columns import CASE_COLUMNS, SLIDE_COLUMNS
 from pipeline.errors import SheetError
 
 if TYPE_CHECKING:
@@ -25,12 +26,7 @@ MAX_ID_BYTES = 200
 MAX_SHOWN = 20
 
 # Columns that the tables of slides and cases add; the sheet cannot have others of these names.
-OF_SLIDES = (
-    *("slide_id", "case_id", "path", "mpp", "site", "mask", "coordinates"),
-    *("chunk", "identity"),
-)
-OF_CASES = ("n_slides", "n_usable_slides", "complete")
-RESERVED = (*OF_SLIDES, *OF_CASES)
+RESERVED = (*SLIDE_COLUMNS, *CASE_COLUMNS)
 
 # Ids become file names on every stage: no path parts, no shell or quoting surprises.
 _SAFE_ID = re.compile(r"[\w(=+@,][\w ._+@=,()-]*")

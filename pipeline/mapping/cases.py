@@ -6,14 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from pipeline.columns import CASE_COLUMNS
+from pipeline.columns import CASE_COLUMNS, SLIDE_COLUMNS
 from pipeline.errors import SheetError
 from pipeline.mapping.coverage import Coverage
-
-SLIDE_COLUMNS = (
-    *("slide_id", "case_id", "path", "mpp", "site", "mask", "coordinates"),
-    *("chunk", "identity"),
-)
 
 
 def case_table(slides: pd.DataFrame, coverage: Coverage) -> tuple[pd.DataFrame, list[str]]:
