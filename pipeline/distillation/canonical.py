@@ -86,7 +86,7 @@ def _joined(
     maps, noise = {}, np.zeros((ends[-1], ends[-1]))
     for tiles, start, end in zip(groups, [0, *ends], ends, strict=False):
         own = slice(start, end)
-        chance = tiles.within() / min(tiles.tiles, INDEPENDENT)
+        chance = tiles.within / min(tiles.tiles, INDEPENDENT)
         noise[own, own] = chance[: end - start, : end - start]
         for t in tiles.teachers:
             part = _from_standardised(tiles, t, deviations[t])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,7 @@ class TileComponents:
     owner: NDArray[np.int64]
     tiles: float
 
+    @cached_property
     def within(self) -> NDArray[np.float64]:
         """(K, K), the covariance of the tiles of one case, mean over cases."""
         counts = np.bincount(self.owner)

@@ -49,7 +49,7 @@ def test_what_differs_within_a_case_is_told_from_what_differs_between_cases() ->
         features[0].append(tiles[:, :6])
         features[1].append(tiles[:, 6:])
     found = components(features)
-    values = np.linalg.eigvalsh(found.within())
+    values = np.linalg.eigvalsh(found.within)
     assert values[0] < 0.01
     assert values[1:] == pytest.approx(1, abs=0.15)
 
