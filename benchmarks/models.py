@@ -5,7 +5,8 @@
 The cohort of `students.py` (the same `--folder` will do). Each of the demo's models is trained for
 each of its tasks, as the training stage does it, on some cases, a fifth of them for validation, and
 predicts all others: several times as many as a test fold has. Survival learns from outcomes drawn
-anew from the true hazards and is judged by further draws. Half an hour of a core, or more.
+anew from the true hazards and is judged by further draws. A quarter of an hour of a core with the
+features there.
 """
 
 from __future__ import annotations
