@@ -35,7 +35,6 @@ from extraction_clocks import WaitingChannel, Work, machine, per_core, stopwatch
 from PIL import Image
 
 from pipeline.config.extraction import TeacherConfig
-from pipeline.cores import cpu_budget
 from pipeline.encoders import registry
 from pipeline.encoders.build import Encoder, build, encode
 from pipeline.encoders.numerics import autocast
@@ -46,6 +45,7 @@ from pipeline.extraction.engine.messages import Job, Settings
 from pipeline.extraction.engine.run import extract
 from pipeline.extraction.grid import Grid
 from pipeline.extraction.reader import open_source
+from pipeline.runtime.cpu_budget import cpu_budget
 from pipeline.slides.slide import open_slide
 
 MPP, TARGET_MPP, TILE_PX = 0.25, 0.5, 224

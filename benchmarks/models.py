@@ -22,12 +22,12 @@ import torch
 from students import JUDGED, features, known, lost, outcomes
 from tqdm import tqdm
 
-from pipeline.artifacts import read_json
 from pipeline.bags.store import Store, open_store
-from pipeline.cohort.hidden import HiddenCase
+from pipeline.cohort.synthetic.hidden_states import HiddenCase
 from pipeline.config.reading import load
 from pipeline.config.whole import Config
-from pipeline.labels import read_labels
+from pipeline.contracts.labels import read_labels
+from pipeline.files.artifacts import read_json
 from pipeline.training.job import Job, lesson, prepare
 from pipeline.training.loop import train
 from pipeline.training.metrics import macro_auc

@@ -35,8 +35,14 @@ from sksurv.util import Surv
 from pipeline.aggregators.network import Lesson, Shape
 from pipeline.bags.scale import Scaler
 from pipeline.bags.store import Store, gather, open_store, whole
-from pipeline.cohort.hidden import STATES, HiddenCase, censoring_rate, hidden_cases, outcome
-from pipeline.cohort.oracle import concordance
+from pipeline.cohort.synthetic.hidden_states import (
+    STATES,
+    HiddenCase,
+    censoring_rate,
+    hidden_cases,
+    outcome,
+)
+from pipeline.cohort.synthetic.oracle import concordance
 from pipeline.distillation.anchor import Anchor
 from pipeline.distillation.ground import Kind
 from pipeline.training.loop import objective

@@ -28,10 +28,10 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.cohort import painting, synthetic
+from pipeline.cohort.synthetic import embedded, painting
 from pipeline.config.cohort import SyntheticConfig
 from pipeline.config.tiling import TilingConfig
-from pipeline.ledger import Record
+from pipeline.contracts.ledger import Record
 from pipeline.slides import artefacts
 from pipeline.slides.mpp import find_scale
 from pipeline.slides.slide import Slide, open_slide
@@ -57,7 +57,7 @@ print(status.split("VmHWM:")[1].split()[0])
 
 def field() -> npt.NDArray[np.uint8]:
     """A seamless picture of tissue, uint8 (2 * FIELD, 2 * FIELD, 3)."""
-    facts = dict(synthetic.slides(SyntheticConfig())[0].facts)
+    facts = dict(embedded.slides(SyntheticConfig())[0].facts)
     facts |= {"width": 3 * FIELD, "height": 3 * FIELD, "mpp": MPP, "pen": ""}
     image = painting.paint(painting.Picture(**facts))
     # The square with the most stain in it: far from the outline.

@@ -39,13 +39,13 @@ import h5py
 import numpy as np
 import torch
 
-from pipeline import jobs
 from pipeline.bags.batch import Batch
 from pipeline.bags.store import open_store
 from pipeline.config.models import ShazamV2Model, SingleModel
 from pipeline.config.reading import parse
 from pipeline.config.training import TrainingConfig
-from pipeline.labels import read_labels
+from pipeline.contracts.labels import read_labels
+from pipeline.plan import stage_params
 from pipeline.training import nested, stage
 from pipeline.training.job import Job, prepare
 from pipeline.training.loop import train
@@ -240,7 +240,7 @@ def cell(root: Path, options: argparse.Namespace) -> None:
             )
         serial *= OUTER / options.folds
         folds_file.write_text(json.dumps(alone))
-        job = jobs.TrainingJob(
+        job = stage_params.TrainingJob(
             training=TrainingConfig.model_validate(settings),
             model=model,
             task=kind_task(),

@@ -9,9 +9,9 @@ import sys
 
 import typer
 
-from pipeline import faults
 from pipeline.commands import cases, slides, tools
 from pipeline.errors import SlideError, UserError
+from pipeline.runtime import machine_errors
 
 app = typer.Typer(
     help="From whole-slide images to a compared, cross-validated student of several teachers. "
@@ -64,7 +64,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
-        said = faults.remedy(error)
+        said = machine_errors.remedy(error)
         if said is None:
             raise
         print(f"error: {said}", file=sys.stderr)

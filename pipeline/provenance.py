@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline.recall import Recall
+from pipeline.files.recall import Recall
 
 PACKAGE = "pipeline"
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,14 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.aggregators.base import (
-    Bag,
-    Weighing,
-    full_mask,
-    masked_softmax,
-    mlp,
-    weighted_sum,
-)
+from pipeline.aggregators.base import Bag, Weighing, full_mask, masked_softmax, mlp, weighted_sum
 
 
 class AttentionScore(nn.Module):

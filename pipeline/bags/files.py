@@ -23,9 +23,9 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.bags import deepzoom
-from pipeline.checksums import checksum, is_intact
 from pipeline.errors import ArtifactError
-from pipeline.faults import is_machines
+from pipeline.files.checksums import checksum, is_intact
+from pipeline.runtime.machine_errors import is_machines
 
 Format = Literal["pipeline", "h5", "stamp", "pt", "deepzoom", "npy"]
 Unit = Literal["", "px", "um", "deepzoom"]

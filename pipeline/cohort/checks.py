@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cohort.values import filled, number
-from pipeline.columns import CASE_COLUMNS, SLIDE_COLUMNS
+from pipeline.contracts.columns import CASE_COLUMNS, SLIDE_COLUMNS
 from pipeline.errors import SheetError
 
 if TYPE_CHECKING:

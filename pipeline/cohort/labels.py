@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cohort.checks import MAX_SHOWN, conflicts, report, suggestion
 from pipeline.cohort.values import number
-from pipeline.columns import spelled_out
+from pipeline.contracts.columns import spelled_out
 
 if TYPE_CHECKING:
     from pipeline.cohort.sheet import SlideRow

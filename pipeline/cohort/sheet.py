@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 from pipeline.cohort.checks import report, row_problems, table_problems
 from pipeline.cohort.values import filled, number
+from pipeline.contracts.ledger import chunk_of
 from pipeline.errors import SheetError
-from pipeline.ledger import chunk_of
+from pipeline.files.identity import content_digest, file_identity
 from pipeline.provenance import digest
-from pipeline.slides.identity import content_digest, file_identity
 
 if TYPE_CHECKING:
     from pipeline.config.cohort import CohortConfig, ColumnsConfig
-    from pipeline.recall import Recall
+    from pipeline.files.recall import Recall
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +66,9 @@ def slide_rows(cfg: CohortConfig, base: Path) -> list[SlideRow]:
     """
     if cfg.source == "sheet":
         return read_sheet(cfg, base)
-    from pipeline.cohort import synthetic
+    from pipeline.cohort.synthetic import embedded
 
-    return synthetic.plan(cfg, base)
+    return embedded.plan(cfg, base)
 
 
 def read_sheet(cfg: CohortConfig, base: Path) -> list[SlideRow]:
@@ -117,9 +117,9 @@ def identities(
     same before and after they are drawn. `recall` spares reading files that have not been touched.
     """
     if cfg.source == "synthetic":
-        from pipeline.cohort import synthetic
+        from pipeline.cohort.synthetic import embedded
 
-        return synthetic.identities(cfg)
+        return embedded.identities(cfg)
     with ThreadPoolExecutor(max_workers=8) as pool:
         found = pool.map(lambda row: identity(row, recall), rows)
         return dict(zip((r.slide_id for r in rows), found, strict=True))

@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifacts import sweep, write_json, write_table
-from pipeline.cohort import synthetic
 from pipeline.cohort.checks import MAX_SHOWN
 from pipeline.cohort.labels import check_labels, summary
-from pipeline.cohort.oracle import oracle
 from pipeline.cohort.sheet import SlideRow, identities, slide_rows
+from pipeline.cohort.synthetic import embedded
+from pipeline.cohort.synthetic.oracle import oracle
 from pipeline.cohort.values import number
+from pipeline.contracts.ledger import chunk_of
 from pipeline.errors import ArtifactError
-from pipeline.ledger import chunk_of
+from pipeline.files.artifacts import sweep, write_json, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ def run(*, cfg: CohortConfig, tasks: Mapping[str, TaskConfig], root: Path, base:
     check_labels(rows, tasks)
     if cfg.source == "synthetic":
         _require_drawn(rows)
-        synthetic.write_tables(cfg, synthetic.sheet_path(cfg, base))
+        embedded.write_tables(cfg, embedded.sheet_path(cfg, base))
     known = identities(cfg, rows)
     named = [movable(row, base) for row in rows]
     write_table(root / "slides.parquet", slide_table(named, known, cfg.chunks, tasks), csv=True)
@@ -72,8 +72,8 @@ def run_chunk(*, cfg: CohortConfig, chunk: int, base: Path, out: Path, workers: 
     sweep(out.parent)
     rows = [r for r in slide_rows(cfg, base) if chunk_of(r.slide_id, cfg.chunks) == chunk]
     if cfg.source == "synthetic":
-        sheet = synthetic.sheet_path(cfg, base)
-        synthetic.generate(cfg=cfg, sheet=sheet, workers=workers, chunk=chunk)
+        sheet = embedded.sheet_path(cfg, base)
+        embedded.generate(cfg=cfg, sheet=sheet, workers=workers, chunk=chunk)
     known = identities(cfg, rows)
     write_table(out, slide_table([bare(r, base) for r in rows], known, cfg.chunks, {}))
 
@@ -173,10 +173,10 @@ def _facts(
         "slides_missing": missing[:MAX_SHOWN],
         "label_columns": list(rows[0].labels),
         "tasks": {name: summary(rows, task) for name, task in tasks.items()},
-        "oracle": oracle(synthetic.cases(cfg.synthetic), tasks) if made else {},
+        "oracle": oracle(embedded.cases(cfg.synthetic), tasks) if made else {},
         "planted_faults": {
             s.slide_id: s.role
-            for s in (synthetic.slides(cfg.synthetic) if made else ())
+            for s in (embedded.slides(cfg.synthetic) if made else ())
             if s.role != "good"
         },
     }

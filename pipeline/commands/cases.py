@@ -7,16 +7,17 @@ from typing import Annotated
 
 import typer
 
-from pipeline import jobs, slots
 from pipeline.commands.options import Base, Cfg, Code, Device, Gpus, Root, Workers, manifests
-from pipeline.jobrecords import recorded
+from pipeline.plan import stage_params
+from pipeline.runtime import gpu_locks
+from pipeline.runtime.job_records import recorded
 
 
 def mapping(cfg: Cfg, root: Root) -> None:
     """Join the manifests: case -> teacher -> feature files, coverage, ledger, flow."""
     from pipeline.mapping import stage
 
-    job = jobs.read(jobs.MappingJob, cfg)
+    job = stage_params.read(stage_params.MappingJob, cfg)
     with recorded(root, "mapping"):
         stage.run(
             cfg=job.mapping,
@@ -36,7 +37,7 @@ def probing(
     """Measure how well a teacher's tiles tell tissue classes apart: linear, k-NN, few-shot."""
     from pipeline.probing import stage
 
-    job = jobs.read(jobs.ProbingJob, cfg)
+    job = stage_params.read(stage_params.ProbingJob, cfg)
     with recorded(root, "probing", teacher=teacher):
         stage.run(
             cfg=job.probing,
@@ -52,7 +53,7 @@ def tile_students(cfg: Cfg, root: Root, base: Base = Path()) -> None:
     """Train students on the labelled tiles of all teachers, beside the teachers' linear probes."""
     from pipeline.probing import together
 
-    job = jobs.read(jobs.TileStudentsJob, cfg)
+    job = stage_params.read(stage_params.TileStudentsJob, cfg)
     with recorded(root, "tile_students"):
         together.run(
             cfg=job.probing,
@@ -69,7 +70,7 @@ def folds(
     """Split a task's cases into train, validation and test, k times."""
     from pipeline.folds import stage
 
-    job = jobs.read(jobs.FoldsJob, cfg)
+    job = stage_params.read(stage_params.FoldsJob, cfg)
     with recorded(root, "folds", task=task):
         stage.run(cfg=job.folds, cases=job.cases, name=task, task=job.task, root=root)
 
@@ -85,8 +86,8 @@ def training(
     device: Device = "auto",
 ) -> None:
     """Train one model of one task on every fold and seed, and predict all cases."""
-    job = jobs.read(jobs.TrainingJob, cfg)
-    slots.claim(gpus)
+    job = stage_params.read(stage_params.TrainingJob, cfg)
+    gpu_locks.claim(gpus)
     with recorded(root, "training", task=task, model=model):
         from pipeline.training import stage
 
@@ -110,7 +111,7 @@ def evaluation(
     """Measure every model of a task on its test folds and compare the student with each."""
     from pipeline.evaluation import stage
 
-    job = jobs.read(jobs.EvaluationJob, cfg)
+    job = stage_params.read(stage_params.EvaluationJob, cfg)
     with recorded(root, "evaluation", task=task):
         stage.run(
             cfg=job.evaluation,
@@ -124,14 +125,14 @@ def evaluation(
 
 def report(cfg: Cfg, root: Root) -> None:
     """Write report.html."""
-    from pipeline import estimate, planning
-    from pipeline.costs import Concurrency, Estimate
+    from pipeline.accounting.costs import Concurrency, Estimate
+    from pipeline.plan import cohort_plan, estimate
     from pipeline.report import stage
 
-    config = jobs.read(jobs.ReportJob, cfg).config
+    config = stage_params.read(stage_params.ReportJob, cfg).config
 
     def planner(at_once: Concurrency) -> Estimate:
-        plan = planning.cohort_plan(config, Path.cwd(), check=False)
+        plan = cohort_plan.cohort_plan(config, Path.cwd(), check=False)
         return estimate.estimate(config, plan, concurrency=at_once, root=root)
 
     stage.run(config=config, root=root, planner=planner)

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-Cfg = Annotated[str, typer.Option(help="The stage's job as JSON, made by pipeline.jobs.")]
+Cfg = Annotated[
+    str, typer.Option(help="The stage's parameters as JSON, made by pipeline.plan.stage_params.")
+]
 Code = Annotated[
     str, typer.Option(help="The stage's code fingerprint; part of what is recognised.")
 ]
@@ -25,7 +27,7 @@ ConfigFile = Annotated[Path, typer.Option(help="The config file.")]
 
 def manifests(root: Path, folder: str) -> list[Path]:
     """The manifests of the chunks that the cohort has now; older ones may lie beside them."""
-    from pipeline.artifacts import read_table
+    from pipeline.files.artifacts import read_table
 
     chunks = sorted(read_table(root / "slides.parquet")["chunk"].unique())
     return [root / folder / "manifest" / f"{chunk}.json" for chunk in chunks]

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline import jobs, slots
 from pipeline.commands.options import (
     Base,
     Cfg,
@@ -21,7 +20,9 @@ from pipeline.commands.options import (
     manifests,
 )
 from pipeline.errors import UserError
-from pipeline.jobrecords import recorded
+from pipeline.plan import stage_params
+from pipeline.runtime import gpu_locks
+from pipeline.runtime.job_records import recorded
 
 
 def cohort_chunk(
@@ -30,7 +31,7 @@ def cohort_chunk(
     """Write one chunk's slide table; slides of the embedded cohort are drawn first."""
     from pipeline.cohort import stage
 
-    job = jobs.read(jobs.ChunkJob, cfg)
+    job = stage_params.read(stage_params.ChunkJob, cfg)
     with recorded(out.parent.parent, "cohort_chunk", chunk=chunk):
         stage.run_chunk(cfg=job.cohort, chunk=chunk, base=base, out=out, workers=workers)
 
@@ -39,7 +40,7 @@ def cohort_check(cfg: Cfg, root: Root, base: Base = Path()) -> None:
     """Check the sheet and its labels, and write slides.parquet and cohort.json."""
     from pipeline.cohort import stage
 
-    job = jobs.read(jobs.CohortJob, cfg)
+    job = stage_params.read(stage_params.CohortJob, cfg)
     with recorded(root, "cohort"):
         stage.run(cfg=job.cohort, tasks=job.tasks, root=root, base=base)
 
@@ -88,7 +89,7 @@ def tiling(
         raise typer.Exit(0 if record.status in ("ok", "empty") else 1)
     if cfg is None:
         raise UserError("tiling: give --slide FILE, or --cfg with --root, --chunk and --out")
-    job = jobs.read(jobs.TilingJob, cfg)
+    job = stage_params.read(stage_params.TilingJob, cfg)
     with recorded(root, "tiling", chunk=chunk, tiles=tiles.removeprefix("tiles")):
         stage.run(
             cfg=job.tiling,
@@ -119,7 +120,7 @@ def extraction(
     device: Device = "auto",
 ) -> None:
     """Run teachers over a chunk's tiles, or take in features that another tool made."""
-    job = jobs.read(jobs.ExtractionJob, cfg)
+    job = stage_params.read(stage_params.ExtractionJob, cfg)
     teachers = list(job.extraction.teachers)
     if job.extraction.teachers[teachers[0]].source == "import":
         from pipeline.extraction import imports
@@ -134,7 +135,7 @@ def extraction(
                 expected=job.slides,
             )
         return
-    slots.claim(gpus)
+    gpu_locks.claim(gpus)
     with recorded(root, "extraction", chunk=chunk, teacher="+".join(teachers)):
         from pipeline.extraction import stage
 
@@ -155,6 +156,6 @@ def extraction_check(cfg: Cfg, out: Out) -> None:
     """Check a teacher before the first job that needs a GPU, and write down what was verified."""
     from pipeline.extraction import check
 
-    job = jobs.read(jobs.CheckJob, cfg)
+    job = stage_params.read(stage_params.CheckJob, cfg)
     with recorded(out.parent.parent.parent, "extraction_check", teacher=job.teacher):
         check.run(teacher=job.teacher, settings=job.settings, weights_dir=job.weights_dir, out=out)

@@ -104,10 +104,10 @@ def attention(
     """
     import pandas as pd
 
-    from pipeline.artifacts import read_table, write_table
     from pipeline.config.reading import load
-    from pipeline.report import atlas
-    from pipeline.training import lookup
+    from pipeline.files.artifacts import read_table, write_table
+    from pipeline.report.figures import atlas
+    from pipeline.training import attention_lookup
 
     settings = load(config)
     root = Path("results") / settings.cohort.name
@@ -125,7 +125,7 @@ def attention(
     named = list(dict.fromkeys([*(case or ()), *(case_of[name] for name in slide or ())]))
     folder = out or root / "attention" / task / model
     written = 0
-    for found in lookup.look(root, task, model, named or None, seed, max_tiles, device):
+    for found in attention_lookup.look(root, task, model, named or None, seed, max_tiles, device):
         table = pd.DataFrame(found.table).assign(fold=found.fold, part=found.part)
         wanted = [] if found.case in (case or ()) else list(slide or ())
         for name, rows in atlas.slides_of(table, wanted).items():
@@ -157,9 +157,10 @@ def plan(
 
     Reads the headers of a few slides only.
     """
-    from pipeline import estimate, planning, rates
+    from pipeline.accounting import rates
+    from pipeline.accounting.costs import Concurrency
     from pipeline.config.reading import load
-    from pipeline.costs import Concurrency
+    from pipeline.plan import cohort_plan, estimate
 
     settings = load(config)
     root = Path("results") / settings.cohort.name
@@ -169,7 +170,7 @@ def plan(
         device_tflops = rate.tflops if rate else estimate.DEVICE_TFLOPS
     found = estimate.estimate(
         settings,
-        planning.cohort_plan(settings, Path.cwd()),
+        cohort_plan.cohort_plan(settings, Path.cwd()),
         device_tflops=device_tflops,
         concurrency=Concurrency(gpus, at_once, queue_minutes / 60),
         root=root,
@@ -190,13 +191,13 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Really remove them.")] = False,
 ) -> None:
     """Say what of a results folder can be made again, and its size; remove it on request."""
-    from pipeline import storage
+    from pipeline.files import clean_up
 
-    found = storage.parts(root)
+    found = clean_up.parts(root)
     if what and yes:
-        typer.echo(f"freed {storage.size(storage.remove(root, what))}")
+        typer.echo(f"freed {clean_up.size(clean_up.remove(root, what))}")
         return
-    typer.echo(storage.table(root, found))
+    typer.echo(clean_up.table(root, found))
     typer.echo("Nothing was removed. Name parts and add --yes to remove them.")
 
 

@@ -11,12 +11,7 @@ from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.extraction import ExtractionConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.mapping import MappingConfig
-from pipeline.config.models import (
-    FusionModel,
-    ShazamV1Model,
-    ShazamV2Model,
-    SingleModel,
-)
+from pipeline.config.models import FusionModel, ShazamV1Model, ShazamV2Model, SingleModel
 from pipeline.config.probing import ProbingConfig
 from pipeline.config.report import ReportConfig
 from pipeline.config.section import Name, Section

@@ -17,12 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import registry, remote, weights
+from pipeline.encoders.architectures import TOWERS
 from pipeline.encoders.numerics import allow_tf32, autocast, choose_precision, compile_blocks
-from pipeline.encoders.places import wanted_revision
 from pipeline.encoders.registry import Model
 from pipeline.encoders.taps import Taps, find_taps, forward_levels
-from pipeline.encoders.towers import TOWERS
 from pipeline.encoders.transforms import Transform, prepare
+from pipeline.encoders.weight_files import wanted_revision
 from pipeline.errors import ArtifactError, ConfigError, nearest
 
 

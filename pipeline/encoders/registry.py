@@ -37,15 +37,15 @@ class Model:
         name: the teacher's name in the config.
         title: its name as its authors write it.
         loader: `timm` (built here), or `remote` (its authors' code, in the environment `env`).
-        arch: timm architecture, or a builder's name of `pipeline.encoders.towers`.
+        arch: timm architecture, or a builder's name of `pipeline.encoders.architectures`.
         kwargs: arguments for the architecture.
         hf_id: repository on the Hugging Face hub; empty if its weights are elsewhere.
         revision: commit of that repository; `main` where no commit could be verified.
         file: the weights' file name; empty for the usual ones.
-        layout: how the checkpoint names its parameters (`pipeline.encoders.layouts`).
+        layout: how the checkpoint names its parameters (`pipeline.encoders.checkpoint_layouts`).
         url: where the weights are if not on the hub.
         package: what it runs with, for `loader: remote`.
-        env: its environment in `workflow/envs`, where that is not the one of all others.
+        env: its environment in `envs`, where that is not the one of all others.
         resize, crop: tile side in pixels after resizing, and after the centre crop.
         interp: bilinear or bicubic.
         mean, std: per channel, for values in 0…1.

@@ -1,6 +1,6 @@
 """Models that run with their authors' own code, fetched at a pinned commit by transformers.
 
-That code and transformers stand in an environment of their own (`workflow/envs/`), since they move
+That code and transformers stand in an environment of their own (`envs/`), since they move
 at another pace than the rest. What they build gets the methods that taps read, so that levels and
 pooling are ours as for every other teacher.
 """
@@ -39,7 +39,7 @@ def load(row: Model, revision: str) -> nn.Module:
     except ImportError:
         raise ConfigError(
             f"teacher `{row.name}`: {row.title} runs with {row.package}, which is not installed "
-            f"here. Run Snakemake with `--sdm conda`, which makes workflow/envs/{row.env}.yaml for "
+            f"here. Run Snakemake with `--sdm conda`, which makes envs/{row.env}.yaml for "
             "this teacher alone; or install it into this environment"
         ) from None
     try:

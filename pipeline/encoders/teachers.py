@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.extraction import TeacherConfig
-from pipeline.encoders import places, registry
+from pipeline.encoders import registry, weight_files
 from pipeline.encoders.registry import HUB_FILES, WEIGHT_SUFFIXES, Model
 from pipeline.errors import UserError
 
@@ -113,7 +113,7 @@ def readiness(row: Model, weights_dir: str | None) -> str:
         if folder.is_dir() and any(p.suffix in WEIGHT_SUFFIXES for p in folder.iterdir()):
             return "weights_dir"
     if row.env:
-        return f"needs workflow/envs/{row.env}.yaml"
+        return f"needs envs/{row.env}.yaml"
     if _cached(row):
         return "hub cache"
     if not row.hf_id:
@@ -213,14 +213,14 @@ def _file(source: Any, name: str, cfg: TeacherConfig, row: Model | None) -> Iter
     if source.path is None:
         yield Check("weights", None, f"{source.weights}, {source.revision}", facts)
         return
-    wanted = places.wanted_hash(cfg, row)
-    found = places.check_hash(source.path, wanted)
+    wanted = weight_files.wanted_hash(cfg, row)
+    found = weight_files.check_hash(source.path, wanted)
     where = f"extraction.teachers.{name}"
     advice = "" if wanted else f"; to hold on to it set {where}.sha256"
     facts |= {"sha256": found, "sha256_expected": bool(wanted)}
     yield Check("hash", True if wanted else None, f"SHA-256 {found}{advice}", facts)
     if source.weights == "hub":
-        pinned = places.wanted_revision(cfg, row) == source.revision
+        pinned = weight_files.wanted_revision(cfg, row) == source.revision
         advice = "" if pinned else f"; to pin it set {where}.revision: {source.revision}"
         yield Check("revision", True if pinned else None, source.revision + advice)
 

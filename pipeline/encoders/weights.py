@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 from pipeline.config.extraction import TeacherConfig
-from pipeline.encoders import places
-from pipeline.encoders.layouts import convert
+from pipeline.encoders import weight_files
+from pipeline.encoders.checkpoint_layouts import convert
 from pipeline.encoders.registry import Model
 from pipeline.errors import ArtifactError
-from pipeline.faults import is_machines
-from pipeline.slides.identity import file_identity
+from pipeline.files.identity import file_identity
+from pipeline.runtime.machine_errors import is_machines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +59,13 @@ def find(
     if cfg.weights == "random":
         return Source("random", f"seed {cfg.seed}")
     if cfg.weights == "local":
-        path = places.local_file(name, row, weights_dir)
+        path = weight_files.local_file(name, row, weights_dir)
         identity = file_identity(path)
         return Source("local", identity, identity, path)
     if row is not None and row.loader == "remote":  # came with its code, at that commit
-        revision = places.wanted_revision(cfg, row)
+        revision = weight_files.wanted_revision(cfg, row)
         return Source("hub", revision, revision)
-    path, commit = places.hub_file(name, cfg, row, getattr(module, "pretrained_cfg", None))
+    path, commit = weight_files.hub_file(name, cfg, row, getattr(module, "pretrained_cfg", None))
     return Source("hub", commit, file_identity(path), path)
 
 

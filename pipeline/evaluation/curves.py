@@ -8,9 +8,9 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
+from pipeline.contracts.labels import Labels
 from pipeline.evaluation.pooling import Pooled
 from pipeline.evaluation.regression_metrics import target_metrics
-from pipeline.labels import Labels
 
 _BINS = 10
 _POINTS = 201

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config.tasks import SurvivalTask
+from pipeline.contracts.labels import Labels
 from pipeline.evaluation.predictions import Predictions
-from pipeline.labels import Labels
 
 _LARGEST = 50.0
 

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.contracts.folds import Fold
+from pipeline.contracts.labels import Labels, Task
 from pipeline.evaluation.bootstrap import interval
 from pipeline.evaluation.classification_metrics import ClassificationScorer
 from pipeline.evaluation.pooling import Pool, pooled
 from pipeline.evaluation.regression_metrics import RegressionScorer
 from pipeline.evaluation.survival_metrics import SurvivalScorer, TimePoints
-from pipeline.labels import Labels, Task
-from pipeline.splits import Fold
 
 PRIMARY = {"survival": "c_index", "classification": "auc", "regression": "r2"}
 LOWER_IS_BETTER = frozenset({"integrated_brier", "brier", "log_loss", "ece", "mae", "rmse"})

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.artifacts import read_json, read_table
 from pipeline.config.tasks import ClassificationTask, SurvivalTask
+from pipeline.contracts.folds import PARTS, Fold
+from pipeline.contracts.labels import Labels, Task, class_name
 from pipeline.errors import ArtifactError
-from pipeline.labels import Labels, Task, class_name
-from pipeline.splits import PARTS, Fold
+from pipeline.files.artifacts import read_json, read_table
 
 KEYS = ["seed", "fold", "split", "case_id"]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.config.tasks import SurvivalTask
+from pipeline.contracts.folds import Fold
+from pipeline.contracts.labels import Labels
 from pipeline.evaluation.metrics import LOWER_IS_BETTER, Bench
 from pipeline.evaluation.survival_metrics import kaplan_meier
-from pipeline.labels import Labels
-from pipeline.splits import Fold
 
 NO_FLOOR = frozenset({"ece"})  # who knows nothing but the shares is calibrated all the same
 

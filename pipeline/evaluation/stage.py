@@ -28,25 +28,25 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.artifacts import read_json, read_table, sweep, write_json, write_table
-from pipeline.columns import spelled_out
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.tasks import SurvivalTask
+from pipeline.contracts.columns import spelled_out
+from pipeline.contracts.folds import read_folds, read_summary
+from pipeline.contracts.labels import Task
 from pipeline.errors import ConfigError, nearest
+from pipeline.evaluation.auxiliary_endpoints import secondary_table
 from pipeline.evaluation.comparisons import compare
 from pipeline.evaluation.figures import figure_points, forest, jsonable
+from pipeline.evaluation.load_inputs import known_labels, open_bench
 from pipeline.evaluation.metrics import PRIMARY, Bench, Measured, higher_is_better, metric_table
 from pipeline.evaluation.nested import nested_table
-from pipeline.evaluation.opening import known_labels, open_bench
 from pipeline.evaluation.pooling import Pool, average, pooled, risk_groups
 from pipeline.evaluation.predictions import Predictions, read_predictions
 from pipeline.evaluation.reference import reference_metrics
-from pipeline.evaluation.secondary import secondary_table
 from pipeline.evaluation.summary import summary
 from pipeline.evaluation.survival_curves import GROUP_NAMES, QUANTILES
 from pipeline.evaluation.targets import case_table, target_table
-from pipeline.labels import Task
-from pipeline.splits import read_folds, read_summary
+from pipeline.files.artifacts import read_json, read_table, sweep, write_json, write_table
 
 AVERAGE = "average"
 

@@ -13,10 +13,10 @@ import pandas as pd
 from scipy import stats
 
 from pipeline.config.tasks import RegressionTask
+from pipeline.contracts.labels import Labels
 from pipeline.evaluation.metrics import Bench
 from pipeline.evaluation.pooling import Pool, pooled
 from pipeline.evaluation.regression_metrics import blocks, target_metrics
-from pipeline.labels import Labels
 
 
 def target_table(pools: Sequence[Pool], bench: Bench, confidence: float) -> pd.DataFrame | None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import typer
 
-from pipeline.artifacts import read_json, sweep, write_json
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders.teachers import check_teacher
 from pipeline.errors import ConfigError
+from pipeline.files.artifacts import read_json, sweep, write_json
 
 FILE = "check.json"
 

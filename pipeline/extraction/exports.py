@@ -17,10 +17,10 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from pipeline import ledger
-from pipeline.artifacts import atomic_path
 from pipeline.bags.files import FeatureFile, open_features, read_coords, read_level
+from pipeline.contracts import ledger
 from pipeline.errors import ArtifactError, UserError
+from pipeline.files.artifacts import atomic_path
 
 Tool = Literal["clam", "trident", "stamp"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline.artifacts import COMPLETE, FINGERPRINT
-from pipeline.checksums import checksum, is_intact
 from pipeline.errors import ArtifactError
-from pipeline.faults import is_machines
+from pipeline.files.artifacts import COMPLETE, FINGERPRINT
+from pipeline.files.checksums import checksum, is_intact
+from pipeline.runtime.machine_errors import is_machines
 
 AGAIN = "`snakemake --forcerun tiling` makes it again, and leaves whole ones as they are"
 

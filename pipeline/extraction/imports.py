@@ -12,13 +12,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipeline import ledger
-from pipeline.artifacts import read_table, sweep
 from pipeline.bags.files import EmptyFeatures, FeatureFile, check_finite, open_features
 from pipeline.config.extraction import ExtractionConfig
+from pipeline.contracts import ledger
+from pipeline.contracts.ledger import Record
 from pipeline.errors import ArtifactError, MachineError
 from pipeline.extraction.locate import check_some_exist, expected_files, files_digest
-from pipeline.ledger import Record
+from pipeline.files.artifacts import read_table, sweep
 from pipeline.provenance import digest
 
 

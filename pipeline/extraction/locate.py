@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pipeline.config.extraction import TeacherConfig
 from pipeline.errors import ConfigError
+from pipeline.files.identity import file_identity
+from pipeline.files.recall import Recall
 from pipeline.provenance import digest
-from pipeline.recall import Recall
-from pipeline.slides.identity import file_identity
 
 
 def expected_files(

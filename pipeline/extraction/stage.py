@@ -8,13 +8,12 @@ from pathlib import Path
 
 import torch
 
-from pipeline import ledger
-from pipeline.artifacts import read_table, sweep
 from pipeline.config.extraction import ExtractionConfig
-from pipeline.cores import cpu_budget
+from pipeline.contracts import ledger
+from pipeline.contracts.ledger import Record
 from pipeline.encoders import registry
 from pipeline.encoders.build import Encoder, build
-from pipeline.encoders.places import local_identity, wanted_revision
+from pipeline.encoders.weight_files import local_identity, wanted_revision
 from pipeline.extraction.check import checked, pinned
 from pipeline.extraction.devices import choose_batch_size, choose_devices, decodes_on_gpu
 from pipeline.extraction.engine.messages import Job, Settings
@@ -22,8 +21,9 @@ from pipeline.extraction.engine.run import extract
 from pipeline.extraction.engine.writing import finished
 from pipeline.extraction.grid import read_grid
 from pipeline.extraction.writer import is_finished
-from pipeline.ledger import Record
+from pipeline.files.artifacts import read_table, sweep
 from pipeline.provenance import digest
+from pipeline.runtime.cpu_budget import cpu_budget
 
 # Keys of a teacher that decide whether it may run or which file it is, not what it computes.
 NOT_NUMBERS = {"acknowledge_licence", "revision", "sha256"}

@@ -11,11 +11,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline.artifacts import is_complete, new_hdf5
-from pipeline.checksums import checksum, is_intact, seal
 from pipeline.errors import SlideError
 from pipeline.extraction.grid import Grid
-from pipeline.faults import is_machines
+from pipeline.files.artifacts import is_complete, new_hdf5
+from pipeline.files.checksums import checksum, is_intact, seal
+from pipeline.runtime.machine_errors import is_machines
 
 ROWS = 1024  # rows per HDF5 chunk, and rows kept before they are written
 NAMES = {"high": "features", "low": "low", "mid": "mid"}

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.contracts.folds import PARTS, Fold, Label, Part
 from pipeline.errors import UserError
 from pipeline.folds.units import Units
-from pipeline.splits import PARTS, Fold, Label, Part
 
 Parts = dict[Part, frozenset[str]]
 

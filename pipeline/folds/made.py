@@ -13,9 +13,9 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
 from pipeline.config.folds import FoldsConfig
+from pipeline.contracts.folds import Fold
 from pipeline.errors import UserError
 from pipeline.folds.units import Units
-from pipeline.splits import Fold
 
 _DRAWS = 200
 

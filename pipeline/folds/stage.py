@@ -20,14 +20,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.artifacts import read_table, sweep, write_csv, write_json, write_text
 from pipeline.config.folds import FoldsConfig
+from pipeline.contracts.folds import (
+    PARTS,
+    Fold,
+    check_fold,
+    check_partition,
+    fold_path,
+    folder,
+    inner_path,
+)
+from pipeline.contracts.labels import Task
 from pipeline.errors import UserError
+from pipeline.files.artifacts import read_table, sweep, write_csv, write_json, write_text
 from pipeline.folds.imported import read_folds, tests_are
 from pipeline.folds.made import make_folds, make_inner
 from pipeline.folds.units import Units, units
-from pipeline.labels import Task
-from pipeline.splits import PARTS, Fold, check_fold, check_partition, fold_path, folder, inner_path
 
 
 def run(*, cfg: FoldsConfig, cases: str, name: str, task: Task, root: Path) -> None:

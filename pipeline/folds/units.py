@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from pipeline.columns import spelled_out
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.contracts.columns import spelled_out
+from pipeline.contracts.labels import Labels, Task, read_labels
 from pipeline.errors import SheetError, UserError
-from pipeline.labels import Labels, Task, read_labels
 
 REGRESSION_BINS = 5
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from pipeline.columns import CASE_COLUMNS, SLIDE_COLUMNS
+from pipeline.contracts.columns import CASE_COLUMNS, SLIDE_COLUMNS
 from pipeline.errors import SheetError
 from pipeline.mapping.coverage import Coverage
 

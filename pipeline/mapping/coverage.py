@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.contracts.ledger import Record
 from pipeline.errors import ArtifactError, nearest
-from pipeline.ledger import Record
 
 MISSING = "missing"
 MISSING_KIND = "missing_features"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.ledger import Record
+from pipeline.contracts.ledger import Record
 from pipeline.mapping.coverage import MISSING_KIND, TILING, Coverage, status_of
 
 STATUSES = ("ok", "empty", "failed", "excluded", "missing")

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.artifacts import read_table, sweep, write_json, write_table
-from pipeline.columns import SLIDE_COLUMNS
 from pipeline.config.mapping import MappingConfig
+from pipeline.contracts.columns import SLIDE_COLUMNS
+from pipeline.contracts.ledger import Record, enforce, read_manifests
 from pipeline.errors import ArtifactError, UserError
-from pipeline.ledger import Record, enforce, read_manifests
+from pipeline.files.artifacts import read_table, sweep, write_json, write_table
 from pipeline.mapping.cases import case_table, missing_teachers
 from pipeline.mapping.coverage import TILING, Coverage, join
 from pipeline.mapping.flow import cohort_flow, failures, ledger_table

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.bags.files import FeatureFile, open_features, read_coords, read_level
 from pipeline.bags.sampling import spread
 from pipeline.config.probing import ProbingConfig
-from pipeline.ledger import Record
+from pipeline.contracts.ledger import Record
 from pipeline.probing.gather import Tiles
 from pipeline.probing.labels import read_labels
 

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 
 from pipeline.errors import SlideError, UserError
-from pipeline.slides.cover import cover_at
 from pipeline.slides.masks import read_regions
+from pipeline.slides.tile_coverage import cover_at
 
 RASTER_UM = 8.0  # annotations are compared with tiles at this many µm per pixel
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import write_json, write_text
 from pipeline.config.probing import ProbingConfig
+from pipeline.files.artifacts import write_json, write_text
 from pipeline.probing.gather import Tiles, cases_of, gather, usable
 from pipeline.probing.probes import Probe, logistic, nearest_centre, neighbours, sgd_ensemble
 from pipeline.probing.rounds import folds_of, measured, said

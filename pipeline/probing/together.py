@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import write_json, write_text
 from pipeline.config.probing import ProbingConfig
+from pipeline.files.artifacts import write_json, write_text
 from pipeline.probing.gather import cases_of, usable
 from pipeline.probing.gather_together import Joint, Source, gather_together
 from pipeline.probing.measure import difference

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.artifacts import read_json, read_table
 from pipeline.errors import ArtifactError
-from pipeline.report import metrics
+from pipeline.files.artifacts import read_json, read_table
+from pipeline.report.tables import metrics
 
 _METRICS = (
     "model", "metric", "value", "low", "high", "n", "n_events", "fold_mean", "fold_std",

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.report import figures
-from pipeline.report.figures import Drawing, History
+from pipeline.report.figures import charts
+from pipeline.report.figures.charts import Drawing, History
 from pipeline.report.results import ModelInfo, Results
 
 
@@ -80,4 +80,4 @@ def drawing(
             )
         if folds:
             found.append(History(infos[name].label, infos[name].colour, folds))
-    return figures.training(f"{task}-training", found, f"models/{task}/") if found else None
+    return charts.training(f"{task}-training", found, f"models/{task}/") if found else None

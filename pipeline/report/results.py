@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.artifacts import read_json, read_table
-from pipeline.columns import spelled_out
 from pipeline.config.models import SingleModel
 from pipeline.config.whole import Config
+from pipeline.contracts.columns import spelled_out
+from pipeline.contracts.ledger import Record, read_manifest
 from pipeline.errors import ArtifactError
-from pipeline.ledger import Record, read_manifest
-from pipeline.report import style
+from pipeline.files.artifacts import read_json, read_table
+from pipeline.report.figures import style
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,22 +11,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.artifacts import sweep, write_json, write_text
 from pipeline.config.whole import Config
-from pipeline.report import (
-    attention,
-    flow,
-    provenance,
-    results,
-    slides,
-    style,
-    tables,
-    tasks,
-    teachers,
-    timings,
-)
-from pipeline.report.figures import Drawing
-from pipeline.report.reckoning import Planner
+from pipeline.files.artifacts import sweep, write_json, write_text
+from pipeline.report import results
+from pipeline.report.figures import style
+from pipeline.report.figures.charts import Drawing
+from pipeline.report.sections import attention, flow, provenance, slides, tasks, teachers, timings
+from pipeline.report.sections.planned_vs_actual import Planner
+from pipeline.report.tables import cells
 
 HERE = Path(__file__).resolve().parent
 
@@ -135,7 +127,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(plural=tables.plural, whole=tables.whole)
+    environment.globals.update(plural=cells.plural, whole=cells.whole)
     css = (HERE / "style.css").read_text()
     return environment.get_template("page.html").render(
         title=config.report.title,

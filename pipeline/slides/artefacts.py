@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.slides.cover import Mask
+from pipeline.slides.overview_scan import Survey
 from pipeline.slides.slide import Image
-from pipeline.slides.survey import Survey
+from pipeline.slides.tile_coverage import Mask
 from pipeline.slides.tissue import drop_small
 
 

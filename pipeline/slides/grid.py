@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pipeline.config.tiling import TilingConfig
 from pipeline.errors import SlideError
-from pipeline.slides.cover import Coords
+from pipeline.slides.tile_coverage import Coords
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from pipeline.errors import SlideError
-from pipeline.slides.cover import Mask
 from pipeline.slides.polygons import TISSUE, paint, read_geojson, takes_away
+from pipeline.slides.tile_coverage import Mask
 
 ASPECT_TOLERANCE = 0.03
 

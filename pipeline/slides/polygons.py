@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.artifacts import write_text
 from pipeline.errors import SlideError
-from pipeline.slides.cover import Mask
+from pipeline.files.artifacts import write_text
+from pipeline.slides.tile_coverage import Mask
 
 TISSUE = "Tissue"
 COLOURS = {TISSUE: (46, 125, 50), "Pen": (198, 40, 40), "Blur": (21, 101, 192)}

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.slides.cover import Coords, Mask
+from pipeline.slides.overview_scan import THUMBNAIL_PX, Survey
 from pipeline.slides.slide import Image, shrink
-from pipeline.slides.survey import THUMBNAIL_PX, Survey
+from pipeline.slides.tile_coverage import Coords, Mask
 
 PICTURE_PX = 1600
 TISSUE_COLOUR = (0, 150, 60)

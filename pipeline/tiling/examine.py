@@ -13,11 +13,11 @@ import numpy.typing as npt
 from pipeline.config.tiling import TilingConfig
 from pipeline.errors import SlideError
 from pipeline.slides import artefacts, grid, masks
-from pipeline.slides.cover import Coords, Mask, cover, cover_at
 from pipeline.slides.mpp import Scale
+from pipeline.slides.overview_scan import Survey, survey
 from pipeline.slides.polygons import TISSUE, Polygon, from_mask
 from pipeline.slides.slide import Slide
-from pipeline.slides.survey import Survey, survey
+from pipeline.slides.tile_coverage import Coords, Mask, cover, cover_at
 from pipeline.slides.tissue import drop_small, segment, white_balance
 from pipeline.tiling.given import read_given
 

@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.artifacts import atomic_path
 from pipeline.errors import ArtifactError
-from pipeline.slides.cover import Coords
+from pipeline.files.artifacts import atomic_path
+from pipeline.slides.tile_coverage import Coords
 
 TRIDENT = (
     "patch_size",

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.config.tiling import TilingConfig
 from pipeline.errors import ArtifactError, SlideError
 from pipeline.slides import grid
-from pipeline.slides.cover import Coords
+from pipeline.slides.tile_coverage import Coords
 from pipeline.tiling.exchange import read_any
 
 # CLAM knows the slide's size only in pixels of a level, rounded.

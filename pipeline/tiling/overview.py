@@ -12,8 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.artifacts import atomic_path, sweep, write_text
-from pipeline.ledger import Record, read_manifests
+from pipeline.contracts.ledger import Record, read_manifests
+from pipeline.files.artifacts import atomic_path, sweep, write_text
 from pipeline.slides.qc import CAPTION_PX, encode_jpeg, write_words
 from pipeline.slides.slide import Image
 

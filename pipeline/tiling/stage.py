@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from pipeline.artifacts import COMPLETE, FINGERPRINT, sweep
-from pipeline.checksums import checksum, is_intact
 from pipeline.config.tiling import TilingConfig
-from pipeline.cores import cpu_budget
+from pipeline.contracts.ledger import Record, failed, write_manifest
 from pipeline.errors import ArtifactError, MachineError, SlideError, UserError
-from pipeline.faults import is_machines
-from pipeline.ledger import Record, failed, write_manifest
+from pipeline.files.artifacts import COMPLETE, FINGERPRINT, sweep
+from pipeline.files.checksums import checksum, is_intact
+from pipeline.files.identity import MISSING, check_unchanged, content_digest, file_identity
 from pipeline.provenance import digest
+from pipeline.runtime.child_processes import stay_with_parent
+from pipeline.runtime.cpu_budget import cpu_budget
+from pipeline.runtime.machine_errors import is_machines
 from pipeline.slides import tiff
-from pipeline.slides.identity import MISSING, check_unchanged, content_digest, file_identity
 from pipeline.slides.mpp import find_scale
 from pipeline.slides.slide import open_slide
 from pipeline.tiling.examine import Findings, examine
 from pipeline.tiling.write import RECORD, Files, write
-from pipeline.workers import stay_with_parent
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import atomic_path, new_hdf5
-from pipeline.checksums import checksum, seal
 from pipeline.config.tiling import TilingConfig
-from pipeline.ledger import Record
+from pipeline.contracts.ledger import Record
+from pipeline.files.artifacts import atomic_path, new_hdf5
+from pipeline.files.checksums import checksum, seal
 from pipeline.slides.mpp import MAGNIFICATION_MPP
 from pipeline.slides.polygons import write_geojson
 from pipeline.slides.qc import encode_jpeg, picture

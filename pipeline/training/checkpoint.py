@@ -14,9 +14,9 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save
 
 from pipeline.aggregators.network import Network, Shape
-from pipeline.artifacts import atomic_path, read_json, write_json
 from pipeline.config.models import ModelConfig
 from pipeline.errors import ArtifactError
+from pipeline.files.artifacts import atomic_path, read_json, write_json
 from pipeline.training.models import build_network
 from pipeline.training.tasks import Head, from_facts
 

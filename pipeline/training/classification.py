@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.config.tasks import ClassificationTask
+from pipeline.contracts.labels import Labels
 from pipeline.errors import UserError
-from pipeline.labels import Labels
 from pipeline.training.metrics import macro_auc
 
 

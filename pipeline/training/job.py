@@ -11,7 +11,7 @@ from pipeline.aggregators.network import Lesson, Network, Shape
 from pipeline.bags.store import Store
 from pipeline.config.models import ModelConfig
 from pipeline.config.training import TrainingConfig
-from pipeline.labels import Labels, Task
+from pipeline.contracts.labels import Labels, Task
 from pipeline.provenance import digest
 from pipeline.training.loop import objective
 from pipeline.training.models import build_network

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from pipeline.labels import Labels, Task
+from pipeline.contracts.labels import Labels, Task
 
 if TYPE_CHECKING:
     from pipeline.training.tasks import Head

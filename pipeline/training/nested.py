@@ -21,16 +21,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.artifacts import atomic_path
 from pipeline.config.models import ModelConfig
 from pipeline.config.training import NestedConfig, TrainingConfig
 from pipeline.errors import UserError
+from pipeline.files.artifacts import atomic_path
 from pipeline.provenance import digest
 from pipeline.training.job import Job, Prepared, prepare, seed_of
 from pipeline.training.loop import Fitted, train
 from pipeline.training.predict import Batches, outputs
+from pipeline.training.stacked_training import Trial, alike, pays, train_together
 from pipeline.training.tables import stack_columns
-from pipeline.training.together import Trial, alike, pays, train_together
 
 CURVES = ("epoch", "train_loss", "val_loss", "val_metric", "learning_rate")
 

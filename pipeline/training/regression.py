@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.config.tasks import RegressionTask
-from pipeline.labels import Labels
+from pipeline.contracts.labels import Labels
 from pipeline.training.metrics import mean_pearson
 
 

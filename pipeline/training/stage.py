@@ -25,17 +25,17 @@ import torch
 from tqdm import tqdm
 
 from pipeline.aggregators.network import Shape, parameter_count
-from pipeline.artifacts import read_json, sweep, write_text
 from pipeline.bags.store import open_store
-from pipeline.columns import spelled_out
 from pipeline.config.models import ModelConfig
 from pipeline.config.tasks import SurvivalTask
 from pipeline.config.training import TrainingConfig
-from pipeline.cores import cpu_budget
+from pipeline.contracts.columns import spelled_out
+from pipeline.contracts.folds import PARTS, Fold, read_folds
+from pipeline.contracts.labels import Labels, Task, read_labels
 from pipeline.errors import ArtifactError, UserError
-from pipeline.labels import Labels, Task, read_labels
+from pipeline.files.artifacts import read_json, sweep, write_text
 from pipeline.provenance import digest
-from pipeline.splits import PARTS, Fold, read_folds
+from pipeline.runtime.cpu_budget import cpu_budget
 from pipeline.training.attention import attention_table, extremes, slide_names
 from pipeline.training.checkpoint import META, read_meta, save_checkpoint
 from pipeline.training.history import Watch, history_log

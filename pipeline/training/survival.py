@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.config.tasks import SurvivalTask
+from pipeline.contracts.labels import Labels
 from pipeline.errors import UserError
-from pipeline.labels import Labels
 from pipeline.training import nll
 from pipeline.training.cox import cox_loss
 from pipeline.training.metrics import concordance

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from pipeline.artifacts import atomic_path, slices
 from pipeline.errors import ArtifactError
-from pipeline.faults import is_machines
+from pipeline.files.artifacts import atomic_path, slices
+from pipeline.runtime.machine_errors import is_machines
 
 Columns = Mapping[str, Any]
 

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
-from pipeline.labels import Labels, Task
+from pipeline.contracts.labels import Labels, Task
 from pipeline.training import multitask, survival
 from pipeline.training.classification import ClassificationHead
 from pipeline.training.multitask import Beside, MultiHead

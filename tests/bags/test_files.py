@@ -11,13 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.bags.files import (
-    EmptyFeatures,
-    check_finite,
-    open_features,
-    read_coords,
-    read_level,
-)
+from pipeline.bags.files import EmptyFeatures, check_finite, open_features, read_coords, read_level
 from pipeline.errors import ArtifactError
 
 N, D = 7, 5

@@ -10,8 +10,14 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.cohort.hidden import STATES, SUBTYPES, TUMOUR_RANGE, HiddenCase, hidden_cases
-from pipeline.cohort.oracle import concordance, oracle
+from pipeline.cohort.synthetic.hidden_states import (
+    STATES,
+    SUBTYPES,
+    TUMOUR_RANGE,
+    HiddenCase,
+    hidden_cases,
+)
+from pipeline.cohort.synthetic.oracle import concordance, oracle
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 
 TASKS = {
@@ -92,10 +98,11 @@ def test_concordance_is_harrells() -> None:
 def test_the_plan_loads_nothing_heavy() -> None:
     code = (
         "import sys\n"
-        "from pipeline.cohort import labels, sheet, synthetic\n"
+        "from pipeline.cohort import labels, sheet\n"
+        "from pipeline.cohort.synthetic import embedded\n"
         "from pipeline.config.cohort import CohortConfig\n"
         "cfg = CohortConfig()\n"
-        "sheet.identities(cfg, synthetic.plan(cfg))\n"
+        "sheet.identities(cfg, embedded.plan(cfg))\n"
         "heavy = {'numpy', 'pandas', 'cv2', 'torch', 'tifffile', 'tqdm'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

@@ -11,8 +11,8 @@ import numpy as np
 import openslide
 import pytest
 
-from pipeline.cohort import aperio
-from pipeline.cohort.painting import Picture, paint
+from pipeline.cohort.synthetic import aperio
+from pipeline.cohort.synthetic.painting import Picture, paint
 
 PLAIN = Picture(
     width=900,

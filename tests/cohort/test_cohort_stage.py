@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import read_json, read_table
-from pipeline.cohort import stage, synthetic
+from pipeline.cohort import stage
+from pipeline.cohort.synthetic import embedded
 from pipeline.config.cohort import CohortConfig, SyntheticConfig
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.contracts.ledger import chunk_of
 from pipeline.errors import ArtifactError, SheetError
-from pipeline.ledger import chunk_of
+from pipeline.files.artifacts import read_json, read_table
 
 SURVIVAL = SurvivalTask(type="survival", time="time", event="event")
 GRADE = ClassificationTask(type="classification", label="grade")
@@ -100,14 +101,14 @@ def test_the_embedded_cohort(tmp_path: Path) -> None:
     root = tmp_path / "results" / "tiny"
     with pytest.raises(ArtifactError, match="cohort chunk"):
         stage.run(cfg=cfg, tasks=tasks, root=root, base=tmp_path)
-    planned = synthetic.plan(cfg, tmp_path)
+    planned = embedded.plan(cfg, tmp_path)
     for row in planned:  # the stage reads no pixels
         Path(row.path).parent.mkdir(parents=True, exist_ok=True)
         Path(row.path).write_text("slide")
     stage.run(cfg=cfg, tasks=tasks, root=root, base=tmp_path)
     table, facts = read_table(root / "slides.parquet"), read_json(root / "cohort.json")
     assert table["slide_id"].tolist() == [row.slide_id for row in planned]
-    assert dict(zip(table["slide_id"], table["identity"], strict=True)) == synthetic.identities(cfg)
+    assert dict(zip(table["slide_id"], table["identity"], strict=True)) == embedded.identities(cfg)
     assert table["time"].dtype == np.float64 and table["event"].isin([0, 1]).all()
     assert set(facts["oracle"]) == set(tasks)
     assert 0.6 < facts["oracle"]["survival"]["c_index"] <= 1

@@ -11,7 +11,8 @@ import openslide
 import pandas as pd
 import pytest
 
-from pipeline.cohort import painting, sheet, synthetic
+from pipeline.cohort import sheet
+from pipeline.cohort.synthetic import embedded, painting
 from pipeline.config.cohort import CohortConfig, SyntheticConfig
 from pipeline.errors import UserError
 from pipeline.slides.masks import read_regions
@@ -29,13 +30,13 @@ def config(**changes: object) -> CohortConfig:
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a drawn cohort, where the workflow keeps it; tests leave it as it is."""
-    path = synthetic.sheet_path(config(), tmp_path_factory.mktemp("base"))
-    synthetic.generate(cfg=config(), sheet=path, workers=1)
+    path = embedded.sheet_path(config(), tmp_path_factory.mktemp("base"))
+    embedded.generate(cfg=config(), sheet=path, workers=1)
     return path.parent
 
 
 def test_the_plan_of_the_default_cohort() -> None:
-    slides = synthetic.slides(SyntheticConfig())
+    slides = embedded.slides(SyntheticConfig())
     assert Counter(s.role for s in slides) == {"good": 117, "truncated": 1, "blank": 1, "no_mpp": 1}
     assert len({s.slide_id for s in slides}) == len(slides) == 120
     assert sum(s.facts["mpp"] == 0.25 for s in slides) == 20
@@ -47,19 +48,19 @@ def test_the_plan_of_the_default_cohort() -> None:
 
 
 def test_a_larger_cohort_keeps_its_slides() -> None:
-    few = synthetic.slides(SyntheticConfig(cases=12))
-    many = synthetic.slides(SyntheticConfig(cases=300))
+    few = embedded.slides(SyntheticConfig(cases=12))
+    many = embedded.slides(SyntheticConfig(cases=300))
     assert many[: len(few)] == few
     few_ids, many_ids = (
-        synthetic.identities(CohortConfig(synthetic=SyntheticConfig(cases=n))) for n in (12, 300)
+        embedded.identities(CohortConfig(synthetic=SyntheticConfig(cases=n))) for n in (12, 300)
     )
     assert few_ids.items() <= many_ids.items()
 
 
 def test_broken_slides_can_be_left_out_and_take_first_slides_where_there_are_no_second() -> None:
-    roles = [s.role for s in synthetic.slides(config(broken_slides=False).synthetic)]
+    roles = [s.role for s in embedded.slides(config(broken_slides=False).synthetic)]
     assert set(roles) == {"good"}
-    alone = synthetic.slides(config(two_slide_fraction=0.0).synthetic)
+    alone = embedded.slides(config(two_slide_fraction=0.0).synthetic)
     assert [s.role for s in alone[:4]] == ["truncated", "blank", "no_mpp", "good"]
 
 
@@ -70,7 +71,7 @@ def test_an_unusable_size_is_refused() -> None:
 
 
 def test_the_sheet_says_what_the_plan_says(drawn: Path) -> None:
-    planned = synthetic.plan(config(), drawn.parent.parent)
+    planned = embedded.plan(config(), drawn.parent.parent)
     own = CohortConfig(name="mine", source="sheet", sheet=str(drawn / "slides.csv"))
     assert sheet.read_sheet(own, Path()) == planned
     assert all(Path(row.path).is_file() for row in planned)
@@ -85,8 +86,8 @@ def test_the_truth_is_written(drawn: Path) -> None:
 
 
 def test_each_slide_is_what_it_was_planned_to_be(drawn: Path) -> None:
-    for slide in synthetic.slides(config().synthetic):
-        path = synthetic.slide_path(drawn, slide.slide_id)
+    for slide in embedded.slides(config().synthetic):
+        path = embedded.slide_path(drawn, slide.slide_id)
         if slide.role == "truncated":
             with pytest.raises(openslide.OpenSlideError):
                 openslide.OpenSlide(path).read_region((0, 0), 0, (340, 340))
@@ -114,16 +115,16 @@ def test_only_what_is_new_is_drawn(drawn: Path, tmp_path: Path, monkeypatch) -> 
     for path in (drawn / "slides").iterdir():
         (folder / "slides" / path.name).write_bytes(path.read_bytes())
     target = folder / "slides.csv"
-    synthetic.generate(cfg=config(), sheet=target, workers=1)
+    embedded.generate(cfg=config(), sheet=target, workers=1)
     assert asked == []
     assert target.read_bytes() == (drawn / "slides.csv").read_bytes()
-    synthetic.generate(cfg=config(cases=14), sheet=target, workers=1)
+    embedded.generate(cfg=config(cases=14), sheet=target, workers=1)
     assert len(asked) == 2
     (folder / "slides" / "SYN-0003-A.svs").write_bytes(b"damaged")
-    synthetic.generate(cfg=config(cases=14), sheet=target, workers=1)
+    embedded.generate(cfg=config(cases=14), sheet=target, workers=1)
     assert len(asked) == 3
-    synthetic.generate(cfg=config(seed=6), sheet=target, workers=1)
-    assert len(asked) == 3 + len(synthetic.slides(SMALL))
+    embedded.generate(cfg=config(seed=6), sheet=target, workers=1)
+    assert len(asked) == 3 + len(embedded.slides(SMALL))
 
 
 def test_a_killed_run_leaves_no_half_slide(drawn: Path, tmp_path: Path) -> None:
@@ -133,14 +134,14 @@ def test_a_killed_run_leaves_no_half_slide(drawn: Path, tmp_path: Path) -> None:
         (folder / path.name).write_bytes(path.read_bytes())
     left = f".SYN-0001-A.svs.{socket.gethostname()}-4194999-0123abcd.tmp.svs"
     (folder / left).write_bytes(b"half")
-    synthetic.generate(cfg=config(), sheet=tmp_path / "slides.csv", workers=1)
+    embedded.generate(cfg=config(), sheet=tmp_path / "slides.csv", workers=1)
     assert sorted(p.name for p in folder.iterdir()) == sorted(
         p.name for p in (drawn / "slides").iterdir()
     )
 
 
 def test_several_workers_draw_the_same(drawn: Path, tmp_path: Path) -> None:
-    synthetic.generate(cfg=config(), sheet=tmp_path / "slides.csv", workers=2)
+    embedded.generate(cfg=config(), sheet=tmp_path / "slides.csv", workers=2)
     for path in (drawn / "slides").iterdir():
         assert (tmp_path / "slides" / path.name).read_bytes() == path.read_bytes()
 
@@ -151,13 +152,13 @@ def test_a_fault_while_drawing_is_not_swallowed(tmp_path: Path, monkeypatch) -> 
 
     monkeypatch.setattr(painting, "paint", fail)
     with pytest.raises(OSError, match="No space left"):
-        synthetic.generate(cfg=config(), sheet=tmp_path / "slides.csv", workers=1)
+        embedded.generate(cfg=config(), sheet=tmp_path / "slides.csv", workers=1)
     assert not (tmp_path / "slides.csv").exists()
     assert not issubclass(OSError, UserError)
 
 
 def test_a_slides_annotation_lies_where_its_tissue_lies(drawn: Path) -> None:
-    good = [s for s in synthetic.slides(config().synthetic) if s.role == "good"]
+    good = [s for s in embedded.slides(config().synthetic) if s.role == "good"]
     for slide in good[:3]:
         path = drawn / "annotations" / f"{slide.slide_id}.png"
         width, height = slide.facts["width"], slide.facts["height"]

@@ -14,15 +14,7 @@ from pipeline.aggregators.network import Endpoint, Lesson, Objective, Shape
 from pipeline.bags.scale import Scaler
 from pipeline.bags.store import Store, gather, whole
 from pipeline.distillation.anchor import Anchor
-from pipeline.distillation.ground import (
-    SHARES,
-    Ground,
-    View,
-    _believed,
-    fit_ground,
-    lean,
-    lectern,
-)
+from pipeline.distillation.ground import SHARES, Ground, View, _believed, fit_ground, lean, lectern
 from pipeline.distillation.probe import working_response
 
 REGRESSION = Objective(

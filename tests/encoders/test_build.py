@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import build as build_module
-from pipeline.encoders import places, registry, weights
+from pipeline.encoders import registry, weight_files, weights
 from pipeline.encoders.build import build, encode
 from pipeline.errors import ArtifactError, ConfigError
 
@@ -202,9 +202,9 @@ def test_other_local_weights_have_another_identity(tmp_path: Path) -> None:
     found = []
     for seed in (1, 2):
         (folder / "w.pth").write_bytes(bytes([seed]) * 5_000_000)
-        found.append(places.local_identity("a", _cfg(weights="local"), None, str(tmp_path)))
+        found.append(weight_files.local_identity("a", _cfg(weights="local"), None, str(tmp_path)))
     assert found[0] != found[1]
-    assert places.local_identity("a", _cfg(), None, str(tmp_path)) == ""
+    assert weight_files.local_identity("a", _cfg(), None, str(tmp_path)) == ""
 
 
 def test_hub_without_access(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError
 ROWS = registry.models()
 BUILT = [row for row in ROWS.values() if row.loader == "timm"]
 
-ENVIRONMENTS = Path(registry.__file__).parents[2] / "workflow" / "envs"
+ENVIRONMENTS = Path(registry.__file__).parents[2] / "envs"
 
 # Published: parameters in millions, output dimension, input pixels, block taps. Written down here
 # a second time, so that a slip in the registry does not confirm itself.

@@ -93,7 +93,7 @@ def test_without_the_package_the_environment_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "transformers", None)
     last = list(check_teacher("rudolfv_2", SETTINGS))[-1]
     assert last.ok is False
-    assert "--sdm conda" in last.detail and "workflow/envs/rudolfv_2.yaml" in last.detail
+    assert "--sdm conda" in last.detail and "envs/rudolfv_2.yaml" in last.detail
 
 
 def test_code_runs_only_from_a_commit_and_the_commit_is_recorded(

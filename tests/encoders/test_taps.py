@@ -9,8 +9,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from pipeline.encoders.architectures import swin_conv_stem
 from pipeline.encoders.taps import find_taps, forward_levels
-from pipeline.encoders.towers import swin_conv_stem
 from pipeline.errors import ConfigError
 
 TOKENS = {"embed_dim": 24, "depth": 6, "num_heads": 3, "img_size": 32, "num_classes": 0}

@@ -27,7 +27,7 @@ def test_list_says_what_is_ready(tmp_path: Path) -> None:
     assert found["phikon"].ready == "weights_dir"
     assert found["phikon_v2"].ready == "on the hub"
     assert found["uni2_h"].ready == "needs a token"
-    assert found["rudolfv_2"].ready == "needs workflow/envs/rudolfv_2.yaml"
+    assert found["rudolfv_2"].ready == "needs envs/rudolfv_2.yaml"
     assert found["hipt_vit256"].ready == "download by hand"
     text = table(list(found.values()))
     assert len(text.splitlines()) == len(found) + 1

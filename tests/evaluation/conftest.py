@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import read_json, write_json, write_table
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.contracts.folds import PARTS, read_folds
+from pipeline.contracts.labels import Task, read_labels
 from pipeline.evaluation import stage
+from pipeline.files.artifacts import read_json, write_json, write_table
 from pipeline.folds import stage as folds_stage
-from pipeline.labels import Task, read_labels
-from pipeline.splits import PARTS, read_folds
 
 TASKS: dict[str, Task] = {
     "survival": SurvivalTask(type="survival", time="time", event="event", loss="cox"),

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from sksurv.metrics import concordance_index_censored
 
-from pipeline.artifacts import read_json, write_json
 from pipeline.config.tasks import ClassificationTask, SurvivalTask
+from pipeline.contracts.folds import read_folds
 from pipeline.errors import ArtifactError, ConfigError
-from pipeline.splits import read_folds
+from pipeline.files.artifacts import read_json, write_json
 
 Make = Callable[..., Any]
 

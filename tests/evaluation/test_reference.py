@@ -12,9 +12,9 @@ from sksurv.metrics import integrated_brier_score
 from sksurv.util import Surv
 
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.evaluation.opening import known_labels, open_bench
+from pipeline.contracts.folds import read_folds
+from pipeline.evaluation.load_inputs import known_labels, open_bench
 from pipeline.evaluation.reference import reference_metrics
-from pipeline.splits import read_folds
 
 Make = Callable[..., Any]
 

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pipeline.artifacts import read_json
 from pipeline.config.tasks import RegressionTask
+from pipeline.contracts.folds import PARTS, read_folds
 from pipeline.evaluation import regression_metrics
 from pipeline.evaluation.bootstrap import resample_weights
 from pipeline.evaluation.regression_metrics import RegressionScorer
 from pipeline.evaluation.targets import benjamini_hochberg, correlation_p
-from pipeline.splits import PARTS, read_folds
+from pipeline.files.artifacts import read_json
 from tests.evaluation.conftest import Results
 
 N = 90

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline import ledger
 from pipeline.config.extraction import ExtractionConfig
+from pipeline.contracts import ledger
 from tests.extraction.made import TINY, grid_coords, write_tiles
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import tifffile
 
-from pipeline.artifacts import new_hdf5
+from pipeline.files.artifacts import new_hdf5
 from pipeline.provenance import digest
 
 TINY = {"source": "timm", "model": "resnet10t", "weights": "random", "input_px": 32}

@@ -9,16 +9,16 @@ import pytest
 import timm
 import torch
 
-from pipeline import jobs
-from pipeline.artifacts import read_json
 from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.config.whole import Config
-from pipeline.encoders import places
+from pipeline.encoders import weight_files
 from pipeline.encoders.build import build
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.extraction import check
 from pipeline.extraction.check import checked, pinned
 from pipeline.extraction.stage import teacher_fingerprint
+from pipeline.files.artifacts import read_json
+from pipeline.plan import stage_params
 
 COMMIT, NEWER = "a" * 40, "b" * 40
 
@@ -99,14 +99,14 @@ def test_hash_that_the_config_pins(tmp_path: Path, hub: dict[str, str]) -> None:
 
 
 def test_another_revision_sets_the_rows_hash_aside() -> None:
-    row = places.Model(**{**vars(_row()), "sha256": "f" * 64, "revision": COMMIT})
-    assert places.wanted_hash(TeacherConfig(), row) == "f" * 64
-    assert places.wanted_hash(TeacherConfig(revision=COMMIT), row) == "f" * 64
-    assert places.wanted_hash(TeacherConfig(revision=NEWER), row) == ""
-    assert places.wanted_hash(TeacherConfig(revision=NEWER, sha256="e" * 64), row) == "e" * 64
+    row = weight_files.Model(**{**vars(_row()), "sha256": "f" * 64, "revision": COMMIT})
+    assert weight_files.wanted_hash(TeacherConfig(), row) == "f" * 64
+    assert weight_files.wanted_hash(TeacherConfig(revision=COMMIT), row) == "f" * 64
+    assert weight_files.wanted_hash(TeacherConfig(revision=NEWER), row) == ""
+    assert weight_files.wanted_hash(TeacherConfig(revision=NEWER, sha256="e" * 64), row) == "e" * 64
 
 
-def _row() -> places.Model:
+def _row() -> weight_files.Model:
     from pipeline.encoders import registry
 
     return registry.resolve("phikon")
@@ -136,8 +136,8 @@ def test_other_local_weights_make_the_teachers_jobs_stale(tmp_path: Path) -> Non
     )
 
     def texts() -> list[str]:
-        made = [jobs.check(config, "t"), jobs.extraction(config, "t", "digest")]
-        return [job.canonical() for job in [*made, jobs.check(config, "u")]]
+        made = [stage_params.check(config, "t"), stage_params.extraction(config, "t", "digest")]
+        return [job.canonical() for job in [*made, stage_params.check(config, "u")]]
 
     _weights(tmp_path / "t" / "model.pth", seed=0)
     before = texts()

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline import ledger
 from pipeline.bags.files import open_features, read_coords, read_level
 from pipeline.config.extraction import ExtractionConfig
+from pipeline.contracts import ledger
 from pipeline.errors import ArtifactError, UserError
 from pipeline.extraction import exports, imports
 from pipeline.extraction.grid import Grid

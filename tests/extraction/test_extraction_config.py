@@ -9,8 +9,8 @@ import pytest
 from pipeline.config.extraction import ExtractionConfig
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
+from pipeline.encoders.tile_scales import groups
 from pipeline.errors import ConfigError
-from pipeline.scales import groups
 
 TEACHERS = {
     "a": {"source": "timm", "model": "resnet10t"},

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import ledger
 from pipeline.bags.files import open_features, read_coords, read_level
 from pipeline.config.extraction import ExtractionConfig
+from pipeline.contracts import ledger
 from pipeline.encoders.build import build, encode
 from pipeline.extraction import stage
 from pipeline.extraction.engine import encoding

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline import jobs, planning
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
+from pipeline.plan import cohort_plan, stage_params
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
@@ -158,11 +158,11 @@ def everything(folder: Path, changes: dict[str, Any] | None = None) -> dict[str,
     """All jobs in an order that works; those of further chunks are called `<name>#<chunk>`."""
     with contextlib.chdir(folder):
         config = parse({**CONFIG, **(changes or {})})
-        cohort = planning.cohort_plan(config, Path.cwd())
+        cohort = cohort_plan.cohort_plan(config, Path.cwd())
     return dict(_jobs(config, cohort))
 
 
-def _jobs(config: Config, cohort: planning.CohortPlan) -> Iterator[tuple[str, list[str]]]:
+def _jobs(config: Config, cohort: cohort_plan.CohortPlan) -> Iterator[tuple[str, list[str]]]:
     root = ["--root", f"results/{config.cohort.name}"]
     results = Path(root[1])
 
@@ -172,37 +172,39 @@ def _jobs(config: Config, cohort: planning.CohortPlan) -> Iterator[tuple[str, li
 
     for name, chunk, part in each("cohort_chunk"):
         drawn = config.cohort.source == "synthetic"
-        cfg = jobs.chunk(config, cohort.table(chunk), cohort.cases_until(chunk) if drawn else 12)
+        cfg = stage_params.chunk(
+            config, cohort.table(chunk), cohort.cases_until(chunk) if drawn else 12
+        )
         out = ["--out", str(results / f"slides/{chunk}.parquet")]
         yield name, ["cohort", "chunk", "--cfg", cfg.canonical(), *part, *out]
-    cfg = jobs.cohort(config, cohort.sheet())
+    cfg = stage_params.cohort(config, cohort.sheet())
     yield "cohort", ["cohort", "check", "--cfg", cfg.canonical(), *root]
     for name, chunk, part in each("tiling"):
-        cfg = jobs.tiling(config, cohort.digest(chunk))
+        cfg = stage_params.tiling(config, cohort.digest(chunk))
         out = ["--out", str(results / f"tiles/manifest/{chunk}.json")]
         yield name, ["tiling", "--cfg", cfg.canonical(), "--code", "c", *root, *part, *out]
     yield "tiling_overview", ["tiling-overview", *root]
     for teacher, facts in config.extraction.teachers.items():
         if facts.source != "import":
             out = ["--out", str(results / f"features/{teacher}/check.json")]
-            cfg = jobs.check(config, teacher)
+            cfg = stage_params.check(config, teacher)
             yield "extraction_check", ["extraction-check", "--cfg", cfg.canonical(), *out]
         for name, chunk, part in each("extraction" if facts.source != "import" else "import"):
             imported = facts.source == "import"
             digest = cohort.imported(teacher, chunk) if imported else cohort.digest(chunk)
-            cfg = jobs.extraction(config, teacher, digest)
+            cfg = stage_params.extraction(config, teacher, digest)
             out = ["--out", str(results / f"features/{teacher}/manifest/{chunk}.json")]
             yield name, ["extraction", "--cfg", cfg.canonical(), "--code", "c", *root, *part, *out]
-    yield "mapping", ["mapping", "--cfg", jobs.mapping(config).canonical(), *root]
-    cfg = jobs.folds(config, TASK, cohort.folds())
+    yield "mapping", ["mapping", "--cfg", stage_params.mapping(config).canonical(), *root]
+    cfg = stage_params.folds(config, TASK, cohort.folds())
     yield "folds", ["folds", "--cfg", cfg.canonical(), *root, "--task", TASK]
     for model in config.model_specs():
-        cfg = jobs.training(config, TASK, model)
+        cfg = stage_params.training(config, TASK, model)
         argv = ["training", "--cfg", cfg.canonical(), "--code", "c", *root, "--task", TASK]
         yield "training", [*argv, "--model", model]
-    cfg = jobs.evaluation(config, TASK)
+    cfg = stage_params.evaluation(config, TASK)
     yield "evaluation", ["evaluation", "--cfg", cfg.canonical(), *root, "--task", TASK]
-    yield "report", ["report", "--cfg", jobs.report(config).canonical(), *root]
+    yield "report", ["report", "--cfg", stage_params.report(config).canonical(), *root]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.bags.files import open_features
 from pipeline.errors import ArtifactError, MachineError
-from pipeline.slides.identity import check_unchanged, file_identity
+from pipeline.files.identity import check_unchanged, file_identity
 from tests.faults import stages
 from tests.faults.compare import contents, differences, finished_pieces, manifest
 from tests.faults.stages import Cohort, Warm

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import registry
-from pipeline.encoders.places import hub_file, local_file
+from pipeline.encoders.weight_files import hub_file, local_file
 from pipeline.errors import ConfigError
 from tests.faults.stages import REPOSITORY
 
@@ -52,7 +52,7 @@ def test_a_hub_that_times_out(silent: str, tmp_path: Path) -> None:
     script = (
         "import sys; from pipeline.encoders import registry\n"
         "from pipeline.config.extraction import TeacherConfig\n"
-        "from pipeline.encoders.places import hub_file\n"
+        "from pipeline.encoders.weight_files import hub_file\n"
         "from pipeline.errors import ConfigError\n"
         f"try: hub_file('{NAME}', TeacherConfig(), registry.resolve('{NAME}'))\n"
         "except ConfigError as error: sys.exit(str(error))"

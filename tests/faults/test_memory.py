@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import MachineError, SlideError
-from pipeline.faults import is_machines, remedy
+from pipeline.runtime.machine_errors import is_machines, remedy
 from tests.faults import stages
 from tests.faults.compare import contents, differences
 from tests.faults.stages import KILL, OPEN_WRITE, Cohort, Fault, Warm

@@ -21,9 +21,9 @@ LINGERING_SECONDS = 20.0
 def main() -> None:
     import cv2
 
-    import pipeline.cohort.aperio
-    import pipeline.cohort.painting
     import pipeline.cohort.stage
+    import pipeline.cohort.synthetic.aperio
+    import pipeline.cohort.synthetic.painting
     import pipeline.evaluation.stage
     import pipeline.extraction.imports
     import pipeline.extraction.stage

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.artifacts import read_json, write_json, write_table
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.contracts.folds import PARTS, fold_path, folder, read_fold, read_folds
+from pipeline.contracts.labels import Task
 from pipeline.errors import ArtifactError, SheetError, UserError
+from pipeline.files.artifacts import read_json, write_json, write_table
 from pipeline.folds import stage
-from pipeline.labels import Task
-from pipeline.splits import PARTS, fold_path, folder, read_fold, read_folds
 
 SURVIVAL = SurvivalTask(type="survival", time="time", event="event")
 SUBTYPE = ClassificationTask(type="classification", label="subtype")

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import read_json, read_table, write_table
 from pipeline.config.mapping import MappingConfig
+from pipeline.contracts.ledger import Record, write_manifest
 from pipeline.errors import ArtifactError, SheetError, UserError
-from pipeline.ledger import Record, write_manifest
+from pipeline.files.artifacts import read_json, read_table, write_table
 from pipeline.mapping import stage
 
 DIMS = {"low": 8, "high": 16}

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from pipeline.config.probing import ProbingConfig
+from pipeline.contracts.ledger import Record, write_manifest
 from pipeline.errors import UserError
-from pipeline.ledger import Record, write_manifest
 from pipeline.probing import stage
 from pipeline.probing.labels import read_labels
 

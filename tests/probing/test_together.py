@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import jobs
 from pipeline.config.probing import ProbingConfig
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
-from pipeline.ledger import Record, write_manifest
+from pipeline.contracts.ledger import Record, write_manifest
+from pipeline.plan import stage_params
 from pipeline.probing import together
 from pipeline.probing.gather_together import Source, gather_together
 from pipeline.probing.measure import confusion, difference, scores
@@ -170,8 +170,8 @@ def test_students_of_tiles_leave_the_teachers_own_probes_as_they_are() -> None:
         return parse({"extraction": {"teachers": teachers}, "probing": probing})
 
     plain, asked = config(), config(students=["shazam_v1"], epochs=5)
-    assert jobs.probing(plain, "a", "") == jobs.probing(asked, "a", "")
+    assert stage_params.probing(plain, "a", "") == stage_params.probing(asked, "a", "")
     fewer = config(students=["shazam_v1"], epochs=5, shots=[1], members=2)
-    assert jobs.tile_students(asked, "") == jobs.tile_students(fewer, "")
-    assert jobs.tile_students(asked, "") != jobs.tile_students(plain, "")
-    assert jobs.tile_students(asked, "").tiles == {"a": "tiles", "b": "tiles"}
+    assert stage_params.tile_students(asked, "") == stage_params.tile_students(fewer, "")
+    assert stage_params.tile_students(asked, "") != stage_params.tile_students(plain, "")
+    assert stage_params.tile_students(asked, "").tiles == {"a": "tiles", "b": "tiles"}

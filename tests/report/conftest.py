@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
-from pipeline.report import stage, style
+from pipeline.report import stage
+from pipeline.report.figures import style
 from tests.report import fabricate
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from pipeline.artifacts import write_json, write_table
 from pipeline.config.whole import Config
+from pipeline.contracts.ledger import Record, chunk_of, write_manifest
 from pipeline.evaluation import stage as evaluation
+from pipeline.files.artifacts import write_json, write_table
 from pipeline.folds import stage as folds
-from pipeline.ledger import Record, chunk_of, write_manifest
 from pipeline.mapping import stage as mapping
 from tests.report import fabricate_models
 

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from pipeline.artifacts import write_csv, write_json, write_table
 from pipeline.config.whole import Config
-from pipeline.splits import PARTS, Fold, read_folds
+from pipeline.contracts.folds import PARTS, Fold, read_folds
+from pipeline.files.artifacts import write_csv, write_json, write_table
 
 EPOCHS = 30
 

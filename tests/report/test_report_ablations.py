@@ -7,11 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import write_table
 from pipeline.config.whole import Config
-from pipeline.report import ablations, results
+from pipeline.files.artifacts import write_table
+from pipeline.report import results
 from pipeline.report.evaluated import read_evaluation
 from pipeline.report.results import describe
+from pipeline.report.sections import ablations
 from tests.report.conftest import small_config
 
 

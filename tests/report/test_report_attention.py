@@ -10,7 +10,9 @@ from PIL import Image
 
 from pipeline.config.tasks import ClassificationTask, RegressionTask
 from pipeline.errors import ArtifactError
-from pipeline.report import attention, maps, results
+from pipeline.report import results
+from pipeline.report.figures import maps
+from pipeline.report.sections import attention
 from tests.report.conftest import small_config
 
 

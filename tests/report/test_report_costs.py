@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.config.whole import Config
-from pipeline.report import costs, results
+from pipeline.report import results
+from pipeline.report.sections import costs
 from tests.report.conftest import small_config
 
 SINGLES = ["single_vit_tiny", "single_resnet10t", "single_convnext_atto"]

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline.artifacts import read_json
 from pipeline.config.whole import Config
-from pipeline.report import pictures
-from pipeline.report.gallery import GAP_PX, TILE_PX, Quantity, gallery
-from pipeline.report.geojson import attention_geojson
+from pipeline.files.artifacts import read_json
+from pipeline.report.figures import pictures
+from pipeline.report.figures.geojson import attention_geojson
+from pipeline.report.sections.gallery import GAP_PX, TILE_PX, Quantity, gallery
 
 SIDE = 40
 GREYS = np.array([30, 60, 90, 120, 150, 180])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config.reading import parse
-from pipeline.report.headline import _humbled, has_more_cases
-from pipeline.report.metrics import describe
+from pipeline.report.sections.headline import _humbled, has_more_cases
+from pipeline.report.tables.metrics import describe
 
 NESTED = {"folds": {"inner": 3}, "training": {"nested": {"grid": {"dropout": [0.1]}}}}
 

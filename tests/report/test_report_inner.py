@@ -7,11 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import write_table
 from pipeline.config.whole import Config
-from pipeline.report import inner, results, stage
+from pipeline.files.artifacts import write_table
+from pipeline.report import results, stage
 from pipeline.report.evaluated import read_evaluation
 from pipeline.report.results import describe
+from pipeline.report.sections import nested_cv
 from tests.report.conftest import small_config
 
 GRID = {"learning_rate": [0.001, 0.0001], "tiles_per_step": [16, None]}
@@ -43,10 +44,10 @@ def nested(small: Path) -> tuple[Config, Path]:
     return small_config(training={"nested": {"grid": GRID}}, folds={"inner": 3}), small
 
 
-def built(config: Config, root: Path) -> inner.InnerSection:
+def built(config: Config, root: Path) -> nested_cv.InnerSection:
     opened = read_evaluation(root, "survival", "shazam_v2")
     infos = {name: describe(config, name) for name in opened.order}
-    found = inner.section(results.read(config, root), opened, infos, opened.order)
+    found = nested_cv.section(results.read(config, root), opened, infos, opened.order)
     assert found is not None
     return found
 
@@ -79,4 +80,4 @@ def test_the_page_shows_it_only_where_a_run_is_nested(nested: tuple[Config, Path
     assert "What the inner folds chose" in (root / "report.html").read_text()
     assert (root / "report" / "survival-inner.svg").is_file()
     opened = read_evaluation(root, "survival", "shazam_v2")
-    assert inner.section(results.read(small_config(), root), opened, {}, opened.order) is None
+    assert nested_cv.section(results.read(small_config(), root), opened, {}, opened.order) is None

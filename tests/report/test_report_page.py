@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipeline.artifacts import read_json, write_json
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.errors import ArtifactError
-from pipeline.report import results, stage, tasks
+from pipeline.files.artifacts import read_json, write_json
+from pipeline.report import results, stage
 from pipeline.report.evaluated import read_evaluation
-from pipeline.report.tables import Table
+from pipeline.report.sections import tasks
+from pipeline.report.tables.cells import Table
 from tests.report import fabricate
 from tests.report.conftest import small_config
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pipeline.report import points
 from pipeline.report.evaluated import Evaluation
+from pipeline.report.figures import task_figures
 from pipeline.report.results import ModelInfo
 
 POINTS = {"predicted": [0.2, 0.8], "observed": [0.1, 0.9]}
@@ -17,7 +17,7 @@ def test_survival_panels_stand_in_time_though_their_names_sort_otherwise() -> No
     table = pd.DataFrame()
     opened = Evaluation("survival", {}, curves, table, table, "c_index", {}, {}, ("m",))
     infos = {"m": ModelInfo("m", "M", "student", "#123456")}
-    drawing = points._survival_calibration(opened, infos, ["m"])
+    drawing = task_figures._survival_calibration(opened, infos, ["m"])
     assert drawing is not None
     # matplotlib leaves each text of an SVG as a comment beside its glyphs, or as text.
     places = [drawing.document.index(name) for name in ("7.05", "17.1", "t = 28")]
@@ -30,8 +30,8 @@ def test_precision_and_recall_stand_over_the_share_of_the_class() -> None:
     curves = {"precision_recall": {"m": {"b": one, "a": one}}}
     opened = Evaluation("kind", {}, curves, table, table, "auc", {}, {}, ("m",))
     infos = {"m": ModelInfo("m", "M", "student", "#123456")}
-    drawing = points._precision_recall(opened, infos, ["m"])
+    drawing = task_figures._precision_recall(opened, infos, ["m"])
     assert drawing is not None and drawing.name == "kind-precision-recall"
     assert drawing.document.count("share of the class") == 1
     empty = Evaluation("kind", {}, {}, table, table, "auc", {}, {}, ("m",))
-    assert points._precision_recall(empty, infos, ["m"]) is None
+    assert task_figures._precision_recall(empty, infos, ["m"]) is None

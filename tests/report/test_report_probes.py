@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.config.extraction import ExtractionConfig
 from pipeline.config.probing import ProbingConfig
-from pipeline.report import probes
+from pipeline.report.sections import probes
 
 
 def opened(root: Path, facts: dict[str, dict[str, Any]]) -> Any:

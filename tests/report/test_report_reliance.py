@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.config.whole import Config
-from pipeline.report import reliance, results
+from pipeline.report import results
+from pipeline.report.sections import reliance
 
 
 def test_teachers_are_ordered_by_the_part_they_have(whole: tuple[Config, Path]) -> None:

@@ -6,8 +6,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ledger import Record
-from pipeline.report.slides import choose
+from pipeline.contracts.ledger import Record
+from pipeline.report.sections.slides import choose
 
 records = st.lists(
     st.tuples(st.sampled_from(["ok", "ok", "ok", "empty", "failed"]), st.floats(0, 0.2)),

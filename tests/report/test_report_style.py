@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import re
 
-from pipeline.report import figures, style
-from pipeline.report.figures import Difference
+from pipeline.report.figures import charts, style
+from pipeline.report.figures.charts import Difference
 
 
-def forest(name: str) -> figures.Drawing:
-    return figures.forest(
+def forest(name: str) -> charts.Drawing:
+    return charts.forest(
         name=name,
         student="S<1>",
         metric="C-index",
@@ -60,7 +60,7 @@ def test_an_inline_figure_shrinks_with_the_window() -> None:
 
 def test_where_lower_is_better_the_sides_of_the_forest_change() -> None:
     rows = [Difference("other", "#000000", -0.1, -0.2, -0.05, 0.01, 10)]
-    drawn = figures.forest("a", "S", "Brier score", False, rows, 0.95, "x")
+    drawn = charts.forest("a", "S", "Brier score", False, rows, 0.95, "x")
     assert "← student is better" in drawn.document
     assert "other is better →" in drawn.document
     assert "A square left of zero" in drawn.read

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.report import tables
+from pipeline.report.tables import cells
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,12 @@ from pipeline.report import tables
     ],
 )
 def test_a_number_has_fixed_decimals_and_a_true_minus(value: object, shown: str) -> None:
-    assert tables.fixed(value) == shown
+    assert cells.fixed(value) == shown
 
 
 @pytest.mark.parametrize(("value", "shown"), [(0.04, "+0.040"), (-0.04, "−0.040"), (0.0, "0.000")])
 def test_a_difference_carries_its_sign(value: float, shown: str) -> None:
-    assert tables.signed(value) == shown
+    assert cells.signed(value) == shown
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_difference_carries_its_sign(value: float, shown: str) -> None:
     [(0.0004, "< 0.001"), (0.013, "0.013"), (0.0996, "0.100"), (0.344, "0.34"), (None, "–")],
 )
 def test_p_values_have_the_decimals_that_they_can_bear(p: float | None, shown: str) -> None:
-    assert tables.p_value(p) == shown
+    assert cells.p_value(p) == shown
 
 
 @pytest.mark.parametrize(
@@ -48,34 +48,34 @@ def test_p_values_have_the_decimals_that_they_can_bear(p: float | None, shown: s
     ],
 )
 def test_durations_read_as_spoken(seconds: float, shown: str) -> None:
-    assert tables.duration(seconds) == shown
+    assert cells.duration(seconds) == shown
 
 
 @given(st.floats(0, 1e6))
 def test_durations_never_show_sixty(seconds: float) -> None:
-    assert "60" not in tables.duration(seconds).replace("h", "").split(" ")[2:3]
+    assert "60" not in cells.duration(seconds).replace("h", "").split(" ")[2:3]
 
 
 def test_an_interval_needs_both_ends() -> None:
-    assert tables.interval(0.1, 0.2, 2) == "[0.10, 0.20]"
-    assert tables.interval(0.1, math.nan) == ""
+    assert cells.interval(0.1, 0.2, 2) == "[0.10, 0.20]"
+    assert cells.interval(0.1, math.nan) == ""
 
 
 def test_counts_and_plurals() -> None:
-    assert tables.whole(1234567) == "1\u2009234\u2009567"
-    assert tables.plural(1, "slide") == "1 slide"
-    assert tables.plural(2, "class") == "2 classes"
+    assert cells.whole(1234567) == "1\u2009234\u2009567"
+    assert cells.plural(1, "slide") == "1 slide"
+    assert cells.plural(2, "class") == "2 classes"
 
 
 def test_cells_escape_what_they_are_given() -> None:
-    for cell in (tables.text("<b>&"), tables.code("<b>&")):
+    for cell in (cells.text("<b>&"), cells.code("<b>&")):
         assert "<b>" not in cell.html
         assert "&lt;b&gt;&amp;" in cell.html
 
 
 def test_the_drawing_puts_a_value_where_the_scale_says() -> None:
-    scale = tables.Scale(0.0, 1.0, ((0.5, "chance"),))
-    cell = tables.drawing(0.25, 0.0, 2.0, scale, "#000000")
+    scale = cells.Scale(0.0, 1.0, ((0.5, "chance"),))
+    cell = cells.drawing(0.25, 0.0, 2.0, scale, "#000000")
     assert 'cx="32.5"' in cell.html
     assert 'x1="0.0" x2="130.0"' in cell.html  # what lies outside ends at the edge
     assert 'x1="65.0" x2="65.0"' in cell.html  # the reference
@@ -83,7 +83,7 @@ def test_the_drawing_puts_a_value_where_the_scale_says() -> None:
 
 
 def test_a_scale_holds_all_values_and_references() -> None:
-    scale = tables.scale_of([0.6, None, math.nan, 0.8], [(0.5, "chance")])
+    scale = cells.scale_of([0.6, None, math.nan, 0.8], [(0.5, "chance")])
     assert scale is not None
     assert scale.low < 0.5 < 0.8 < scale.high
-    assert tables.scale_of([None]) is None
+    assert cells.scale_of([None]) is None

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.artifacts import write_table
-from pipeline.report import results, targets
+from pipeline.files.artifacts import write_table
+from pipeline.report import results
 from pipeline.report.evaluated import read_evaluation
 from pipeline.report.results import describe
+from pipeline.report.sections import targets
 from tests.report.conftest import small_config
 
 GENES = [f"<G{i}>" for i in range(40)]

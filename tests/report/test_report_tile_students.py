@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from pipeline.config.probing import ProbingConfig
-from pipeline.report import tile_students
+from pipeline.report.sections import tile_students
 
 
 def opened(root: Path, facts: dict[str, Any], **probing: Any) -> Any:

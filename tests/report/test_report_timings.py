@@ -3,7 +3,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from pipeline.report import results, timings
+from pipeline.report import results
+from pipeline.report.sections import timings
 from tests.report.conftest import small_config
 
 HEADER = "s\th:m:s\tmax_rss\tcpu_time\n"

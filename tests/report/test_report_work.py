@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.costs import Concurrency, Estimate
-from pipeline.estimate import estimate
-from pipeline.jobrecords import JobRecord
-from pipeline.planning import cohort_plan
-from pipeline.report import nodes, reckoning, results, stage, timings
-from pipeline.report.tables import Table
+from pipeline.accounting.costs import Concurrency, Estimate
+from pipeline.plan.cohort_plan import cohort_plan
+from pipeline.plan.estimate import estimate
+from pipeline.report import results, stage
+from pipeline.report.sections import nodes, planned_vs_actual, timings
+from pipeline.report.tables.cells import Table
+from pipeline.runtime.job_records import JobRecord
 from tests.report.conftest import small_config
 
 
@@ -94,9 +95,9 @@ def test_overlap_and_gaps() -> None:
         return JobRecord("tiling", "", "n", 1, "", "", started=start, ended=end)
 
     records = [at(0, 10), at(5, 20), at(6, 7), at(40, 50)]
-    assert reckoning.most_at_once(records) == 3
-    assert reckoning.busy_hours(records) == pytest.approx(30 / 3600)
-    assert reckoning.most_at_once([]) == 1
+    assert planned_vs_actual.most_at_once(records) == 3
+    assert planned_vs_actual.busy_hours(records) == pytest.approx(30 / 3600)
+    assert planned_vs_actual.most_at_once([]) == 1
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.config.tiling import TissueConfig
 from pipeline.slides import artefacts
+from pipeline.slides.overview_scan import Survey, survey
 from pipeline.slides.slide import open_slide
-from pipeline.slides.survey import Survey, survey
 from pipeline.slides.tissue import clean, segment, two_pass_otsu, white_balance
 from tests.slides import files
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.config.tiling import TilingConfig
-from pipeline.ledger import Record, write_manifest
+from pipeline.contracts.ledger import Record, write_manifest
 from pipeline.tiling import overview
 from pipeline.tiling.stage import run_slide
 from tests.slides import files

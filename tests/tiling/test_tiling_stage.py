@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import read_json
-from pipeline.checksums import CHECKSUM, checksum
 from pipeline.config.tiling import TilingConfig
+from pipeline.contracts.ledger import read_manifest
 from pipeline.errors import ArtifactError, MachineError
-from pipeline.ledger import read_manifest
+from pipeline.files.artifacts import read_json
+from pipeline.files.checksums import CHECKSUM, checksum
 from pipeline.slides.polygons import Polygon, read_geojson, write_geojson
 from pipeline.tiling import stage, write
 from tests.slides import files

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import jobs
-from pipeline.artifacts import write_table
 from pipeline.commands import cases
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
+from pipeline.files.artifacts import write_table
+from pipeline.plan import stage_params
 from tests.training.conftest import CASES, DIMS
 
 OS = {"type": "survival", "time": "time", "event": "event", "loss": "cox"}
@@ -61,10 +61,12 @@ def config(nested: bool = False, **auxiliary: float) -> Config:
 
 
 def run(cfg: Config, root: Path, task: str) -> None:
-    cases.folds(jobs.folds(cfg, task).canonical(), root, task)
+    cases.folds(stage_params.folds(cfg, task).canonical(), root, task)
     for model in cfg.model_specs():
-        cases.training(jobs.training(cfg, task, model).canonical(), root, task, model, device="cpu")
-    cases.evaluation(jobs.evaluation(cfg, task).canonical(), root, task)
+        cases.training(
+            stage_params.training(cfg, task, model).canonical(), root, task, model, device="cpu"
+        )
+    cases.evaluation(stage_params.evaluation(cfg, task).canonical(), root, task)
 
 
 def test_overall_and_disease_specific_survival_in_one_config(cohort: Path) -> None:
@@ -96,7 +98,7 @@ def test_predictions_beside_are_out_of_fold_and_survive_a_resume(cohort: Path) -
     pd.testing.assert_frame_equal(first[keys], main[keys])
     (folder / "auxiliary/kind.parquet").unlink()
     written = (folder / "fold_0/seed_0/meta.json").stat().st_mtime_ns
-    cases.training(jobs.training(cfg, "os", "concat").canonical(), cohort, "os", "concat")
+    cases.training(stage_params.training(cfg, "os", "concat").canonical(), cohort, "os", "concat")
     pd.testing.assert_frame_equal(first, pd.read_parquet(folder / "auxiliary/kind.parquet"))
     assert (folder / "fold_0/seed_0/meta.json").stat().st_mtime_ns == written
     run(config(), cohort, "os")

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from pipeline.config.models import ModelConfig
 from pipeline.config.tasks import TaskConfig
 from pipeline.config.training import TrainingConfig
-from pipeline.labels import read_labels
+from pipeline.contracts.labels import read_labels
 from pipeline.training import stage
 from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.multitask import Beside, MultiHead, align

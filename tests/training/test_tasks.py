@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.contracts.labels import Labels, Task
 from pipeline.errors import UserError
-from pipeline.labels import Labels, Task
 from pipeline.training.metrics import concordance, macro_auc, mean_pearson
 from pipeline.training.tasks import fit_head, from_facts
 

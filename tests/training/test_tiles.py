@@ -14,7 +14,7 @@ from pipeline.bags.tiles import tile_store
 from pipeline.config.models import ModelConfig, ShazamV1Model, ShazamV2Model
 from pipeline.config.tasks import ClassificationTask
 from pipeline.config.training import TrainingConfig
-from pipeline.labels import Labels
+from pipeline.contracts.labels import Labels
 from pipeline.training.loop import objective, train
 from pipeline.training.models import build_network
 from pipeline.training.predict import predict

@@ -76,7 +76,7 @@ class House:
 
     @classmethod
     def build(cls, path: Path, config: dict) -> House:
-        for part in ("pipeline", "workflow", "profiles"):
+        for part in ("pipeline", "workflow", "envs", "profiles"):
             shutil.copytree(
                 REPOSITORY / part, path / part, ignore=shutil.ignore_patterns("__pycache__")
             )

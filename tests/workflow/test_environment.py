@@ -12,7 +12,7 @@ import pytest
 import yaml
 from house import REPOSITORY, TINY, House
 
-ENVS = REPOSITORY / "workflow" / "envs"
+ENVS = REPOSITORY / "envs"
 
 
 @pytest.mark.parametrize("name", ["shazam", "rudolfv_2"])
@@ -47,7 +47,7 @@ def test_every_rule_names_the_environment() -> None:
     for file in (REPOSITORY / "workflow" / "rules").glob("*.smk"):
         text = file.read_text()
         rules = len(re.findall(r"^\s*rule \w+:", text, re.M))
-        named = len(re.findall(r'conda:\s+(?:"\.\./envs/shazam\.yaml"|environment)\n', text))
+        named = len(re.findall(r'conda:\s+(?:"\.\./\.\./envs/shazam\.yaml"|environment)\n', text))
         assert named == rules, file.name
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from house import TINY, House
 
-from pipeline import controller
+from pipeline.runtime import run_lock
 
 YEAR = 365 * 86_400
 
@@ -66,8 +66,8 @@ def test_a_second_controller_is_refused(house: House) -> None:
     made.unlink()
     working = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
     try:
-        owner = controller._identity(working.pid)
-        note = results / controller.NOTES / f"{owner['host']}-{working.pid}.json"
+        owner = run_lock._identity(working.pid)
+        note = results / run_lock.NOTES / f"{owner['host']}-{working.pid}.json"
         note.parent.mkdir(exist_ok=True)
         note.write_text(json.dumps(owner))
         refused = house.run("--cores", "1", target, check=False)
@@ -96,7 +96,7 @@ def test_two_controllers_at_once(house: House) -> None:
     first = subprocess.Popen(
         command, cwd=house.path, env=house.environment(), stderr=subprocess.DEVNULL
     )
-    notes = house.path / "results" / "tiny" / controller.NOTES
+    notes = house.path / "results" / "tiny" / run_lock.NOTES
     while not (notes.is_dir() and list(notes.glob("*.json"))):
         assert first.poll() is None
         time.sleep(0.05)

@@ -57,7 +57,7 @@ def test_another_profile_reruns_nothing(finished: House) -> None:
 def test_a_clone_reruns_nothing(house: House) -> None:
     """A checkout gives every source file a new time; only their content counts."""
     now = time.time()
-    for folder in ("pipeline", "workflow", "config"):
+    for folder in ("pipeline", "workflow", "envs", "config"):
         for path in (house.path / folder).rglob("*"):
             os.utime(path, (now, now))
     assert house.planned() == {}

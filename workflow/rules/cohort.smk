@@ -10,7 +10,7 @@ rule cohort_chunk:
     # A sheet's chunk takes a second; only the embedded cohort's slides have to be drawn.
     localrule: CONFIG.cohort.source == "sheet"
     conda:
-        "../envs/shazam.yaml"
+        "../../envs/shazam.yaml"
     params:
         cfg=chunk_job,
         code=provenance.stage_code("cohort"),
@@ -32,7 +32,7 @@ rule cohort:
         "<benchmarks>/cohort.tsv"
     localrule: True
     conda:
-        "../envs/shazam.yaml"
+        "../../envs/shazam.yaml"
     params:
         cfg=cohort_job,
         code=provenance.stage_code("cohort"),

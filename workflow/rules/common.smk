@@ -12,19 +12,14 @@ REPOSITORY = Path(str(workflow.current_basedir)).resolve().parent.parent
 if (REPOSITORY / "pipeline").is_dir():
     sys.path.insert(0, str(REPOSITORY))
 
-from pipeline import (
-    controller,
-    estimate,
-    faults,
-    jobs,
-    limits,
-    planning,
-    provenance,
-    recall,
-    scales,
-)
+from pipeline import provenance
+from pipeline.accounting import time_limits
 from pipeline.config.reading import parse as parse_config
+from pipeline.encoders import tile_scales
 from pipeline.errors import UserError
+from pipeline.files import recall
+from pipeline.plan import cohort_plan, estimate, stage_params
+from pipeline.runtime import machine_errors, run_lock
 
 # A job on a cluster parses the workflow again: the mistakes have been looked for by then, and what
 # the files are is known.
@@ -35,18 +30,18 @@ provenance.export_package()
 provenance.recall_code(RECALL)
 try:
     CONFIG = parse_config(config)
-    COHORT = planning.cohort_plan(CONFIG, Path.cwd(), RECALL, check=MAIN)
+    COHORT = cohort_plan.cohort_plan(CONFIG, Path.cwd(), RECALL, check=MAIN)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 except OSError as error:
-    raise WorkflowError(faults.remedy(error) or str(error)) from None
+    raise WorkflowError(machine_errors.remedy(error) or str(error)) from None
 
 CHUNKS = COHORT.chunks
 TEACHERS = CONFIG.extraction.teachers
 IMPORTED = [t for t, facts in TEACHERS.items() if facts.source == "import"]
 # `a+b` are teachers that share one decoding of the slides.
-ENCODERS = ["+".join(group) for group in scales.groups(CONFIG)]
-SCALES = list(scales.scales(CONFIG))
+ENCODERS = ["+".join(group) for group in tile_scales.groups(CONFIG)]
+SCALES = list(tile_scales.scales(CONFIG))
 RUN = [teacher for group in ENCODERS for teacher in group.split("+")]
 MODELS = list(CONFIG.model_specs())
 
@@ -66,59 +61,59 @@ def job(make, *names):
 def chunk_job(wildcards):
     chunk = int(wildcards.chunk)
     cases = COHORT.cases_until(chunk) if CONFIG.cohort.source == "synthetic" else 12
-    return jobs.chunk(CONFIG, COHORT.table(chunk), cases).canonical()
+    return stage_params.chunk(CONFIG, COHORT.table(chunk), cases).canonical()
 
 
 def cohort_job(wildcards):
-    return jobs.cohort(CONFIG, COHORT.sheet()).canonical()
+    return stage_params.cohort(CONFIG, COHORT.sheet()).canonical()
 
 
 def folds_job(wildcards):
-    return jobs.folds(CONFIG, wildcards.task, COHORT.folds()).canonical()
+    return stage_params.folds(CONFIG, wildcards.task, COHORT.folds()).canonical()
 
 
 def tiling_job(wildcards):
     scale = getattr(wildcards, "scale", "")
-    return jobs.tiling(CONFIG, COHORT.digest(int(wildcards.chunk)), scale).canonical()
+    return stage_params.tiling(CONFIG, COHORT.digest(int(wildcards.chunk)), scale).canonical()
 
 
 def tiles_of(wildcards):
     """The manifest of the tiles that a teacher, or a group of them, sees."""
     teacher = wildcards.teacher.split("+")[0]
-    folder = scales.folder(scales.scale_of(CONFIG, teacher))
+    folder = tile_scales.folder(tile_scales.scale_of(CONFIG, teacher))
     return f"<results>/{folder}/manifest/{wildcards.chunk}.json"
 
 
 def environment(wildcards):
     """A teacher whose packages do not fit beside the others' has its own environment."""
-    own = scales.environment(CONFIG, wildcards.teacher.split("+")[0])
-    return f"../envs/{own or 'shazam'}.yaml"
+    own = tile_scales.environment(CONFIG, wildcards.teacher.split("+")[0])
+    return f"../../envs/{own or 'shazam'}.yaml"
 
 
 def extraction_job(wildcards):
     digest = COHORT.digest(int(wildcards.chunk))
     if wildcards.teacher in IMPORTED:
         digest = COHORT.imported(wildcards.teacher, int(wildcards.chunk))
-    return jobs.extraction(CONFIG, wildcards.teacher, digest).canonical()
+    return stage_params.extraction(CONFIG, wildcards.teacher, digest).canonical()
 
 
 def tiling_minutes(wildcards, attempt):
-    return limits.tiling_minutes(len(COHORT.members[int(wildcards.chunk)]), attempt)
+    return time_limits.tiling_minutes(len(COHORT.members[int(wildcards.chunk)]), attempt)
 
 
 def extraction_minutes(wildcards, input, attempt):
     teachers = wildcards.teacher.split("+")
-    return limits.extraction_minutes(CONFIG, teachers, Path(input.tiles), attempt)
+    return time_limits.extraction_minutes(CONFIG, teachers, Path(input.tiles), attempt)
 
 
 def probing_job(wildcards):
-    annotations = planning.annotation_digest(CONFIG, COHORT, Path.cwd())
-    return jobs.probing(CONFIG, wildcards.probed, annotations).canonical()
+    annotations = cohort_plan.annotation_digest(CONFIG, COHORT, Path.cwd())
+    return stage_params.probing(CONFIG, wildcards.probed, annotations).canonical()
 
 
 def tile_students_job(wildcards):
-    annotations = planning.annotation_digest(CONFIG, COHORT, Path.cwd())
-    return jobs.tile_students(CONFIG, annotations).canonical()
+    annotations = cohort_plan.annotation_digest(CONFIG, COHORT, Path.cwd())
+    return stage_params.tile_students(CONFIG, annotations).canonical()
 
 
 def at_once(resource, otherwise):
@@ -144,18 +139,18 @@ def take_over():
     """One Snakemake per results folder; a killed one's lock goes, and so does what nobody vouches
     for."""
     try:
-        controller.claim(RESULTS, STATE)
-        gone = controller.forget_unknown(RESULTS, STATE)
+        run_lock.claim(RESULTS, STATE)
+        gone = run_lock.forget_unknown(RESULTS, STATE)
     except UserError as error:
         raise WorkflowError(str(error)) from None
     except OSError as error:
-        raise WorkflowError(faults.remedy(error) or str(error)) from None
+        raise WorkflowError(machine_errors.remedy(error) or str(error)) from None
     if gone:
         print(f"{UNKNOWN}: their tables are made again.", file=sys.stderr)
 
 
 def say_unknown():
-    if controller.unknown_tables(RESULTS, STATE):
+    if run_lock.unknown_tables(RESULTS, STATE):
         print(f"{UNKNOWN}: a real run makes their tables again.", file=sys.stderr)
 
 

@@ -24,11 +24,11 @@ rule evaluation:
     benchmark:
         "<benchmarks>/evaluation/{task}.tsv"
     conda:
-        "../envs/shazam.yaml"
+        "../../envs/shazam.yaml"
     resources:
         mem_mb=4000,
     params:
-        cfg=job(jobs.evaluation, "task"),
+        cfg=job(stage_params.evaluation, "task"),
         code=provenance.stage_code("evaluation"),
     shell:
         "python -m pipeline evaluation --cfg {params.cfg:q} --root $(dirname {input.cohort:q})"

@@ -14,7 +14,7 @@ if ENCODERS:
         conda:
             environment
         params:
-            cfg=job(jobs.check, "teacher"),
+            cfg=job(stage_params.check, "teacher"),
             code=provenance.code_fingerprint("pipeline.extraction.check"),
         shell:
             "python -m pipeline extraction-check --cfg {params.cfg:q} --out {output.facts:q}"
@@ -67,7 +67,7 @@ if IMPORTED:
         wildcard_constraints:
             teacher="|".join(map(re.escape, IMPORTED)),
         conda:
-            "../envs/shazam.yaml"
+            "../../envs/shazam.yaml"
         resources:
             mem_mb=2000,
         params:

@@ -9,7 +9,7 @@ rule folds:
         "<benchmarks>/folds/{task}.tsv"
     localrule: True
     conda:
-        "../envs/shazam.yaml"
+        "../../envs/shazam.yaml"
     params:
         cfg=folds_job,
         code=provenance.stage_code("folds"),

@@ -33,9 +33,9 @@ rule mapping:
         "<benchmarks>/mapping.tsv"
     localrule: True
     conda:
-        "../envs/shazam.yaml"
+        "../../envs/shazam.yaml"
     params:
-        cfg=job(jobs.mapping),
+        cfg=job(stage_params.mapping),
         code=provenance.stage_code("mapping"),
     shell:
         "python -m pipeline mapping --cfg {params.cfg:q} --root $(dirname {output.flow:q})"

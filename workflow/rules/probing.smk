@@ -26,7 +26,7 @@ if CONFIG.probing is not None:
         benchmark:
             "<benchmarks>/probing/{probed}.tsv"
         conda:
-            "../envs/shazam.yaml"
+            "../../envs/shazam.yaml"
         resources:
             mem_mb=8000,
         params:
@@ -64,7 +64,7 @@ if CONFIG.probing is not None:
             benchmark:
                 "<benchmarks>/tile_students.tsv"
             conda:
-                "../envs/shazam.yaml"
+                "../../envs/shazam.yaml"
             resources:
                 mem_mb=16000,
             params:

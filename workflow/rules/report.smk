@@ -27,9 +27,9 @@ rule report:
         "<benchmarks>/report.tsv"
     localrule: True
     conda:
-        "../envs/shazam.yaml"
+        "../../envs/shazam.yaml"
     params:
-        cfg=job(jobs.report),
+        cfg=job(stage_params.report),
         code=provenance.stage_code("report"),
     shell:
         "python -m pipeline report --cfg {params.cfg:q} --root $(dirname {output.page:q})"

@@ -8,7 +8,7 @@ rule tiling:
     benchmark:
         "<benchmarks>/tiling/{chunk}.tsv"
     conda:
-        "../envs/shazam.yaml"
+        "../../envs/shazam.yaml"
     threads: 2
     resources:
         mem_mb=2000,
@@ -37,7 +37,7 @@ if SCALES:
         wildcard_constraints:
             scale="|".join(map(re.escape, SCALES)),
         conda:
-            "../envs/shazam.yaml"
+            "../../envs/shazam.yaml"
         threads: 2
         resources:
             mem_mb=2000,
@@ -75,7 +75,7 @@ rule tiling_overview:
         "<benchmarks>/tiling_overview.tsv"
     localrule: True
     conda:
-        "../envs/shazam.yaml"
+        "../../envs/shazam.yaml"
     params:
         code=provenance.code_fingerprint("pipeline.tiling.overview"),
     shell:

@@ -10,13 +10,13 @@ rule training:
     benchmark:
         "<benchmarks>/training/{task}/{model}.tsv"
     conda:
-        "../envs/shazam.yaml"
+        "../../envs/shazam.yaml"
     threads: 1
     resources:
         mem_mb=8000,
         gpu=0,
     params:
-        cfg=job(jobs.training, "task", "model"),
+        cfg=job(stage_params.training, "task", "model"),
         code=provenance.stage_code("training"),
     shell:
         "python -m pipeline training --cfg {params.cfg:q} --code {params.code}"

@@ -11,8 +11,8 @@ from pipeline.errors import SlideError
 from pipeline.extraction.engine.channel import Channel
 from pipeline.extraction.engine.messages import Batch, Job, Settings
 from pipeline.extraction.reader import open_source
-from pipeline.faults import is_machines
-from pipeline.slides.identity import check_unchanged
+from pipeline.files.identity import check_unchanged
+from pipeline.runtime.machine_errors import is_machines
 
 CPU = torch.device("cpu")
 

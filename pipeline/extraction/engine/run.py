@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from pipeline.contracts.ledger import Record
 from pipeline.encoders.build import Encoder
 from pipeline.extraction.engine.channel import Channel, Stopped
 from pipeline.extraction.engine.encoding import encode_batches
 from pipeline.extraction.engine.messages import Batch, Job, Result, Settings
 from pipeline.extraction.engine.reading import read_slides
 from pipeline.extraction.engine.writing import write_slides
-from pipeline.ledger import Record
 
 READ_AHEAD = 3  # batches between reader and device, and between device and writer
 

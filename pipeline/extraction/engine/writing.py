@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import ledger
+from pipeline.contracts import ledger
+from pipeline.contracts.ledger import Record
 from pipeline.encoders.build import Encoder
 from pipeline.errors import SlideError
 from pipeline.extraction.engine.channel import Channel
 from pipeline.extraction.engine.messages import Job, Result
 from pipeline.extraction.writer import Block, facts, feature_file
-from pipeline.ledger import Record
 
 
 def write_slides(

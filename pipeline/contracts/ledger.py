@@ -1,0 +1,104 @@
+"""Per-slide outcomes: a slide's failure is data, never a crash and never silence.
+
+A stage that works through a chunk of slides writes one manifest: canonical JSON, one record a
+slide, in slide order. It is small and the same for the same inputs, so it is what Snakemake tracks;
+the big per-slide files stand beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.errors import ArtifactError, UserError
+from pipeline.files.artifacts import read_json, write_json
+
+Status = Literal["ok", "empty", "failed", "excluded"]
+STATUSES: tuple[Status, ...] = ("ok", "empty", "failed", "excluded")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What became of one slide in one stage.
+
+    Attributes:
+        slide_id: the slide.
+        stage: the stage that says so, e.g. `tiling` or `extraction/uni2_h`.
+        status: ok, empty (no tissue: not a failure), failed, or excluded (by the user or a policy).
+        kind: a short stable class of reason (`unreadable`, `no_mpp`, …); empty when ok.
+        reason: one line a person can act on; empty when ok.
+        path: the slide's file, relative to the results folder, or as given for imported features.
+        facts: numbers and texts for tables (n_tiles, mpp, …), JSON-able, without NaN.
+    """
+
+    slide_id: str
+    stage: str
+    status: Status
+    kind: str = ""
+    reason: str = ""
+    path: str = ""
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def failed(slide_id: str, stage: str, error: BaseException) -> Record:
+    """The record of a slide that an exception ended.
+
+    A `SlideError` brings its own kind and reason; of any other the class name becomes the kind.
+    """
+    kind = getattr(error, "kind", type(error).__name__)
+    reason = getattr(error, "reason", None) or f"{type(error).__name__}: {error}"
+    return Record(slide_id, stage, "failed", kind=kind, reason=" ".join(str(reason).split()))
+
+
+def chunk_of(slide_id: str, chunks: int) -> int:
+    """The hash bucket of a slide, so that adding one slide touches one chunk only."""
+    return int(hashlib.sha1(slide_id.encode()).hexdigest(), 16) % chunks
+
+
+def write_manifest(
+    path: str | Path, stage: str, fingerprint: str, records: Iterable[Record]
+) -> None:
+    """Write a chunk's manifest: canonical, sorted by slide, without times or machine names."""
+    found = (dataclasses.asdict(record) for record in records)
+    rows = sorted(found, key=lambda row: (row["slide_id"], row["stage"]))
+    write_json(path, {"stage": stage, "fingerprint": fingerprint, "slides": rows})
+
+
+def read_manifest(path: str | Path) -> list[Record]:
+    """Read a manifest's records.
+
+    Raises:
+        ArtifactError: the file is missing, damaged or not a manifest.
+    """
+    data = read_json(path)
+    try:
+        return [Record(**row) for row in data["slides"]]
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: not a manifest ({error})") from None
+
+
+def read_manifests(paths: Iterable[str | Path]) -> list[Record]:
+    """All records of several manifests, sorted by slide."""
+    records = [record for path in paths for record in read_manifest(path)]
+    return sorted(records, key=lambda r: (r.slide_id, r.stage))
+
+
+def enforce(records: Iterable[Record], max_failed_fraction: float) -> None:
+    """End the run when too many slides failed.
+
+    Raises:
+        UserError: more than `max_failed_fraction` of the slides are `failed`; lists them.
+    """
+    records = list(records)
+    bad = sorted({r.slide_id: r for r in records if r.status == "failed"}.values(), key=str)
+    total = len({r.slide_id for r in records})
+    if total and len(bad) > max_failed_fraction * total:
+        shown = "\n".join(f"  - {r.slide_id} ({r.stage}): {r.reason}" for r in bad[:50])
+        raise UserError(
+            f"{len(bad)} of {total} slides failed, more than mapping.max_failed_fraction = "
+            f"{max_failed_fraction} allows. Mend them, exclude them from the sheet, or raise the "
+            f"limit:\n{shown}"
+        )

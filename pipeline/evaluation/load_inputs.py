@@ -1,0 +1,70 @@
+"""From what training left to models on a bench: labels, common scale, resamples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.tasks import SurvivalTask
+from pipeline.contracts.folds import PARTS, Fold
+from pipeline.contracts.labels import Labels, Task, read_labels
+from pipeline.errors import ArtifactError
+from pipeline.evaluation.bootstrap import resample_weights
+from pipeline.evaluation.hazards import curve_table, last_edge
+from pipeline.evaluation.metrics import Bench
+from pipeline.evaluation.pooling import Pool, prepare
+from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.survival_metrics import TimePoints, time_points
+
+
+def known_labels(cases: pd.DataFrame, name: str, task: Task, folds: Sequence[Fold]) -> Labels:
+    """The labels of the cases that the folds hold.
+
+    Raises:
+        ArtifactError: one of them has none.
+    """
+    labels = read_labels(cases, name, task)
+    known = {case for fold in folds for part in PARTS for case in fold.part(part)}
+    without = sorted(known - set(labels.cases))
+    if without:
+        raise ArtifactError(
+            f"folds/{name}: {without[0]} has no label in cases.parquet now; run `folds` again"
+        )
+    return labels.take(np.array([i for i, c in enumerate(labels.cases) if c in known]))
+
+
+def open_bench(
+    cfg: EvaluationConfig,
+    task: Task,
+    labels: Labels,
+    folds: Sequence[Fold],
+    predictions: list[Predictions],
+) -> tuple[Bench, list[Pool]]:
+    """The tested cases with their resamples, and every model's predictions on a common scale.
+
+    Args:
+        cfg: the stage's config.
+        task: the task.
+        labels: of all cases that the folds hold.
+        folds: the folds.
+        predictions: of the models.
+    """
+    points = None
+    if isinstance(task, SurvivalTask):
+        assert labels.time is not None and labels.event is not None
+        edge = last_edge(predictions)
+        points = time_points(labels.time, labels.event, cfg.horizons, edge)
+    pools = [_pool(model, task, labels, points) for model in predictions]
+    tested = {case for fold in folds for case in fold.test}
+    rows = np.array([i for i, case in enumerate(labels.cases) if case in tested], dtype=np.int64)
+    weights = resample_weights(len(rows), cfg.bootstraps, cfg.seed)
+    return Bench(task, labels.take(rows), weights, points, folds), pools
+
+
+def _pool(model: Predictions, task: Task, labels: Labels, points: TimePoints | None) -> Pool:
+    if not isinstance(task, SurvivalTask) or points is None:
+        return prepare(model)
+    return prepare(model, curve_table(model, task, labels, np.array(points.grid)))

@@ -1,0 +1,154 @@
+"""The cohort as the workflow sees it, before anything has run: slides by chunk, and their digests.
+
+Imported at every parse of the workflow, so nothing heavy is loaded here, and a chunk's files are
+looked at only when its digest is asked for: a job on a cluster asks for its own chunk alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from pipeline.cohort.labels import check_labels
+from pipeline.cohort.sheet import SlideRow, chunk_digest, identities, slide_rows
+from pipeline.cohort.stage import portable
+from pipeline.cohort.synthetic import embedded
+from pipeline.config.cohort import SyntheticConfig
+from pipeline.config.whole import Config
+from pipeline.contracts.ledger import chunk_of
+from pipeline.encoders import registry
+from pipeline.encoders.tile_scales import check_scales
+from pipeline.encoders.weight_files import local_file
+from pipeline.extraction.locate import check_some_exist, expected_files, files_digest
+from pipeline.files.identity import content_digest, file_identity
+from pipeline.files.recall import Recall
+from pipeline.provenance import digest
+
+
+@dataclasses.dataclass(frozen=True)
+class CohortPlan:
+    """Slides by chunk.
+
+    Attributes:
+        members: chunk -> its slides; only chunks that have some.
+        digest: chunk -> digest of what decides its tiles: ids, contents, overrides.
+        table: chunk -> digest of its slide table, which knows where the files lie as well.
+        imported: (teacher, chunk) -> digest of a teacher's imported files for the chunk's slides.
+        sheet: gives the digest of all rows with their labels.
+        folds: gives the digest of the fold files that are imported; empty where none are.
+    """
+
+    members: dict[int, tuple[SlideRow, ...]]
+    digest: Callable[[int], str]
+    table: Callable[[int], str]
+    imported: Callable[[str, int], str]
+    sheet: Callable[[], str]
+    folds: Callable[[], str]
+
+    @property
+    def chunks(self) -> list[int]:
+        return sorted(self.members)
+
+    @property
+    def rows(self) -> list[SlideRow]:
+        return sorted((r for part in self.members.values() for r in part), key=lambda r: r.slide_id)
+
+    def cases_until(self, chunk: int) -> int:
+        """Number of the last case of the embedded cohort that the chunk has a slide of."""
+        first = SyntheticConfig.model_fields["cases"].metadata[0].ge
+        return max(first, *(embedded.case_number(r.case_id) for r in self.members[chunk]))
+
+
+def cohort_plan(
+    config: Config, base: Path, recall: Recall | None = None, check: bool = True
+) -> CohortPlan:
+    """Read the sheet (or plan the embedded cohort), check it, and sort it into chunks.
+
+    Args:
+        config: the config.
+        base: folder that relative paths of the config start from.
+        recall: what earlier parses found out about the slide files.
+        check: whether to look for mistakes; a job's own parse need not repeat the first one's.
+
+    Raises:
+        SheetError: the sheet or a label cannot be used; all findings in one message.
+        ConfigError: a teacher is not in the registry, may not be used as configured, would see a
+            scale that its authors do not use, has no local weights where it should, or is imported
+            and has no file for any slide.
+    """
+    cohort, teachers = config.cohort, config.extraction.teachers
+    if check:
+        for name, facts in teachers.items():
+            model = registry.check(name, facts) if facts.source == "registry" else None
+            if facts.source != "import" and facts.weights == "local":
+                local_file(name, model, config.extraction.weights_dir)
+        check_scales(config)
+    else:
+        cohort = cohort.model_copy(update={"missing_files": "ledger"})
+    rows = slide_rows(cohort, base)
+    if check:
+        check_labels(rows, config.tasks, folds=config.folds.k)
+    slides = {row.slide_id: row.case_id for row in rows}
+    files = {}
+    for name, facts in teachers.items():
+        if facts.source == "import":
+            files[name] = expected_files(name, facts, slides)
+            if check:
+                check_some_exist(name, facts, files[name])
+    chunks = cohort.chunks
+    members: dict[int, list[SlideRow]] = {}
+    for row in rows:
+        members.setdefault(chunk_of(row.slide_id, chunks), []).append(row)
+
+    @cache
+    def chunk_print(chunk: int) -> str:
+        known = identities(cohort, members[chunk], recall)
+        return chunk_digest(members[chunk], known, chunk, chunks)
+
+    @cache
+    def table_print(chunk: int) -> str:
+        places = [
+            [r.slide_id, r.site, *(portable(p, base) for p in (r.path, r.mask, r.coordinates))]
+            for r in members[chunk]
+        ]
+        return digest(chunk_print(chunk), places)
+
+    @cache
+    def imported_print(teacher: str, chunk: int) -> str:
+        expected = {row.slide_id: files[teacher][row.slide_id] for row in members[chunk]}
+        return files_digest(expected, recall)
+
+    return CohortPlan(
+        members={chunk: tuple(part) for chunk, part in members.items()},
+        digest=chunk_print,
+        table=table_print,
+        imported=imported_print,
+        sheet=cache(lambda: digest([_portable_row(row, base) for row in rows])),
+        folds=cache(lambda: _folds_digest(config.folds.import_dir, base)),
+    )
+
+
+def annotation_digest(config: Config, plan: CohortPlan, base: Path) -> str:
+    """Of the annotation files that `probing.annotations` names; '' where it names none."""
+    if config.probing is None or config.probing.annotations is None:
+        return ""
+    paths = {
+        row.slide_id: base / config.probing.annotations.format(slide_id=row.slide_id)
+        for row in plan.rows
+    }
+    return digest({slide: file_identity(path) for slide, path in paths.items() if path.is_file()})
+
+
+def _portable_row(row: SlideRow, base: Path) -> list[object]:
+    paths = [portable(name, base) for name in (row.path, row.mask, row.coordinates)]
+    return [row.slide_id, row.case_id, row.mpp, row.site, *paths, row.labels]
+
+
+def _folds_digest(folder: str | None, base: Path) -> str:
+    """Of names and contents; the stage itself says what is wrong with them."""
+    if folder is None:
+        return ""
+    files = sorted((base / Path(folder).expanduser()).rglob("*.csv"))
+    return digest([[file.name, content_digest(file)] for file in files])

@@ -1,0 +1,280 @@
+"""What each stage's job is told: the part of the config that decides its result, as one JSON text.
+
+The workflow puts this text in a rule's `cfg` param, where a change of it makes the job stale, and
+passes it to the command line, which reads it back. A key that does not change a stage's result does
+not belong here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from pipeline.cohort.synthetic.embedded import annotation_pattern
+from pipeline.config.cohort import CohortConfig
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.extraction import ExtractionConfig, TeacherConfig
+from pipeline.config.folds import FoldsConfig
+from pipeline.config.mapping import MappingConfig
+from pipeline.config.models import ModelConfig
+from pipeline.config.probing import ProbingConfig
+from pipeline.config.section import Section
+from pipeline.config.tasks import TaskConfig
+from pipeline.config.tiling import TilingConfig
+from pipeline.config.training import TrainingConfig
+from pipeline.config.whole import Config
+from pipeline.encoders import registry, tile_scales
+from pipeline.encoders.weight_files import local_identity
+from pipeline.errors import ConfigError
+
+
+class ChunkJob(Section):
+    cohort: CohortConfig
+    slides: str
+
+
+class CohortJob(Section):
+    cohort: CohortConfig
+    tasks: dict[str, TaskConfig]
+    sheet: str = ""
+
+
+class TilingJob(Section):
+    tiling: TilingConfig
+    slides: str
+
+
+class ExtractionJob(Section):
+    extraction: ExtractionConfig
+    slides: str
+    facts: dict[str, Any]
+    tiles: str
+
+
+class CheckJob(Section):
+    teacher: str
+    settings: TeacherConfig
+    weights_dir: str | None
+    facts: dict[str, Any]
+
+
+class MappingJob(Section):
+    mapping: MappingConfig
+    teachers: list[str]
+    manifests: list[str]
+    tiled: bool
+
+
+class ProbingJob(Section):
+    probing: ProbingConfig
+    manifests: str
+    tiles: str
+    annotations: str
+
+
+class TileStudentsJob(Section):
+    probing: ProbingConfig
+    manifests: dict[str, str]
+    tiles: dict[str, str]
+    annotations: str
+
+
+class FoldsJob(Section):
+    folds: FoldsConfig
+    cases: str
+    task: TaskConfig
+    imported: str = ""
+
+
+class TrainingJob(Section):
+    training: TrainingConfig
+    model: ModelConfig
+    task: TaskConfig
+    others: dict[str, TaskConfig]
+
+
+class EvaluationJob(Section):
+    evaluation: EvaluationConfig
+    task: TaskConfig
+    models: list[str]
+    others: dict[str, TaskConfig]
+
+
+class ReportJob(Section):
+    config: Config
+
+
+def chunk(config: Config, slides: str, cases: int) -> ChunkJob:
+    """One chunk's slide table.
+
+    `slides` is the digest of its slides, with their paths. `cases` is how many cases of the
+    embedded cohort reach as far as this chunk's last one: more elsewhere make it no staler.
+    """
+    synthetic = config.cohort.synthetic.model_copy(update={"cases": cases})
+    return ChunkJob(cohort=config.cohort.model_copy(update={"synthetic": synthetic}), slides=slides)
+
+
+def cohort(config: Config, sheet: str) -> CohortJob:
+    """`sheet` is the digest of all rows: a sheet that was copied with an old time is seen too."""
+    return CohortJob(cohort=config.cohort, tasks=config.tasks, sheet=sheet)
+
+
+def tiling(config: Config, slides: str, scale: str = "") -> TilingJob:
+    """`slides` is the digest of the chunk's slides: ids, contents, overrides."""
+    section = tile_scales.scales(config)[scale] if scale else config.tiling
+    return TilingJob(tiling=section, slides=slides)
+
+
+def extraction(config: Config, teachers: str, slides: str) -> ExtractionJob:
+    """One teacher, or several that share one decoding (`a+b`), of one chunk.
+
+    `slides` as in `tiling`, or the digest of the imported files. A teacher's row of the registry
+    goes along as `facts`, so that a corrected row makes its own teacher stale and no other.
+    """
+    named = {name: config.extraction.teachers[name] for name in teachers.split("+")}
+    facts = {name: teacher_facts(config, name) for name in named}
+    alone = config.extraction.model_copy(update={"teachers": named, "together": ()})
+    tiles = tile_scales.folder(tile_scales.scale_of(config, next(iter(named))))
+    return ExtractionJob(extraction=alone, slides=slides, facts=facts, tiles=tiles)
+
+
+def check(config: Config, teacher: str) -> CheckJob:
+    """One teacher's preflight."""
+    extraction = config.extraction
+    return CheckJob(
+        teacher=teacher,
+        settings=extraction.teachers[teacher],
+        weights_dir=extraction.weights_dir,
+        facts=teacher_facts(config, teacher),
+    )
+
+
+def teacher_facts(config: Config, teacher: str) -> dict[str, Any]:
+    """A teacher's row of the registry, and which file its local weights are: another file is
+    another teacher."""
+    extraction = config.extraction
+    settings = extraction.teachers[teacher]
+    row = registry.resolve(settings.model or teacher) if settings.source == "registry" else None
+    facts = dataclasses.asdict(row) if row else {}
+    identity = local_identity(teacher, settings, row, extraction.weights_dir)
+    return facts | ({"identity": identity} if identity else {})
+
+
+def mapping(config: Config) -> MappingJob:
+    """`manifests`: folders of `features/` whose manifests say what became of the slides.
+
+    `tiled`: some teacher runs on tiles, so there are tiling manifests to read.
+    """
+    teachers = config.extraction.teachers
+    run = ["+".join(group) for group in tile_scales.groups(config)]
+    imported = [name for name, facts in teachers.items() if facts.source == "import"]
+    return MappingJob(
+        mapping=config.mapping, teachers=list(teachers), manifests=run + imported, tiled=bool(run)
+    )
+
+
+def probing(config: Config, teacher: str, annotations: str) -> ProbingJob:
+    """`annotations` is the digest of the annotation files. The embedded cohort brings its own.
+
+    `manifests` is the folder of `features/` that says what became of the teacher's slides, `tiles`
+    where the tiles that it saw are.
+    """
+    assert config.probing is not None
+    section = _unset(config.probing, "students", "epochs")
+    manifests, tiles = _features_of(config, teacher)
+    return ProbingJob(
+        probing=_annotated(config, section),
+        manifests=manifests,
+        tiles=tiles,
+        annotations=annotations,
+    )
+
+
+def tile_students(config: Config, annotations: str) -> TileStudentsJob:
+    """All teachers' tiles at once; `annotations` as in `probing`."""
+    assert config.probing is not None
+    found = {teacher: _features_of(config, teacher) for teacher in config.extraction.teachers}
+    section = _unset(config.probing, "members", "shots", "episodes", "portions")
+    return TileStudentsJob(
+        probing=_annotated(config, section),
+        manifests={teacher: manifests for teacher, (manifests, _) in found.items()},
+        tiles={teacher: tiles for teacher, (_, tiles) in found.items()},
+        annotations=annotations,
+    )
+
+
+def _unset(section: ProbingConfig, *keys: str) -> ProbingConfig:
+    """The section with the defaults of keys that the job does not read: they decide nothing."""
+    fields = ProbingConfig.model_fields
+    return section.model_copy(update={key: fields[key].get_default() for key in keys})
+
+
+def _annotated(config: Config, section: ProbingConfig) -> ProbingConfig:
+    if section.annotations is None and config.cohort.source == "synthetic":
+        return section.model_copy(update={"annotations": annotation_pattern(config.cohort)})
+    return section
+
+
+def _features_of(config: Config, teacher: str) -> tuple[str, str]:
+    """Folder of `features/` with a teacher's manifests, and the folder of the tiles it saw."""
+    groups = ["+".join(group) for group in tile_scales.groups(config)]
+    manifests = next((g for g in groups if teacher in g.split("+")), teacher)
+    imported = config.extraction.teachers[teacher].source == "import"
+    return manifests, tile_scales.folder("" if imported else tile_scales.scale_of(config, teacher))
+
+
+def _alone(config: Config, task: str) -> Any:
+    """A task without what is learned beside it, which decides neither folds nor measures."""
+    return config.tasks[task].model_copy(update={"auxiliary": {}})
+
+
+def folds(config: Config, task: str, imported: str = "") -> FoldsJob:
+    """`imported` is the digest of the fold files in `folds.import_dir`."""
+    return FoldsJob(
+        folds=config.folds,
+        cases=config.mapping.cases,
+        task=_alone(config, task),
+        imported=imported,
+    )
+
+
+def training(config: Config, task: str, model: str) -> TrainingJob:
+    alone = config.training.model_copy(update={"models": {}, "ablations": {}})
+    return TrainingJob(
+        training=alone,
+        model=config.model_specs()[model],
+        task=config.tasks[task],
+        others=_others(config, task),
+    )
+
+
+def _others(config: Config, task: str) -> dict[str, Any]:
+    """The tasks that a task's models learn beside their own."""
+    return {name: _alone(config, name) for name in config.tasks[task].auxiliary}
+
+
+def evaluation(config: Config, task: str) -> EvaluationJob:
+    return EvaluationJob(
+        evaluation=config.evaluation,
+        task=_alone(config, task),
+        models=list(config.model_specs()),
+        others=_others(config, task),
+    )
+
+
+def report(config: Config) -> ReportJob:
+    return ReportJob(config=config)
+
+
+def read(kind: type[Section], text: str) -> Any:
+    """Read a job back from its JSON.
+
+    Raises:
+        ConfigError: the text is not the JSON of such a job.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValueError as error:
+        raise ConfigError(f"--cfg: not a {kind.__name__}: {error}") from None

@@ -1,0 +1,134 @@
+"""Part of section 3: how well each teacher's tiles tell tissue classes apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from pipeline.files.artifacts import read_json
+from pipeline.report.results import Results
+from pipeline.report.tables.cells import Column, Table, count, estimate, number, plural, text
+
+NAMES = {
+    "logistic": "logistic regression",
+    "sgd": "linear, SGD ensemble",
+    "few_shot": "few-shot",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbesSection:
+    """Tables, or why there are none.
+
+    Attributes:
+        summary: a row a teacher; None without results.
+        details: for each teacher, all that was measured.
+        absent: teachers that could not be probed, with the reason, as sentences.
+    """
+
+    summary: Table | None
+    details: list[Table]
+    absent: list[str]
+
+
+def section(results: Results) -> ProbesSection | None:
+    """Build the part; None where the run has no probing."""
+    if results.config.probing is None:
+        return None
+    found = {
+        teacher: dict(read_json(results.root / "probing" / f"{teacher}.json"))
+        for teacher in results.config.extraction.teachers
+    }
+    measured = {teacher: facts for teacher, facts in found.items() if facts["rows"]}
+    return ProbesSection(
+        summary=_summary(measured) if measured else None,
+        details=[_details(teacher, facts) for teacher, facts in measured.items()],
+        absent=[f"{t}: {facts['reason']}." for t, facts in found.items() if facts["reason"]],
+    )
+
+
+def _summary(measured: dict[str, dict[str, Any]]) -> Table:
+    """Balanced accuracy of every probe that was trained on all tiles, and of the few-shot ones."""
+    kinds = [
+        (row["probe"], row["training"])
+        for row in next(iter(measured.values()))["rows"]
+        if row["metric"] == "balanced_accuracy"
+        and (row["training"] == "all" or row["probe"] == "few_shot")
+    ]
+    rows = []
+    for teacher, facts in measured.items():
+        place = {
+            (r["probe"], r["training"]): r
+            for r in facts["rows"]
+            if r["metric"] == "balanced_accuracy"
+        }
+        cells = [place.get(kind, {}) for kind in kinds]
+        rows.append(
+            [text(teacher)]
+            + [estimate(c.get("value"), c.get("low"), c.get("high")) for c in cells]
+            + [count(facts["n_tiles"])]
+        )
+    facts = next(iter(measured.values()))
+    classes = ", ".join(f"{name} {n}" for name, n in facts["classes"].items())
+    return Table(
+        caption="Tile probes: balanced accuracy of simple classifiers on frozen features",
+        columns=[
+            Column("teacher"),
+            *(Column(_short(*kind), True, called(*kind)) for kind in kinds),
+            Column("tiles", True),
+        ],
+        rows=rows,
+        read=f"{len(facts['classes'])} classes ({classes}) on {plural(facts['n_slides'], 'slide')} "
+        f"of {plural(facts['n_cases'], 'case')}; 1/{len(facts['classes'])} is chance. Folds are "
+        "grouped by case and intervals resample cases; n-shot learns from n tiles a class, its "
+        "intervals are over draws.",
+        source=("probing/",),
+    )
+
+
+def _details(teacher: str, facts: dict[str, Any]) -> Table:
+    return Table(
+        caption=f"Tile probes of {teacher}, level {facts['level']}",
+        columns=[
+            Column("probe"),
+            Column("trained on"),
+            Column("metric"),
+            Column("value", True),
+            Column("spread over folds", True),
+            Column("training tiles", True),
+            Column("test tiles", True),
+        ],
+        rows=[
+            [
+                text(called(row["probe"], "all")),
+                text(row["training"]),
+                text(METRICS[row["metric"]]),
+                estimate(row["value"], row["low"], row["high"]),
+                number(row["fold_std"]),
+                count(row["n_train"]),
+                count(row["n_test"]),
+            ]
+            for row in facts["rows"]
+        ],
+        source=(f"probing/{teacher}.csv",),
+    )
+
+
+METRICS = {"auc": "macro AUC", "balanced_accuracy": "balanced accuracy", "f1": "macro F1"}
+
+
+def _short(probe: str, training: str) -> str:
+    """A column's heading; its tooltip is the full name."""
+    kind, _, size = probe.partition("_")
+    known = {"logistic": "logistic", "sgd": f"SGD × {size}", "knn": f"{size}-NN"}
+    return known.get(kind) or f"{training.split()[0]}-shot"
+
+
+def called(probe: str, training: str) -> str:
+    """`knn_20` is `20 nearest neighbours`, `sgd_30` a `linear, SGD ensemble of 30`."""
+    kind, _, number_ = probe.rpartition("_") if probe[-1].isdigit() else (probe, "", "")
+    if kind == "knn":
+        return f"{number_}-nearest neighbours" if number_ != "1" else "nearest neighbour"
+    if kind == "sgd":
+        return f"{NAMES['sgd']} of {number_}"
+    return NAMES[kind] if training == "all" else f"{NAMES[kind]}, {training}"

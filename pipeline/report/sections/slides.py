@@ -1,0 +1,190 @@
+"""Section 2: the slides, their scale, and pictures of what was taken from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from pipeline.contracts.ledger import Record
+from pipeline.report.figures import charts, pictures
+from pipeline.report.figures.charts import Drawing
+from pipeline.report.results import Results
+from pipeline.report.tables.cells import Column, Table, code, count, fixed, number, plural, text
+
+PICTURE_PX = 720  # longer side of a picture in the page: legible when enlarged, about 60 kB
+FLAGGED = 0.01  # share of a slide's tissue under pen or out of focus that earns it a row
+TABLE_ROWS = 200
+_ARTEFACTS = {
+    "pen_fraction": "pen on {} % of the picture",
+    "blur_fraction": "{} % of the tissue out of focus",
+    "fold_fraction": "{} % of the tissue folded",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """One slide's picture, or the reason why there is none."""
+
+    slide_id: str
+    case_id: str
+    status: str
+    lines: tuple[str, ...]
+    picture: pictures.Picture | None
+    alt: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SlidesSection:
+    absent: str
+    scale: Drawing | None
+    sources: Table | None
+    quality: Table | None
+    cards: tuple[Card, ...]
+    shown_of: str
+
+
+def section(results: Results) -> SlidesSection:
+    """Build the section; without tiling it says why it is empty."""
+    if not results.tiling:
+        return SlidesSection(
+            "No slide was tiled: every teacher was imported as features, so there are no pictures.",
+            None, None, None, (), "",
+        )  # fmt: skip
+    records = list(results.tiling.values())
+    limit = results.config.report.thumbnails
+    case_of = dict(
+        zip(results.slides["slide_id"].astype(str), results.slides["case_id"], strict=True)
+    )
+    cards = tuple(
+        _card(results, r, str(case_of.get(r.slide_id, ""))) for r in choose(records, limit)
+    )
+    return SlidesSection(
+        absent="",
+        scale=_scale(records),
+        sources=_sources(records),
+        quality=_quality(records),
+        cards=cards,
+        shown_of=f"{len(cards)} of {plural(len(records), 'slide')}" if cards else "",
+    )
+
+
+def choose(records: Sequence[Record], limit: int) -> list[Record]:
+    """Which slides are pictured: some of each kind, problems first, the same on every run.
+
+    At most a third are slides that failed or are empty, at most a third carry pen or blur, and the
+    rest are taken evenly from all others in the order of their ids.
+    """
+    ordered = sorted(records, key=lambda r: r.slide_id)
+    rank = {"failed": 0, "empty": 1, "excluded": 2}
+    trouble = sorted((r for r in ordered if r.status != "ok"), key=lambda r: rank[r.status])
+    fine = [r for r in ordered if r.status == "ok"]
+    flagged = sorted((r for r in fine if _flag(r) >= FLAGGED), key=_flag, reverse=True)
+    third = limit // 3
+    chosen = [*trouble[:third], *flagged[:third]]
+    taken = {r.slide_id for r in chosen}
+    others = [r for r in fine if r.slide_id not in taken]
+    wanted = min(limit - len(chosen), len(others))
+    if wanted > 0:
+        at = np.linspace(0, len(others) - 1, wanted).round().astype(int)
+        chosen += [others[i] for i in at]
+    return chosen
+
+
+def _flag(record: Record) -> float:
+    return max(float(record.facts.get(key) or 0.0) for key in _ARTEFACTS)
+
+
+def _card(results: Results, record: Record, case_id: str) -> Card:
+    qc = results.root / "tiles" / "qc" / f"{record.slide_id}.jpg"
+    image = pictures.load(qc)
+    facts = record.facts
+    lines = []
+    if record.status != "ok":
+        lines.append(record.reason or record.kind)
+    if facts.get("n_tiles"):
+        lines.append(plural(int(facts["n_tiles"]), "tile"))
+    if facts.get("width") and facts.get("mpp"):
+        lines.append(f"{facts['width']} × {facts['height']} px at {facts['mpp']:.3g} µm/px")
+    for key, label in _ARTEFACTS.items():
+        if float(facts.get(key) or 0.0) >= FLAGGED:
+            lines.append(label.format(fixed(100 * float(facts[key]), 1)))
+    if image is None and record.status == "ok":
+        lines.append("no picture found")
+    return Card(
+        slide_id=record.slide_id,
+        case_id=case_id,
+        status=record.status,
+        lines=tuple(lines),
+        picture=pictures.encode(image, PICTURE_PX) if image else None,
+        alt=f"Slide {record.slide_id} with its tissue outline and tile grid",
+    )
+
+
+def _scale(records: Iterable[Record]) -> Drawing | None:
+    by_source: dict[str, list[float]] = {}
+    for record in records:
+        if record.facts.get("mpp"):
+            source = str(record.facts.get("mpp_source") or "unknown")
+            by_source.setdefault(source, []).append(float(record.facts["mpp"]))
+    return charts.microns(by_source) if by_source else None
+
+
+def _sources(records: Iterable[Record]) -> Table | None:
+    counts = Counter(
+        (str(r.facts.get("mpp_source") or "unknown"), str(r.facts.get("backend") or "unknown"))
+        for r in records
+        if r.facts.get("mpp")
+    )
+    if not counts:
+        return None
+    rows = [[text(s), text(b), count(n)] for (s, b), n in sorted(counts.items())]
+    return Table(
+        caption="Where the microns per pixel came from",
+        columns=[Column("mpp source"), Column("reader"), Column("slides", True)],
+        rows=rows,
+        read="The scale decides what a tile shows: a wrong one changes the tissue area per tile "
+        "by its square.",
+        source=("tiles/manifest/",),
+    )
+
+
+def _quality(records: Sequence[Record]) -> Table | None:
+    noted = [r for r in records if _flag(r) >= FLAGGED or r.facts.get("warnings")]
+    if not noted:
+        return None
+    noted = sorted(noted, key=lambda r: (-_flag(r), r.slide_id))
+    rows = [
+        [
+            code(r.slide_id),
+            count(r.facts.get("n_tiles")),
+            number(r.facts.get("tissue_mm2"), 1),
+            *(number(_percent(r.facts.get(key)), 1) for key in _ARTEFACTS),
+            text("; ".join(map(str, r.facts.get("warnings") or [])), css="prose"),
+        ]
+        for r in noted[:TABLE_ROWS]
+    ]
+    left = len(noted) - TABLE_ROWS
+    return Table(
+        caption="Slides with pen, blur, folds or a warning",
+        columns=[
+            Column("slide"),
+            Column("tiles", True),
+            Column("tissue, mm²", True),
+            Column("pen, %", True, "of the picture"),
+            Column("blur, %", True, "of the tissue"),
+            Column("folds, %", True, "of the tissue; a dash where they were not looked for"),
+            Column("warnings"),
+        ],
+        rows=rows,
+        read="Pen and out-of-focus areas are masked before tiles are laid; a large share means "
+        "that the slide deserves a look.",
+        more=f"{plural(left, 'more slide')} in tiles/manifest/." if left > 0 else "",
+        source=("tiles/manifest/", "tiles/qc/"),
+    )
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else 100 * float(fraction)

@@ -1,0 +1,396 @@
+"""Section 4, one part per task: the models' numbers and the student against each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.files.artifacts import read_json
+from pipeline.report import histories
+from pipeline.report.evaluated import Evaluation, read_evaluation
+from pipeline.report.figures import charts, style, task_figures
+from pipeline.report.figures.charts import Difference, Drawing
+from pipeline.report.results import ModelInfo, Results, describe
+from pipeline.report.sections import (
+    ablations,
+    auxiliary_endpoints,
+    costs,
+    nested_cv,
+    reliance,
+    targets,
+)
+from pipeline.report.sections.headline import Headline, cases_of, has_more_cases, headline
+from pipeline.report.tables import metrics
+from pipeline.report.tables.cells import (
+    DASH,
+    Cell,
+    Column,
+    Scale,
+    Table,
+    count,
+    drawing,
+    estimate,
+    fixed,
+    interval,
+    number,
+    p_value,
+    plural,
+    scale_of,
+    signed,
+    text,
+)
+
+METRIC_ROWS = 120
+MEANS = 3  # targets whose mean stands in the table of folds
+VALIDATION = (
+    "The imported folds measure a model on the cases that it was chosen by. Every number of this "
+    "task is a validation result, and too good by an unknown amount."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSection:
+    name: str
+    label: str
+    about: str
+    validation: str
+    problems: tuple[str, ...]
+    headline: Headline
+    metrics: Table
+    ablations: Table | None
+    beside: list[Table]
+    targets: targets.TargetsSection | None
+    reliance: Table | None
+    forest: Drawing | None
+    curves: tuple[Drawing, ...]
+    cost: Drawing
+    costs: Table
+    training: Drawing | None
+    inner: nested_cv.InnerSection | None
+    tests: Table
+    every_metric: Table
+    folds: Table
+
+
+def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSection:
+    """Build the part of one task.
+
+    Args:
+        folds: the task's folds.json.
+
+    Raises:
+        ArtifactError: its evaluation is missing or damaged.
+    """
+    student = results.config.evaluation.student
+    opened = read_evaluation(results.root, task, student)
+    infos = {name: describe(results.config, name) for name in opened.order}
+    main = [name for name in opened.order if infos[name].role != "ablation"]
+    parts = [name for name in opened.order if infos[name].role == "ablation"]
+    singles = [name for name in main if infos[name].role == "single"]
+    priced = dict(zip(main, costs.costs(results, task, main, singles), strict=True))
+    chance = metrics.describe(opened.primary).chance
+    validation = "" if folds["labelled"] == "test" else VALIDATION
+    more_cases = not validation and has_more_cases(results.config.training, student)
+    return TaskSection(
+        name=task,
+        label=task.replace("_", " "),
+        about=_about(results, task, opened, folds),
+        validation=validation,
+        problems=tuple(map(str, opened.summary["problems"])),
+        headline=headline(opened, infos, bool(validation), more_cases),
+        metrics=_models(results, opened, infos, main, _caption(opened, main, bool(validation))),
+        ablations=ablations.table(results, opened, infos, parts),
+        beside=auxiliary_endpoints.tables(results, opened, infos, main),
+        targets=targets.section(results, opened, infos, main),
+        reliance=reliance.table(results, task, student),
+        forest=_forest(results, opened, infos, main[1:]),
+        curves=task_figures.drawings(results, opened, infos, main),
+        cost=costs.drawing(opened, infos, priced, chance),
+        costs=costs.table(opened, infos, priced),
+        training=histories.drawing(results, task, infos, [*main, *parts]),
+        inner=nested_cv.section(results, opened, infos, [*main, *parts]),
+        tests=_tests(opened, infos, [*main[1:], *parts]),
+        every_metric=_every_metric(opened, infos, [*main, *parts]),
+        folds=_folds(folds),
+    )
+
+
+def _caption(opened: Evaluation, names: list[str], validation: bool) -> str:
+    kind = "validation" if validation else "test"
+    if len({opened.row(name)["n"] for name in names}) == 1:
+        return f"All models on the same {kind} cases"
+    return (
+        f"All models, each on the {kind} cases that it can predict: rows of different numbers of "
+        f"cases do not compare"
+    )
+
+
+def read_folds(results: Results, task: str) -> dict[str, Any]:
+    """A task's folds.json."""
+    return dict(read_json(results.root / "folds" / task / "folds.json"))
+
+
+def _about(results: Results, task: str, opened: Evaluation, folds: Mapping[str, Any]) -> str:
+    spec = results.config.tasks[task]
+    parts: list[str] = [spec.type]
+    if isinstance(spec, SurvivalTask):
+        parts.append(f"loss {spec.loss}, time in {spec.unit}")
+    elif isinstance(spec, ClassificationTask):
+        parts.append(f"label {spec.label}")
+    elif isinstance(spec, RegressionTask):
+        parts.append(plural(len(spec.targets), "target"))
+    grouped = "" if folds["group_by"] == "case" else f", no {folds['group_by']} in two parts"
+    parts.append(f"{folds['k']} {folds['source']} folds{grouped}")
+    parts.append(cases_of(opened))
+    return "; ".join(parts)
+
+
+def _references(opened: Evaluation, metric: str) -> tuple[tuple[float, str], ...]:
+    found = []
+    chance = metrics.describe(metric).chance
+    if chance is not None:
+        found.append((chance, "chance"))
+    if metric in opened.oracle:
+        found.append((opened.oracle[metric], "oracle"))
+    return tuple(found)
+
+
+def _models(
+    results: Results,
+    opened: Evaluation,
+    infos: Mapping[str, ModelInfo],
+    names: list[str],
+    caption: str,
+) -> Table:
+    """A row a model: the primary metric with its interval drawn, then the other metrics."""
+    references = _references(opened, opened.primary)
+    rows_of = [opened.row(name) for name in names]
+    scale = scale_of([r[end] for r in rows_of for end in ("value", "low", "high")], references)
+    kept = metrics.SHOWN[results.config.tasks[opened.task].type]
+    others = [m for m in kept if m != opened.primary and m in opened.metric_names]
+    primary = metrics.describe(opened.primary)
+    spread = ["fold", "seed"] if any(row["n_seeds"] > 1 for row in rows_of) else ["fold"]
+    rows: list[list[Cell]] = []
+    for name, row in zip(names, rows_of, strict=True):
+        rows.append(
+            [
+                _named(infos[name]),
+                estimate(row["value"], row["low"], row["high"]),
+                drawing(row["value"], row["low"], row["high"], scale, infos[name].colour),
+                *(_other(opened, name, metric) for metric in others),
+                *(_over(row, of) for of in spread),
+                count(row["n"]),
+            ]
+        )
+    if opened.primary in opened.oracle:
+        rows.append(
+            [
+                text("oracle (hidden state)"),
+                number(opened.oracle[opened.primary]),
+                drawing(opened.oracle[opened.primary], None, None, scale, style.REFERENCE),
+                *(number(opened.oracle.get(metric)) for metric in others),
+                *(text("") for _ in range(len(spread) + 1)),
+            ]
+        )
+    floor = ""
+    if any(metric in opened.average for metric in others):
+        floor = " “Average of training” says of every case what its training part is on average."
+        rows.append(
+            [
+                text("average of training"),
+                number(None),
+                Cell(Markup("")),
+                *(number(opened.average.get(metric)) for metric in others),
+                *(text("") for _ in range(len(spread) + 1)),
+            ]
+        )
+    marks = " and ".join(f"{label} ({fixed(value, 2)})" for value, label in references)
+    return Table(
+        caption=caption,
+        columns=[
+            Column("model"),
+            Column(primary.label, True, primary.hint),
+            Column("", hint=_axis(scale)),
+            *(Column(metrics.describe(m).label, True, metrics.describe(m).hint) for m in others),
+            *(
+                Column(f"over {of}s", True, f"mean ± standard deviation of the {of}s' own values")
+                for of in spread
+            ),
+            Column("cases", True, "cases with a prediction"),
+        ],
+        rows=rows,
+        read="Beneath each value stands its interval over cases; in the drawing, dashed lines mark "
+        + (marks or "nothing")
+        + ". Overlapping intervals do not mean that two models are equal: the paired differences "
+        "below answer that." + floor,
+        source=(f"evaluation/{opened.task}/metrics.csv",),
+        emphasised=frozenset({0}),
+    )
+
+
+def _axis(scale: Scale | None) -> str:
+    return f"from {fixed(scale.low, 2)} to {fixed(scale.high, 2)}" if scale else ""
+
+
+def _named(info: ModelInfo) -> Cell:
+    html = Markup('<span class="dot" style="background:{}"></span>{}').format(
+        info.colour, info.label
+    )
+    if info.name != info.label:
+        html += Markup('<span class="ci">{}</span>').format(info.name)
+    return Cell(html, info.label.casefold(), "model")
+
+
+def _other(opened: Evaluation, name: str, metric: str) -> Cell:
+    row = opened.row(name, metric)
+    return estimate(row.get("value"), row.get("low"), row.get("high"))
+
+
+def _over(row: Mapping[str, Any], of: str) -> Cell:
+    """A metric over folds or seeds, each measured alone."""
+    mean, deviation = row[f"{of}_mean"], row[f"{of}_std"]
+    shown = fixed(mean)
+    if shown != DASH and fixed(deviation) != DASH:
+        shown += f" ± {fixed(deviation)}"
+    return Cell(Markup("{}").format(shown), number(mean).key)
+
+
+_TESTS = {
+    "p_value": ("bootstrap", "paired bootstrap over cases"),
+    "p_holm": ("Holm", "the former, adjusted for the number of models"),
+    "p_delong": ("DeLong", "test for two correlated AUCs"),
+    "p_folds": ("over folds", "corrected resampled t-test (Nadeau and Bengio)"),
+}
+
+
+def _tests(opened: Evaluation, infos: Mapping[str, ModelInfo], others: list[str]) -> Table:
+    """Every test of the student against each model, by the primary metric."""
+    pairs = [(name, opened.comparison(name)) for name in others]
+    found = [(name, pair) for name, pair in pairs if pair is not None]
+    kept = [key for key in _TESTS if any(pd.notna(pair.get(key)) for _, pair in found)]
+    rows = [
+        [
+            _named(infos[name]),
+            Cell(
+                Markup('{}<span class="ci">{}</span>').format(
+                    signed(pair["difference"]), interval(pair["low"], pair["high"], signs=True)
+                ),
+                number(pair["difference"]).key,
+            ),
+            *(Cell(Markup.escape(p_value(pair.get(k))), number(pair.get(k)).key) for k in kept),
+            count(pair["n"]),
+        ]
+        for name, pair in found
+    ]
+    label = metrics.describe(opened.primary).label
+    return Table(
+        caption=f"Every test of the student against each model, {label}",
+        columns=[
+            Column("other model"),
+            Column("difference", True, "student less other"),
+            *(Column(f"p, {_TESTS[key][0]}", True, _TESTS[key][1]) for key in kept),
+            Column("cases", True),
+        ],
+        rows=rows,
+        read="The bootstrap over cases is the test that counts; where the others disagree with it, "
+        "believe none of them too much.",
+        source=(f"evaluation/{opened.task}/comparisons.csv",),
+    )
+
+
+def _every_metric(opened: Evaluation, infos: Mapping[str, ModelInfo], names: list[str]) -> Table:
+    """A row a metric, a column a model."""
+    shown = opened.metric_names[:METRIC_ROWS]
+    rows = []
+    for metric in shown:
+        found = [opened.row(name, metric) for name in names]
+        label = metrics.describe(metric).label
+        rows.append(
+            [
+                text(label),
+                *(estimate(r.get("value"), r.get("low"), r.get("high")) for r in found),
+            ]
+        )
+    left = len(opened.metric_names) - len(shown)
+    return Table(
+        caption="Every metric of every model",
+        columns=[Column("metric"), *(Column(infos[name].label, True) for name in names)],
+        rows=rows,
+        more=f"{plural(left, 'more metric')} in metrics.csv." if left > 0 else "",
+        source=(f"evaluation/{opened.task}/metrics.csv",),
+    )
+
+
+def _forest(
+    results: Results, opened: Evaluation, infos: Mapping[str, ModelInfo], others: list[str]
+) -> Drawing | None:
+    rows = []
+    for name in others:
+        pair = opened.comparison(name)
+        if pair is not None:
+            rows.append(
+                Difference(
+                    label=infos[name].label,
+                    colour=infos[name].colour,
+                    value=float(pair["difference"]),
+                    low=float(pair["low"]),
+                    high=float(pair["high"]),
+                    p=float(pair["p_holm"]),
+                    n=int(pair["n"]),
+                )
+            )
+    if not rows:
+        return None
+    return charts.forest(
+        name=f"{opened.task}-forest",
+        student=infos[opened.order[0]].label,
+        metric=metrics.describe(opened.primary).label,
+        higher=metrics.describe(opened.primary).higher,
+        rows=rows,
+        confidence=results.config.evaluation.confidence,
+        source=f"evaluation/{opened.task}/comparisons.csv",
+    )
+
+
+def _folds(folds: Mapping[str, Any]) -> Table:
+    """What each part of each fold holds."""
+    rows = []
+    for fold in folds["folds"]:
+        cells = [text(f"fold {fold['fold']}")]
+        for part in ("train", "val", "test"):
+            facts = fold[part]
+            cells += [count(facts["cases"]), text(_held(facts))]
+        rows.append(cells)
+    return Table(
+        caption=f"The folds: {folds['k']} {folds['source']}, seed {folds['seed']}, grouped by "
+        f"{folds['group_by']}",
+        columns=[
+            Column("fold"),
+            *(
+                column
+                for part in ("train", "validation", "test")
+                for column in (Column(part, True), Column("holding"))
+            ),
+        ],
+        rows=rows,
+        read="Validation cases stop the training, test cases are met once, at the end; no case "
+        "stands in two parts of a fold."
+        if folds["labelled"] == "test"
+        else "Validation and test share cases here.",
+        source=(f"folds/{folds['task']}/folds.json",),
+    )
+
+
+def _held(facts: Mapping[str, Any]) -> str:
+    if "events" in facts:
+        return plural(facts["events"], "event")
+    if "classes" in facts:
+        return ", ".join(f"{n} {name}" for name, n in facts["classes"].items())
+    means = [f"{m:.3g}" for m in facts.get("means", [])]
+    more = f" and {len(means) - MEANS} more" if len(means) > MEANS else ""
+    return "mean " + ", ".join(means[:MEANS]) + more

@@ -1,0 +1,182 @@
+"""The config: typed, unknown keys refused, messages that name the key and the remedy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config.reading import load, parse
+from pipeline.config.whole import Config
+from pipeline.errors import ConfigError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DEFAULT = REPOSITORY / "config" / "config.yaml"
+
+
+def demo(**changes: object) -> dict:
+    data = yaml.safe_load(DEFAULT.read_text())
+    for dotted, value in changes.items():
+        node = data
+        *path, last = dotted.split("__")
+        for part in path:
+            node = node[part]
+        node[last] = value
+    return data
+
+
+def test_default_config_is_valid_and_expands_one_model_per_teacher() -> None:
+    config = load(DEFAULT)
+    names = list(config.model_specs())
+    assert [n for n in names if n.startswith("single_")] == [
+        f"single_{t}" for t in config.extraction.teachers
+    ]
+    assert config.evaluation.student in names
+
+
+@pytest.mark.parametrize("example", sorted((REPOSITORY / "config" / "examples").glob("*.yaml")))
+def test_examples_are_valid(example: Path) -> None:
+    config = load(example)
+    assert config.tasks
+    assert config.cohort.name != "demo"  # else it would write over the embedded cohort's results
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"tilling": {}}, ("tilling", "did you mean `tiling`")),
+        ({"tiling__tile_pxx": 1}, ("tiling.tile_pxx", "did you mean `tile_px`")),
+        ({"training__models__shazam_v2__gat": "off"}, ("gat", "did you mean `gate`")),
+        ({"tasks__survival__tme": "x"}, ("tasks.survival", "did you mean `time`")),
+        ({"extraction__teachers__resnet10t__sead": 1}, ("sead", "did you mean `seed`")),
+    ],
+)
+def test_unknown_keys_name_the_place_and_the_nearest(changes: dict, expected: tuple) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(demo(**changes), "my.yaml")
+    assert "my.yaml" in str(error.value)
+    for text in expected:
+        assert text in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"evaluation__student": "shazam_v3"}, "did you mean `shazam_v"),
+        ({"tiling__overlap_px": 224}, "overlap_px must be smaller than tile_px"),
+        ({"tiling__mpp_policy": "default"}, "needs `default_mpp:`"),
+        ({"cohort__source": "sheet"}, "needs `sheet:`"),
+        ({"extraction__teachers__resnet10t": {"source": "import"}}, "needs `path:`"),
+        ({"extraction__teachers": ["uni2_h", "uni2_h"]}, "stands twice"),
+        ({"training__learning_rate": "fast"}, "training.learning_rate"),
+        ({"training__models__single__teacher": "resnet10"}, "did you mean `resnet10t`"),
+        ({"cohort__name": "../elsewhere"}, "cohort.name"),
+    ],
+)
+def test_impossible_values_are_refused(changes: dict, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected.replace("`", "`").replace(".", r"\.")):
+        parse(demo(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "needs `folds.inner`"),
+        ({"grid": {"learning_rat": [1]}}, "did you mean `learning_rate`"),
+        ({"grid": {"dropout": []}}, "leaves nothing to try"),
+        ({"grid": {"dropout": [0.1, 2.0]}}, "{'dropout': 2.0} does not fit `single_vit_tiny`"),
+    ],
+)
+def test_a_nested_grid_is_checked_before_any_work(changes: dict, expected: str) -> None:
+    inner = {"folds__inner": 3} if changes else {}
+    with pytest.raises(ConfigError) as error:
+        parse(demo(training__nested=changes, **inner))
+    assert expected in str(error.value)
+
+
+def test_a_point_of_the_grid_sets_training_and_model() -> None:
+    grid = {"learning_rate": [0.5, 0.1], "distillation.weight": [0.3]}
+    config = parse(demo(training__nested={"grid": grid}, folds__inner=3))
+    assert config.training.nested is not None
+    point = config.training.nested.points()[1]
+    settings, student = config.training.at(point, config.model_specs()["shazam_v2"])
+    assert (settings.learning_rate, student.distillation.weight) == (0.1, 0.3)
+    _, single = config.training.at(point, config.model_specs()["single_vit_tiny"])
+    assert single == config.model_specs()["single_vit_tiny"]
+
+
+def test_a_number_written_as_yaml_text_is_a_number() -> None:
+    # YAML 1.1 reads 1e-4 as a string; it must not reach an optimiser as one.
+    assert parse(demo(training__learning_rate="1e-4")).training.learning_rate == 1e-4
+
+
+def test_a_sheet_is_the_source_of_the_cohort() -> None:
+    """Else a study with a sheet would get the embedded cohort, and nobody would be told."""
+    assert parse({"cohort": {"sheet": "mine.csv"}}).cohort.source == "sheet"
+    assert parse({"cohort": {"name": "demo"}}).cohort.source == "synthetic"
+    with pytest.raises(ConfigError, match=r"cohort.*sheet: not read with source: synthetic"):
+        parse({"cohort": {"source": "synthetic", "sheet": "mine.csv"}})
+
+
+def test_a_list_of_teachers_is_short_for_a_mapping() -> None:
+    data = demo(extraction__teachers=["uni2_h", "virchow2"])
+    config = parse(data)
+    assert list(config.extraction.teachers) == ["uni2_h", "virchow2"]
+    assert config.extraction.teachers["uni2_h"].source == "registry"
+
+
+def test_canonical_text_does_not_depend_on_the_order_of_keys() -> None:
+    data = demo()
+    turned = {key: data[key] for key in reversed(list(data))}
+    assert parse(data).canonical() == parse(turned).canonical()
+
+
+def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such config file"):
+        load(tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1")
+    with pytest.raises(ConfigError, match=r"broken\.yaml: not valid YAML"):
+        load(broken)
+
+
+def test_schema_file_is_in_step() -> None:
+    stored = (REPOSITORY / "workflow" / "schemas" / "config.schema.json").read_text()
+    assert json.loads(stored) == json.loads(json.dumps(Config.model_json_schema())), (
+        "run: python -m pipeline schema > workflow/schemas/config.schema.json"
+    )
+
+
+def test_every_key_of_the_schema_stands_in_the_default_config() -> None:
+    """A reader finds each key in config.yaml, with its comment on the same line or above."""
+    data = yaml.safe_load(DEFAULT.read_text())
+    for section in Config.model_fields:
+        assert section in data, f"config.yaml lacks the section {section}"
+        model = Config.model_fields[section].annotation
+        for key in getattr(model, "model_fields", {}):
+            assert key in data[section], f"config.yaml lacks {section}.{key}"
+
+
+def test_every_key_stands_in_the_readme() -> None:
+    readme = (REPOSITORY / "config" / "README.md").read_text()
+    for name, definition in Config.model_json_schema()["$defs"].items():
+        for key, facts in definition.get("properties", {}).items():
+            if "$ref" in facts:  # a section, whose own keys are listed
+                continue
+            assert f"`{key}`" in readme or f".{key}`" in readme, f"README lacks {name}.{key}"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"kind": "shazam_v1"},
+        {"kind": "shazam_v2", "fallback": "off"},
+        {"kind": "shazam_v2", "faithful": True},
+    ],
+)
+def test_predictions_that_nothing_makes_cannot_be_distilled(model: dict) -> None:
+    model = {**model, "distillation": {"prediction_weight": 1.0}}
+    with pytest.raises(ConfigError, match="out-of-fold predictions"):
+        parse(demo(training__models__odd=model))
