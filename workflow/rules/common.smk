@@ -74,7 +74,9 @@ def folds_job(wildcards):
 
 def tiling_job(wildcards):
     scale = getattr(wildcards, "scale", "")
-    return stage_params.tiling(CONFIG, COHORT.digest(int(wildcards.chunk)), scale).canonical()
+    return stage_params.tiling(
+        CONFIG, COHORT.digest(int(wildcards.chunk)), scale
+    ).canonical()
 
 
 def tiles_of(wildcards):
@@ -98,7 +100,9 @@ def extraction_job(wildcards):
 
 
 def tiling_minutes(wildcards, attempt):
-    return time_limits.tiling_minutes(len(COHORT.members[int(wildcards.chunk)]), attempt)
+    return time_limits.tiling_minutes(
+        len(COHORT.members[int(wildcards.chunk)]), attempt
+    )
 
 
 def extraction_minutes(wildcards, input, attempt):
