@@ -85,7 +85,7 @@ def notices(opened: results.Results, folds: Mapping[str, Mapping[str, Any]]) -> 
             Notice(
                 "caution",
                 "Embedded cohort.",
-                "The slides are drawn by a program from a hidden state, not scanned from tissue.",
+                "The slides were drawn by a program, not scanned from tissue.",
             )
         )
     untrained = teachers.random_weights(opened)

@@ -56,7 +56,7 @@ def test_differences_are_those_of_the_ablation_to_the_student(
     assert row[0] == name and "distillation.weight: 0" in row[1]
     assert row[3] == '−0.050<span class="ci">[−0.100, +0.010]</span>'
     assert row[5:7] == ["0.30", "0.90"]
-    assert "No interval excludes zero" in read
+    assert "Every interval includes zero" in read
     pairs.loc[mine, "low"] = 0.01
     write_table(path, pairs)
     assert built()[1].endswith(f"before any correction: {name}.")

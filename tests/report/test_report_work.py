@@ -78,15 +78,15 @@ def test_work_counts_once_where_it_ended_well(root: Path) -> None:
 
 def test_the_plan_stands_beside_the_run(root: Path) -> None:
     opened = results.read(small_config(), root)
-    rows = {row["what"]: row for row in cells(timings.section(opened, planner).reckoning)}
+    rows = {row["what"]: row for row in cells(timings.section(opened, planner).planned_vs_actual)}
     tiles = sum(r.facts["n_tiles"] for r in opened.tiling.values() if r.status == "ok")
-    assert rows["tiles"]["really"] == tiles
+    assert rows["tiles"]["actual"] == tiles
     assert rows["tiles"]["planned"] > 0
-    assert rows["tiles"]["really / planned"] == pytest.approx(tiles / rows["tiles"]["planned"])
+    assert rows["tiles"]["actual / planned"] == pytest.approx(tiles / rows["tiles"]["planned"])
     (hours,) = (row for what, row in rows.items() if what.startswith("gpu-hours of"))
-    assert hours["really"] == pytest.approx(100 / 3600), "the failed attempt is paid for too"
+    assert hours["actual"] == pytest.approx(100 / 3600), "the failed attempt is paid for too"
     # 0-60, 100-160, 200-210 and 300-390 seconds.
-    wall = rows["wall time to the last feature, h"]["really"]
+    wall = rows["wall time to the last feature, h"]["actual"]
     assert wall == pytest.approx((60 + 60 + 10 + 90) / 3600)
 
 
@@ -105,9 +105,9 @@ def test_without_records_there_are_no_tables_and_with_them_the_page_has_both(roo
     stage.run(config=small_config(), root=root, planner=planner)
     page = (root / "report.html").read_text()
     assert "Every attempt, by stage and node" in page
-    assert "The plan and the run" in page
+    assert "Planned and actual time" in page
     for path in (root / "jobs").rglob("*.json"):
         path.unlink()
     section = timings.section(results.read(small_config(), root), planner)
     assert section.nodes is None
-    assert section.reckoning is None
+    assert section.planned_vs_actual is None

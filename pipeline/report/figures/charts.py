@@ -143,7 +143,7 @@ def forest(
         name,
         f"{student} against every other model, on the cases that both predict",
         f"A square {'right' if higher else 'left'} of zero favours the student; where the line "
-        f"crosses zero, the cohort does not tell the two models apart.",
+        f"crosses zero, this cohort shows no difference between the two models.",
         style.svg(fig, name, alt),
         (source,),
     )
@@ -226,7 +226,8 @@ def stages(name: str, rows: Sequence[tuple[str, float, str]]) -> Drawing:
     return Drawing(
         name,
         "Where the time went",
-        "Bars add up the jobs of a rule; jobs run side by side, so the clock shows less.",
+        "Bars add up the jobs of a rule; jobs run at the same time, so the elapsed time is "
+        "shorter.",
         style.svg(fig, name, alt),
         ("benchmarks/",),
     )

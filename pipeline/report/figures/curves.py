@@ -70,8 +70,9 @@ def kaplan_meier(name: str, title: str, panels: Sequence[SurvivalPanel], unit: s
     return Drawing(
         name,
         title,
-        "Each step down is a death; curves that part early and stay apart mean that the predicted "
-        "risk, cut where the training part said, sorts unseen cases. Small ticks are censored.",
+        "Each step down is a death; curves that separate early mean that the predicted risk, cut "
+        "at the median of the training part, also separates unseen cases. Small ticks are "
+        "censored.",
         style.svg(fig, name, alt),
     )
 
@@ -307,8 +308,8 @@ def confusion(
     )
     return Drawing(
         name,
-        "Who is taken for whom",
-        "Rows are what a case is, columns what it was taken for; numbers are cases, and a dark "
-        "diagonal means that most of each class are found.",
+        "Confusion matrix",
+        "Rows are the true class, columns the predicted class; numbers are cases. A dark "
+        "diagonal means that most cases of each class are found.",
         style.svg(fig, name, alt),
     )

@@ -92,8 +92,9 @@ def _survival_calibration(
         opened, infos, shown, "calibration", "points", ("predicted", "observed"),
         ("predicted survival", "observed survival"),
         "Calibration of the predicted survival",
-        "Points are groups of cases with like predictions, at one time each panel, with the "
-        "Kaplan–Meier interval of what came true: below the diagonal a model is too hopeful.",
+        "Points are groups of cases with similar predictions, at one time each panel, with the "
+        "Kaplan–Meier interval of the observed survival: below the diagonal a model is too "
+        "hopeful.",
         in_time=True,
     )  # fmt: skip
 
@@ -105,8 +106,8 @@ def _roc(
         opened, infos, shown, "roc", "line", ("fpr", "tpr"),
         ("false positive rate", "true positive rate"),
         "ROC curves per class, against the rest",
-        "A curve that hugs the upper left corner finds most cases of the class before it takes in "
-        "others; the dashed diagonal is chance, the number the area beneath.",
+        "A curve that hugs the upper left corner finds most cases of the class at few false "
+        "positives; the dashed diagonal is chance, the number the area beneath.",
     )  # fmt: skip
 
 
@@ -140,7 +141,8 @@ def _calibration(
         opened, infos, shown, "calibration", "points", ("predicted", "observed"),
         ("predicted probability", "observed share"),
         "Calibration per class",
-        "Points are groups of cases with like predictions, with the interval of what came true: on "
+        "Points are groups of cases with similar predictions, with the interval of the observed "
+        "share: on "
         "the diagonal a predicted 70 % is right in 70 %; below it the model is too sure.",
     )  # fmt: skip
 

@@ -65,19 +65,19 @@ def table(
         )  # fmt: skip
     apart = [name for name, pair in pairs.items() if pair["low"] > 0 or pair["high"] < 0]
     return Table(
-        caption="What the student's parts are worth",
+        caption="Ablations: the student without one of its parts",
         columns=[
             Column("ablation"),
             Column("changed"),
             Column(primary.label, True, primary.hint),
-            Column("difference", True, "ablation less student, on the same cases"),
+            Column("difference", True, "ablation minus student, on the same cases"),
             Column("", hint=f"from {fixed(scale.low, 2)} to {fixed(scale.high, 2)}"),
             Column("p", True, "paired bootstrap over cases"),
             Column("p, Holm", True, "adjusted for the number of models, ablations among them"),
             Column("parameters", True, "trained parameters; teachers are frozen"),
         ],
         rows=rows,
-        read=f"Left of the dashed line the change costs: the student's own choice is better there. "
+        read=f"Left of the dashed line the ablation is worse than the student: the part helps. "
         f"{_verdict(apart)}",
         source=(f"evaluation/{opened.task}/comparisons.csv",),
         emphasised=frozenset({0}),
@@ -114,8 +114,8 @@ def _student(results: Results, opened: Evaluation, info: ModelInfo) -> list[Cell
 def _verdict(apart: Sequence[str]) -> str:
     if not apart:
         return (
-            "No interval excludes zero: this cohort does not tell the student from any of its "
-            "ablations."
+            "Every interval includes zero: this cohort shows no difference between the "
+            "student and its ablations."
         )
     return f"Intervals that exclude zero, before any correction: {', '.join(apart)}."
 

@@ -56,7 +56,7 @@ def _table(
         )
     first = metrics.describe(kept[0])
     return Table(
-        caption=f"Secondary: {name}, learned beside {opened.task} with weight {weight:g}",
+        caption=f"Auxiliary endpoint {name}, learned together with {opened.task}, weight {weight:g}",
         columns=[
             Column("model"),
             *(Column(metrics.describe(m).label, True, metrics.describe(m).hint) for m in kept),
@@ -64,8 +64,8 @@ def _table(
             Column(f"{first.label}, trained for {name}", True, "the same kind of model, own folds"),
         ],
         rows=rows,
-        read=f"What the models of {opened.task} say of {name}, out of fold. Epochs were chosen by "
-        f"{opened.task} alone and no difference is tested here. The last column is the model that "
+        read=f"What the models of {opened.task} predict of {name}, out of fold. Only {opened.task} chose "
+        f"the epochs, and no difference is tested here. The last column is the model that "
         f"was trained for {name} itself, on the folds of that task, for orientation.",
         source=(f"evaluation/{opened.task}/auxiliary.csv",),
     )

@@ -184,7 +184,7 @@ def drawing(
         ax.set_ylim(-0.6, len(rows) - 0.4)
         ax.tick_params(axis="y", length=0)
     better = "right" if primary.higher else "left"
-    alt = f"{primary.label} of {len(rows)} models beside what each costs"
+    alt = f"{primary.label} of {len(rows)} of the models against their cost"
     name = f"{opened.task}-cost"
     return Drawing(
         name,

@@ -16,7 +16,7 @@ STATUSES = {
     "ok": "",
     "empty": "no tissue: not a failure",
     "failed": "could not be used; each is listed below",
-    "excluded": "left out by the user or by a policy",
+    "excluded": "left out by the sheet or the config",
     "missing": "an imported teacher has no file for it",
 }
 
@@ -70,7 +70,7 @@ def _steps(results: Results) -> Iterable[Step]:
     )
     yield Step("cases are complete", cases["complete"], "every teacher has them")
     mode = (
-        "incomplete cases stay out, so that all models meet the same cases"
+        "incomplete cases are left out, so that all models use the same cases"
         if results.flow["mode"] == "intersection"
         else "absent teachers are masked"
     )
@@ -102,8 +102,8 @@ def _stages(results: Results, folds: Mapping[str, Mapping[str, Any]]) -> Table:
             Column("reasons"),
         ],
         rows=rows,
-        read="Each row says what became of everything that reached a stage; nothing is dropped "
-        "without a row in the ledger.",
+        read="Each row shows what happened to everything that reached a stage; whatever is "
+        "dropped has a row in the ledger.",
         source=("cohort_flow.json", "coverage.csv", "folds/<task>/folds.json"),
     )
 
@@ -232,6 +232,6 @@ def _coverage(results: Results) -> Table:
             Column("feature vectors", True, "tiles, or regions of imported features"),
         ],
         rows=rows,
-        read="Models can be compared fairly only on cases that every teacher saw.",
+        read="A fair comparison of models needs cases that have features of every teacher.",
         source=("coverage.csv",),
     )

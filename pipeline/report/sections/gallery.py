@@ -77,7 +77,7 @@ def gallery(path: Path | None, quantities: Sequence[Quantity], tile: float) -> G
     if path is None:
         return Gallery("The sheet gives no path to this slide, so its tiles cannot be shown.")
     if any(len(quantity.table) < 2 for quantity in quantities):
-        return Gallery("The slide has one tile alone.")
+        return Gallery("The slide has only one tile.")
     try:
         with open_slide(path) as slide:
             return Gallery("", tuple(s for q in quantities for s in _ends(slide, q, tile)))

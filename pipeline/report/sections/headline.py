@@ -17,8 +17,8 @@ from pipeline.report.tables import metrics
 from pipeline.report.tables.cells import fixed, interval, p_text, plural, signed
 
 MORE_CASES = (
-    " The student's probes learn from the validation cases too, by which other models only stop "
-    "(refit)."
+    " The comparison is not on equal terms: the student's probes also learn from the validation "
+    "cases, which other models use for early stopping only (refit: true)."
 )
 
 
@@ -46,7 +46,7 @@ def cases_of(opened: Evaluation) -> str:
 
 
 def has_more_cases(training: TrainingConfig, student: str) -> bool:
-    """Whether the student fits probes to validation cases by which other models only stop."""
+    """Whether the student also fits its probes to the validation cases."""
     model = training.models.get(student)
     return (
         isinstance(model, ShazamV2Model)
@@ -94,9 +94,9 @@ def headline(
         choice = _choice(opened.summary["best_single"], infos)
     short = " ".join(part for part in (short, _humbled(row, metric)) if part)
     if opened.primary in opened.oracle:
-        sentence += Markup("; an oracle that knows the hidden state reaches {}").format(
-            fixed(opened.oracle[opened.primary])
-        )
+        sentence += Markup(
+            "; an oracle that knows the true state behind the drawn slides reaches {}"
+        ).format(fixed(opened.oracle[opened.primary]))
     return Headline(sentence + Markup("."), short, choice)
 
 
@@ -105,8 +105,8 @@ def _humbled(row: Mapping[str, Any], metric: metrics.Metric) -> str:
     if metric.chance is None or pd.isna(row["low"]) or row["low"] > metric.chance:
         return ""
     return (
-        f"The student's own interval does not lie above {fixed(metric.chance)}, which knowing "
-        "nothing reaches: that it predicts anything is not shown."
+        f"The student's own interval includes {fixed(metric.chance)}, the value of a guess: this "
+        "cohort does not show that it predicts anything."
     )
 
 
@@ -115,7 +115,9 @@ def _verdict(pair: Mapping[str, Any], higher: bool) -> str:
     if pair["low"] is None or pair["high"] is None:
         return ""
     if pair["low"] <= 0 <= pair["high"]:
-        return "The interval of the difference holds zero: this cohort does not tell them apart."
+        return (
+            "The interval of the difference includes zero: this cohort does not show a difference."
+        )
     which = "better" if (pair["low"] > 0) == higher else "worse"
     return f"The interval of the difference excludes zero: the student is {which} here."
 
@@ -123,7 +125,7 @@ def _verdict(pair: Mapping[str, Any], higher: bool) -> str:
 def _choice(best: Mapping[str, Any], infos: Mapping[str, ModelInfo]) -> str:
     """How the best teacher was found, and whether validation would have named the same."""
     chosen, honest = best["on_test"], best["on_validation"]
-    note = "That teacher is the best by its own test result, which flatters it; "
+    note = "That teacher was chosen by its test result, which favours it; "
     if honest["model"] == chosen["model"]:
         return note + "validation alone would have chosen the same."
     found = f"validation alone would have chosen {infos[honest['model']].label}"

@@ -91,19 +91,24 @@ def _summary(
         columns=[
             Column("model"),
             Column("chosen most often", hint=", ".join(keys)),
-            Column("in folds", True, "of all folds and seeds"),
+            Column("in folds", True, "over all folds and seeds"),
             Column("epochs", True, "for which the final models were trained"),
             Column(f"inner {label}", True, "of the chosen points, mean over folds"),
-            Column("less the next", True, "best point less the second, mean over folds"),
-            Column("less the worst", True, "best point less the worst, mean over folds"),
+            Column("lead over second", True, "best point minus the second, mean over folds"),
+            Column("lead over worst", True, "best point minus the worst, mean over folds"),
             Column("over parts", True, "standard deviation over the inner parts"),
             Column("outer test", True, "the final models on the test parts, mean over folds"),
-            Column("shared", True, "cases of the inner parts that stand in their fold's test part"),
+            Column(
+                "shared",
+                True,
+                "cases of the inner parts that are also in the test part of their fold",
+            ),
         ],
         rows=rows,
-        read="Where the best point is ahead of the next by far less than the inner parts differ, "
-        "the grid hardly matters. The inner score is the best of many and flatters; the outer test "
-        "took no part in the choice (the last column counts cases that inner parts and test have "
+        read="Where the lead of the best point over the second is much smaller than the "
+        "differences between inner parts, the choice hardly matters. The inner score is the "
+        "best of many and therefore too good; the outer test cases took no part in the choice "
+        "(the last column counts cases that inner parts and test have "
         "in common).",
         source=(source,),
     )
@@ -195,8 +200,9 @@ def _drawing(
     return Drawing(
         name,
         f"Inner scores over the grid ({', '.join(keys)})",
-        "Grey lines are folds, the coloured one their mean, dots what each fold chose. A flat line "
-        "means that the grid decides little; dots all over it, that chance decides.",
+        "Grey lines are folds, the coloured one their mean, dots what each fold chose. A flat "
+        "line means that the choice hardly matters; widely scattered dots mean that it is a "
+        "matter of chance.",
         style.svg(fig, name, alt),
         (source,),
     )

@@ -35,9 +35,9 @@ def table(results: Results, records: Sequence[JobRecord]) -> Table | None:
             Column("GPU"),
             Column("attempts", True),
             Column("failed", True, "ended with an error"),
-            Column("killed", True, "began and never ended: time limit, crash, scancel, kill"),
+            Column("killed", True, "started but never ended: time limit, crash, scancel, kill"),
             Column("time", True, "summed over the attempts that ended"),
-            Column("slides/h", True, "per job; jobs side by side do not add up"),
+            Column("slides/h", True, "per job; jobs that run at the same time do not add up"),
             Column("tiles/s", True),
             Column("GPU busy", True, "share of the time with work on the device, sampled"),
             Column("memory, MB", True, "largest resident set of an attempt"),
@@ -47,7 +47,8 @@ def table(results: Results, records: Sequence[JobRecord]) -> Table | None:
             _row(stage, host, group, done)
             for (stage, host), group in sorted(groups.items(), key=lambda item: _order(item[1]))
         ],
-        read="A job that was retried counts each time; its slides count once, where it ended well.",
+        read="A job that was retried counts each time; its slides count once, in the attempt "
+        "that succeeded.",
         source=("jobs/",),
     )
 

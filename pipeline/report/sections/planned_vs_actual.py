@@ -1,4 +1,4 @@
-"""Section 6: what the plan said before the run, beside what the run really took."""
+"""Section 6: what was planned before the run, and what the run took."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ def table(results: Results, records: Sequence[JobRecord], planner: Planner | Non
         _row("sustained, TFLOP/s", planned.device_tflops, rate.tflops if rate else None, 1),
     ]
     return Table(
-        caption="The plan and the run",
+        caption="Planned and actual time",
         columns=[
             Column("what"),
             Column("planned", True),
-            Column("really", True),
-            Column("really / planned", True),
+            Column("actual", True),
+            Column("actual / planned", True),
         ],
         rows=rows,
-        read="The plan knows a sample of the slides' headers and takes 30% of a slide for tissue. "
-        "Really: summed over all attempts, the failed ones included; wall time leaves out when "
-        "nothing ran. A network that is not in the registry, and work on a CPU, has no plan.",
+        read="The plan reads the headers of a sample of the slides and assumes that 30 % of a slide is "
+        "tissue. Actual: the sum over all attempts, failed ones included; wall time without the "
+        "times in which nothing ran.",
         source=("jobs/",),
     )
 

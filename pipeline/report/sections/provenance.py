@@ -117,10 +117,10 @@ def _seeds(config: Config) -> Table:
 def _files(config: Config) -> Table:
     rows = [
         ("slides and their labels", "slides.parquet"),
-        ("what became of each slide", "coverage.csv, ledger.csv, tiles/manifest/"),
+        ("what happened to each slide", "coverage.csv, ledger.csv, tiles/manifest/"),
         ("tiles: coordinates and tissue", "tiles/<slide>.h5, tiles/<slide>.geojson"),
         ("features", "features/<teacher>/<slide>.h5"),
-        ("which files make a case", "case_to_features.json"),
+        ("the files of each case", "case_to_features.json"),
     ]
     if config.probing is not None:
         rows.append(("tile probes", "probing/"))

@@ -179,8 +179,8 @@ def _quality(records: Sequence[Record]) -> Table | None:
             Column("warnings"),
         ],
         rows=rows,
-        read="Pen and out-of-focus areas are masked before tiles are laid; a large share means "
-        "that the slide deserves a look.",
+        read="Pen and out-of-focus areas are masked before tiles are laid; look at slides with a "
+        "large share.",
         more=f"{plural(left, 'more slide')} in tiles/manifest/." if left > 0 else "",
         source=("tiles/manifest/", "tiles/qc/"),
     )

@@ -97,8 +97,9 @@ def _spread(
         name,
         "Correlation of every target, and of every case",
         "Left, each target over the held-out cases; right, each case over the targets, scaled by "
-        "the training part. Dashed lines are medians. Without signal the left hill lies a little "
-        "below zero, since the mean of a fold's training part moves against that of its test part.",
+        "the training part. Dashed lines are medians. Without any signal the left histogram is "
+        "centred slightly below zero, because a fold's training mean and test mean differ in "
+        "opposite directions.",
         style.svg(fig, name, f"Histograms of Pearson's r of {each['target'].nunique()} targets."),
         (f"evaluation/{task}/targets.csv", f"evaluation/{task}/profiles.csv"),
     )
@@ -145,8 +146,8 @@ def _summary(
         ],
         rows=rows,
         read="Targets are counted after Benjamini and Hochberg's correction over all of them; "
-        "targets that go together are found or missed together. A few just below zero are what "
-        "pooling over folds makes of targets without signal; the folds' own r is free of that.",
+        "correlated targets are found or missed together. Pooling over folds gives targets "
+        "without signal an r slightly below zero; the r within each fold has no such bias.",
         source=(f"evaluation/{task}/targets.csv", f"evaluation/{task}/profiles.csv"),
         emphasised=frozenset({0}),
     )  # fmt: skip

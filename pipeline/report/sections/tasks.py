@@ -21,7 +21,7 @@ from pipeline.report.sections import (
     auxiliary_endpoints,
     costs,
     nested_cv,
-    reliance,
+    student_parts,
     targets,
 )
 from pipeline.report.sections.headline import Headline, cases_of, has_more_cases, headline
@@ -48,8 +48,8 @@ from pipeline.report.tables.cells import (
 METRIC_ROWS = 120
 MEANS = 3  # targets whose mean stands in the table of folds
 VALIDATION = (
-    "The imported folds measure a model on the cases that it was chosen by. Every number of this "
-    "task is a validation result, and too good by an unknown amount."
+    "In the imported folds the test cases are the validation cases, by which the models were "
+    "chosen. Every number of this task is a validation result: too good by an unknown amount."
 )
 
 
@@ -65,7 +65,7 @@ class TaskSection:
     ablations: Table | None
     beside: list[Table]
     targets: targets.TargetsSection | None
-    reliance: Table | None
+    student_parts: Table | None
     forest: Drawing | None
     curves: tuple[Drawing, ...]
     cost: Drawing
@@ -107,7 +107,7 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
         ablations=ablations.table(results, opened, infos, parts),
         beside=auxiliary_endpoints.tables(results, opened, infos, main),
         targets=targets.section(results, opened, infos, main),
-        reliance=reliance.table(results, task, student),
+        student_parts=student_parts.table(results, task, student),
         forest=_forest(results, opened, infos, main[1:]),
         curves=task_figures.drawings(results, opened, infos, main),
         cost=costs.drawing(opened, infos, priced, chance),
@@ -125,8 +125,8 @@ def _caption(opened: Evaluation, names: list[str], validation: bool) -> str:
     if len({opened.row(name)["n"] for name in names}) == 1:
         return f"All models on the same {kind} cases"
     return (
-        f"All models, each on the {kind} cases that it can predict: rows of different numbers of "
-        f"cases do not compare"
+        f"All models, each on the {kind} cases that it can predict: do not compare rows with "
+        f"different numbers of cases"
     )
 
 
@@ -199,7 +199,7 @@ def _models(
         )
     floor = ""
     if any(metric in opened.average for metric in others):
-        floor = " “Average of training” says of every case what its training part is on average."
+        floor = " “Average of training” predicts for every case the average of its training part."
         rows.append(
             [
                 text("average of training"),
@@ -224,7 +224,7 @@ def _models(
             Column("cases", True, "cases with a prediction"),
         ],
         rows=rows,
-        read="Beneath each value stands its interval over cases; in the drawing, dashed lines mark "
+        read="Below each value is its interval over cases; in the drawing, dashed lines mark "
         + (marks or "nothing")
         + ". Overlapping intervals do not mean that two models are equal: the paired differences "
         "below answer that." + floor,
@@ -292,13 +292,13 @@ def _tests(opened: Evaluation, infos: Mapping[str, ModelInfo], others: list[str]
         caption=f"Every test of the student against each model, {label}",
         columns=[
             Column("other model"),
-            Column("difference", True, "student less other"),
+            Column("difference", True, "student minus other"),
             *(Column(f"p, {_TESTS[key][0]}", True, _TESTS[key][1]) for key in kept),
             Column("cases", True),
         ],
         rows=rows,
-        read="The bootstrap over cases is the test that counts; where the others disagree with it, "
-        "believe none of them too much.",
+        read="The paired bootstrap decides the first sentence; where the tests disagree, the "
+        "evidence is weak.",
         source=(f"evaluation/{opened.task}/comparisons.csv",),
     )
 
@@ -378,8 +378,8 @@ def _folds(folds: Mapping[str, Any]) -> Table:
             ),
         ],
         rows=rows,
-        read="Validation cases stop the training, test cases are met once, at the end; no case "
-        "stands in two parts of a fold."
+        read="Validation cases decide when the training stops; test cases are used once, at the "
+        "end; no case is in two parts of a fold."
         if folds["labelled"] == "test"
         else "Validation and test share cases here.",
         source=(f"folds/{folds['task']}/folds.json",),

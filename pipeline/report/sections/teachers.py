@@ -54,9 +54,9 @@ def random_weights(results: Results) -> str:
     verb = "are" if len(untrained) != 1 or which == "All teachers" else "is"
     small = "small encoders" if verb == "are" else "an encoder"
     return (
-        f"{which} here {verb} {small} with random, never trained weights. They stand in for "
-        f"foundation models so that the whole chain can be seen at work; the numbers say nothing "
-        f"about pathology foundation models."
+        f"{which} here {verb} {small} with random, never trained weights. They replace "
+        f"foundation models here, to show that every stage works; the numbers say nothing about "
+        f"pathology foundation models."
     )
 
 

@@ -63,13 +63,13 @@ def table(results: Results) -> Table | str | None:
         facts["left"]
     )
     return Table(
-        caption="Tiles seen through all teachers: students beside the probes of each",
+        caption="Tile classification from all teachers: students and the probes of each teacher",
         columns=[
             Column("model"),
             Column("how"),
             *(Column(label, True) for label in METRICS.values()),
             Column("over folds", True, "standard deviation of the folds' balanced accuracy"),
-            Column("less the best teacher", True, f"balanced accuracy less that of {best} "
+            Column("minus the best teacher", True, f"balanced accuracy minus that of {best} "
                    "(logistic regression), paired by case"),
             Column("p", True, "paired bootstrap over cases"),
             Column("parameters", True, "trained parameters"),
@@ -77,8 +77,8 @@ def table(results: Results) -> Table | str | None:
         rows=rows,
         read=f"{plural(facts['n_tiles'], 'tile')} of {plural(facts['n_cases'], 'case')} that every "
         "teacher has, one set of folds grouped by case; a student chooses its epoch on cases held "
-        f"out of its training part. {best} is the best teacher by these same folds, which flatters "
-        f"it.{left}",
+        f"out of its training part. {best} was chosen as the best teacher by the same folds, "
+        f"which favours it.{left}",
         source=("probing/all/students.csv",),
     )  # fmt: skip
 

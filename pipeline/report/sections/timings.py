@@ -44,7 +44,7 @@ class TimingsSection:
     table: Table | None
     drawing: Drawing | None
     nodes: Table | None = None
-    reckoning: Table | None = None
+    planned_vs_actual: Table | None = None
 
 
 def section(results: Results, planner: planned_vs_actual.Planner | None = None) -> TimingsSection:
@@ -81,8 +81,8 @@ def section(results: Results, planner: planned_vs_actual.Planner | None = None) 
             Column("slides/h", True),
         ],
         rows=rows,
-        read="Throughput divides the work by the summed job time, so jobs side by side do not "
-        "inflate it.",
+        read="Throughput divides the work by the summed job time, so jobs that run at the same "
+        "time do not inflate it.",
         source=("benchmarks/",),
     )
     bars = [
@@ -100,7 +100,7 @@ def section(results: Results, planner: planned_vs_actual.Planner | None = None) 
         table=table,
         drawing=charts.stages("timings-rules", bars),
         nodes=by_node,
-        reckoning=against_plan,
+        planned_vs_actual=against_plan,
     )
 
 
