@@ -56,7 +56,8 @@ def _table(
         )
     first = metrics.describe(kept[0])
     return Table(
-        caption=f"Auxiliary endpoint {name}, learned together with {opened.task}, weight {weight:g}",
+        caption=f"Auxiliary endpoint {name}, learned together with {opened.task}, weight "
+        f"{weight:g}",
         columns=[
             Column("model"),
             *(Column(metrics.describe(m).label, True, metrics.describe(m).hint) for m in kept),
@@ -64,7 +65,8 @@ def _table(
             Column(f"{first.label}, trained for {name}", True, "the same kind of model, own folds"),
         ],
         rows=rows,
-        read=f"What the models of {opened.task} predict of {name}, out of fold. Only {opened.task} chose "
+        read=f"What the models of {opened.task} predict of {name}, out of fold. Only "
+        f"{opened.task} chose "
         f"the epochs, and no difference is tested here. The last column is the model that "
         f"was trained for {name} itself, on the folds of that task, for orientation.",
         source=(f"evaluation/{opened.task}/auxiliary.csv",),

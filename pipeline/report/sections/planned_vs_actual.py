@@ -53,7 +53,8 @@ def table(results: Results, records: Sequence[JobRecord], planner: Planner | Non
             Column("actual / planned", True),
         ],
         rows=rows,
-        read="The plan reads the headers of a sample of the slides and assumes that 30 % of a slide is "
+        read="The plan reads the headers of a sample of the slides and assumes that 30 % of a "
+        "slide is "
         "tissue. Actual: the sum over all attempts, failed ones included; wall time without the "
         "times in which nothing ran.",
         source=("jobs/",),
