@@ -93,7 +93,13 @@ def enforce(records: Iterable[Record], max_failed_fraction: float) -> None:
         UserError: more than `max_failed_fraction` of the slides are `failed`; lists them.
     """
     records = list(records)
-    bad = sorted({r.slide_id: r for r in records if r.status == "failed"}.values(), key=str)
+    first: dict[str, Record] = {}
+    for record in records:
+        if record.status == "failed":
+            first.setdefault(
+                record.slide_id, record
+            )  # later stages repeat what an earlier one said
+    bad = sorted(first.values(), key=str)
     total = len({r.slide_id for r in records})
     if total and len(bad) > max_failed_fraction * total:
         shown = "\n".join(f"  - {r.slide_id} ({r.stage}): {r.reason}" for r in bad[:50])

@@ -107,6 +107,8 @@ def cohort_flow(
                 len(coverage.usable(s)) == len(coverage.paths) for s in slides["slide_id"]
             ),
         },
+        "lost": _lost(tiling, coverage),
+        "warned": len({r.slide_id for r in _all_records(tiling, coverage) if _warned(r)}),
         "stages": stages,
         "cases": {
             "total": len(cases),
@@ -126,6 +128,19 @@ def cohort_flow(
         "incomplete_cases": dict(lacking),
         "slide_columns": slide_columns,
     }
+
+
+def _lost(tiling: Mapping[str, Record], coverage: Coverage) -> dict[str, int]:
+    """Kind of reason -> slides that no teacher has features of, by the first stage that said so."""
+    first: dict[str, str] = {}
+    for record in _all_records(tiling, coverage):
+        if record.status != "ok" and not coverage.usable(record.slide_id):
+            first.setdefault(record.slide_id, record.kind)
+    return dict(sorted(Counter(first.values()).items()))
+
+
+def _warned(record: Record) -> bool:
+    return record.status == "ok" and bool(record.facts.get("warnings"))
 
 
 def _stage(name: str, records: Iterable[Record]) -> dict[str, Any]:

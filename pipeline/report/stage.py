@@ -19,6 +19,7 @@ from pipeline.report.figures.charts import Drawing
 from pipeline.report.sections import attention, flow, provenance, slides, tasks, teachers, timings
 from pipeline.report.sections.planned_vs_actual import Planner
 from pipeline.report.tables import cells
+from pipeline.runtime import run_summary
 
 HERE = Path(__file__).resolve().parent
 
@@ -138,6 +139,7 @@ def render(
         notices=notices(opened, folds),
         key=key(config),
         confidence=f"{100 * config.evaluation.confidence:g}",
+        account=run_summary.used_and_lost(opened.flow),
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         **sections,
     )

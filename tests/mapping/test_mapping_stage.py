@@ -160,7 +160,8 @@ def test_failures_of_both_stages_count_once_and_excluded_slides_not_at_all(tmp_p
         ("extraction/b", 2, 2),
     ]
     assert flow["slides"] == {"total": 4, "usable": 2, "with_all_teachers": 2}
-    with pytest.raises(UserError, match="1 of 3 slides failed"):
+    assert (flow["lost"], flow["warned"]) == ({"by_user": 1, "unreadable": 1}, 1)
+    with pytest.raises(UserError, match=r"1 of 3 slides failed[^$]*s2 \(tiling\)"):
         house.run(features, tiling, max_failed_fraction=0.33)
 
 

@@ -20,6 +20,7 @@ from pipeline.report import results, stage
 from pipeline.report.evaluated import read_evaluation
 from pipeline.report.sections import tasks
 from pipeline.report.tables.cells import Table
+from pipeline.runtime import run_summary
 from tests.report import fabricate
 from tests.report.conftest import small_config
 
@@ -72,6 +73,17 @@ def test_the_page_is_whole_and_opens_offline(page: str, parsed: Page) -> None:
         assert tag not in ("link", "iframe", "object")
     assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
+
+
+def test_what_was_used_and_lost_stands_before_any_result(
+    whole: tuple[Config, Path], parsed: Page
+) -> None:
+    flow = read_json(whole[1] / "cohort_flow.json")
+    assert sum(flow["lost"].values()) == flow["slides"]["total"] - flow["slides"]["usable"] > 0
+    said = run_summary.used_and_lost(flow)["slides"]
+    head = parsed.text[: parsed.text.index("Intervals are")]
+    assert f"Slides: {said}." in head
+    assert next(iter(flow["lost"])).replace("_", " ") in head
 
 
 def test_ids_are_unique_and_links_lead_somewhere(parsed: Page) -> None:

@@ -19,7 +19,8 @@ from pipeline.encoders import tile_scales
 from pipeline.errors import UserError
 from pipeline.files import recall
 from pipeline.plan import cohort_plan, estimate, stage_params
-from pipeline.runtime import machine_errors, run_lock
+from pipeline.runtime import machine_errors, run_lock, run_summary, run_watch
+from snakemake.logging import logger
 
 # A job on a cluster parses the workflow again: the mistakes have been looked for by then, and what
 # the files are is known.
@@ -158,6 +159,28 @@ def say_unknown():
         print(f"{UNKNOWN}: a real run makes their tables again.", file=sys.stderr)
 
 
+def say_start():
+    print(
+        f"{RESULTS.name}: logs of the jobs in {RESULTS}/logs/<rule>/", file=sys.stderr
+    )
+
+
+def say_end():
+    if said := run_summary.finished(RESULTS):
+        print(said, file=sys.stderr)
+
+
+def say_failed():
+    jobs = [failed.line for failed in WATCH.failed.values()]
+    print(run_summary.failed(RESULTS, jobs), file=sys.stderr)
+
+
+def say_idle():
+    """Snakemake calls no hook where nothing is to be done."""
+    if WATCH.idle:
+        say_end()
+
+
 RESULTS = Path("results") / CONFIG.cohort.name
 STATE = Path(".snakemake")
 UNKNOWN = f"{STATE} has no record of {RESULTS}. What is finished there is known by its own fingerprints"
@@ -174,8 +197,10 @@ GIVEN = {argument.partition("=")[0] for argument in sys.argv[1:]}
 CALLED = Path(sys.argv[0]).stem in ("snakemake", "__main__")
 if MAIN:
     atexit.register(RECALL.save)
+    WATCH = run_watch.attach(logger)
 if MAIN and DRY & GIVEN:
     atexit.register(say_plan)
     say_unknown()
 elif MAIN and CALLED and not ASKING & GIVEN:
+    atexit.register(say_idle)
     take_over()

@@ -1,0 +1,79 @@
+"""What a run used, what it lost and where its report is: the last lines on the screen, and the
+first on the page. Standard library only: Snakemake itself prints it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+FLOW = "cohort_flow.json"
+LEDGER = "ledger.csv"
+REPORT = "report.html"
+AGAIN = "When this is mended, give the same command again: what is finished is kept."
+
+
+def finished(root: Path) -> str:
+    """The last lines of a run that ended well, or had nothing to do; empty before the first one.
+
+    Args:
+        root: the cohort's results folder.
+    """
+    lines = _account(root)
+    return "\n".join([f"{root.name}: finished.", *lines]) if lines else ""
+
+
+def failed(root: Path, jobs: Sequence[str]) -> str:
+    """The last lines of a run that failed.
+
+    Args:
+        root: the cohort's results folder.
+        jobs: a line for each failed job.
+    """
+    count = f"{len(jobs)} job{'s' * (len(jobs) != 1)} failed"
+    told = [f"  {line}" for line in jobs]
+    kept = _account(root) or ["  No slide was accounted for yet: the stage `mapping` does that."]
+    return "\n".join([f"{root.name}: {count}.", *told, *kept, AGAIN])
+
+
+def used_and_lost(flow: Mapping[str, Any]) -> dict[str, str]:
+    """`slides` and `cases` -> how many came in, were used and were lost, with the reasons.
+
+    Args:
+        flow: the content of cohort_flow.json.
+    """
+    slides, cases = flow["slides"], flow["cases"]
+    reasons = ", ".join(
+        f"{n} {kind.replace('_', ' ')}"
+        for kind, n in sorted(flow["lost"].items(), key=lambda found: (-found[1], found[0]))
+    )
+    warned = f"; {flow['warned']} with a warning" if flow["warned"] else ""
+    incomplete = cases["usable"] - cases["used"]
+    without = cases["total"] - cases["usable"]
+    why = [f"{without} without a usable slide"] * (without > 0)
+    why += [f"{incomplete} without some teacher"] * (incomplete > 0)
+    return {
+        "slides": _counted(slides["total"], slides["usable"], reasons) + warned,
+        "cases": _counted(cases["total"], cases["used"], ", ".join(why)),
+    }
+
+
+def _counted(total: int, used: int, reasons: str) -> str:
+    lost = total - used
+    return f"{total:,} in the sheet, {used:,} used, {lost:,} lost" + (
+        f" ({reasons})" if reasons else ""
+    )
+
+
+def _account(root: Path) -> list[str]:
+    try:
+        flow = json.loads((root / FLOW).read_text())
+        counts = used_and_lost(flow)
+    except (OSError, ValueError, KeyError):
+        return []
+    lines = [f"  {name:<7} {text}" for name, text in counts.items()]
+    for name, file in (("ledger", LEDGER), ("report", REPORT)):
+        if (root / file).is_file():
+            lines.append(f"  {name:<7} {root / file}")
+    return lines
