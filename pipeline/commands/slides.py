@@ -72,6 +72,7 @@ def tiling(
     if slide is not None:
         from pipeline.config.reading import load
         from pipeline.config.tiling import TilingConfig
+        from pipeline.contracts import slide_warnings
 
         section = load(config).tiling if config else TilingConfig()
         record = stage.run_slide(
@@ -85,7 +86,10 @@ def tiling(
         )
         typer.echo(f"{record.slide_id}: {record.status} {record.reason}".rstrip())
         for key, value in record.facts.items():
-            typer.echo(f"  {key}: {value}")
+            if key != slide_warnings.FACT:
+                typer.echo(f"  {key}: {value}")
+        for warning in slide_warnings.of(record.facts):
+            typer.echo(f"  warning, {warning.kind}: {warning.text}")
         raise typer.Exit(0 if record.status in ("ok", "empty") else 1)
     if cfg is None:
         raise UserError("tiling: give --slide FILE, or --cfg with --root, --chunk and --out")

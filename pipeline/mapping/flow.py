@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.contracts import slide_warnings
 from pipeline.contracts.ledger import Record
 from pipeline.mapping.coverage import MISSING_KIND, TILING, Coverage, status_of
 
@@ -30,7 +31,7 @@ def ledger_table(
     """A row a slide and stage where something is to be told.
 
     Columns: slide_id, case_id, stage, status, kind, reason. A warning about a slide that was used
-    all the same has the status `ok` and the kind `warning`. What extraction only repeats from
+    all the same has the status `ok` and the warning's kind. What extraction only repeats from
     tiling is not told twice.
     """
     case_of = dict(zip(slides["slide_id"], slides["case_id"], strict=True))
@@ -39,8 +40,8 @@ def ledger_table(
         told = {"slide_id": record.slide_id, "case_id": case_of[record.slide_id]}
         told["stage"] = record.stage
         rows += [
-            {**told, "status": record.status, "kind": "warning", "reason": str(warning)}
-            for warning in record.facts.get("warnings", [])
+            {**told, "status": record.status, "kind": warning.kind, "reason": warning.text}
+            for warning in slide_warnings.of(record.facts)
         ]
         if record.status != "ok" and not (record.stage != TILING and carried(record, tiling)):
             rows.append(

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.config.mapping import MappingConfig
+from pipeline.contracts import slide_warnings
 from pipeline.contracts.columns import SLIDE_COLUMNS
 from pipeline.contracts.ledger import Record, enforce, read_manifests
 from pipeline.errors import ArtifactError, UserError
@@ -56,7 +57,8 @@ def run(
     lacking = missing_teachers(cases, slides, coverage)
 
     write_table(root / "coverage.parquet", coverage.table, csv=True)
-    write_table(root / "ledger.parquet", ledger_table(slides, tiled, coverage), csv=True)
+    ledger = ledger_table(slides, tiled, coverage)
+    write_table(root / "ledger.parquet", ledger, csv=True)
     write_table(root / "cases.parquet", cases, csv=True)
     flow = cohort_flow(
         mode=cfg.cases,
@@ -68,6 +70,9 @@ def run(
         slide_columns=slide_columns,
     )
     write_json(root / "cohort_flow.json", flow)
+    rows = zip(ledger["slide_id"], ledger["kind"], ledger["reason"], strict=True)
+    for line in slide_warnings.summary(slide_warnings.in_ledger(rows), str(root / "ledger.csv")):
+        print(line, flush=True)
 
     enforce(failures(tiled, coverage), cfg.max_failed_fraction)
     _check_cases(coverage, cases, cfg)

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from pipeline.config.tiling import TilingConfig
+from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.errors import SlideError
 
 SQUARE_TOLERANCE = 0.05  # x and y may differ by this much, relative
@@ -33,13 +34,13 @@ class Scale:
         mpp: µm per pixel of level 0.
         source: where it was found: `sheet`, a property's name, or `default`.
         magnification: the objective's power as the file states it, or None.
-        warnings: what was doubtful, one sentence each.
+        warnings: what was doubtful.
     """
 
     mpp: float
     source: str
     magnification: float | None
-    warnings: tuple[str, ...]
+    warnings: tuple[SlideWarning, ...]
 
 
 def find_scale(
@@ -68,10 +69,12 @@ def find_scale(
                 "implausible_mpp",
             )
         doubt = _doubt(override, override, dimensions, power, cfg)
-        return Scale(override, "sheet", power, (f"sheet: {doubt}",) if doubt else ())
+        told = f"the sheet's {override:g} µm/px {doubt}"
+        unusual = SlideWarning("scale_sources_disagree", told)
+        return Scale(override, "sheet", power, (unusual,) if doubt else ())
 
     believed: list[tuple[str, float]] = []
-    warnings: list[str] = []
+    warnings: list[SlideWarning] = []
     seen: set[tuple[float, float]] = set()
     for source, read in _SOURCES.items():
         found = read(properties)
@@ -80,21 +83,25 @@ def find_scale(
         seen.add(found)
         doubt = _doubt(*found, dimensions, power, cfg)
         if doubt:
-            warnings.append(f"{source} of {found[0]:g} µm/px passed over: {doubt}")
+            told = f"{source} of {found[0]:g} µm/px passed over: {doubt}"
+            warnings.append(SlideWarning("scale_passed_over", told))
         else:
             believed.append((source, math.sqrt(found[0] * found[1])))
     if believed:
         source, value = believed[0]
         for other, second in believed[1:]:
             if abs(second / value - 1) > AGREEMENT:
-                warnings.append(f"{source} says {value:g} µm/px, {other} says {second:g}")
+                told = f"{source} says {value:g} µm/px, {other} says {second:g}"
+                warnings.append(SlideWarning("scale_sources_disagree", told))
         return Scale(value, source, power, tuple(warnings))
     if cfg.mpp_policy == "default" and cfg.default_mpp is not None:
-        warnings.append(f"default_mpp of {cfg.default_mpp:g} µm/px used: the file's is unknown")
+        told = f"default_mpp of {cfg.default_mpp:g} µm/px used: the file's is unknown"
+        warnings.append(SlideWarning("scale_assumed", told))
         return Scale(cfg.default_mpp, "default", power, tuple(warnings))
     remedy = "give it in the sheet's `mpp` column, or set tiling.mpp_policy: default"
     if warnings:
-        raise SlideError(f"no believable mpp ({'; '.join(warnings)}); {remedy}", "implausible_mpp")
+        tried = "; ".join(warning.text for warning in warnings)
+        raise SlideError(f"no believable mpp ({tried}); {remedy}", "implausible_mpp")
     raise SlideError(f"the file states no microns per pixel; {remedy}", "no_mpp")
 
 

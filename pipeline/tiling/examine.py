@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config.tiling import TilingConfig
+from pipeline.contracts import slide_warnings
+from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.errors import SlideError
 from pipeline.slides import artefacts, grid, masks
 from pipeline.slides.mpp import Scale
@@ -136,11 +138,13 @@ def examine(
         "fold_fraction": round(area.get("folds", 0.0) / total, 5),
         "stain": _stain(view, tissue),
         "tiles_source": given.source if given else "grid",
-        "warnings": [
-            *scale.warnings,
-            *(given.warnings if given else []),
-            *_warnings(view, cfg, area, total),
-        ],
+        slide_warnings.FACT: slide_warnings.as_facts(
+            [
+                *scale.warnings,
+                *(given.warnings if given else []),
+                *_warnings(view, cfg, area, total),
+            ]
+        ),
     }
     return Findings(
         view,
@@ -223,12 +227,15 @@ def _stain(view: Survey, tissue: Mask) -> dict[str, Any]:
     }
 
 
-def _warnings(view: Survey, cfg: TilingConfig, area: dict[str, float], total: float) -> list[str]:
+def _warnings(
+    view: Survey, cfg: TilingConfig, area: dict[str, float], total: float
+) -> list[SlideWarning]:
     found = []
     if cfg.tissue.remove_blur and view.sharpness is None:
-        found.append("scanned too coarsely to judge the focus")
+        found.append(SlideWarning("focus_not_judged", "scanned too coarsely to judge the focus"))
     if area.get("blur", 0.0) > 0.3 * total:
-        found.append(f"{area['blur'] / total:.0%} of the tissue is out of focus")
+        told = f"{area['blur'] / total:.0%} of the tissue is out of focus"
+        found.append(SlideWarning("out_of_focus", told))
     if area.get("pen", 0.0) > 0.2 * view.image.shape[0] * view.image.shape[1]:
-        found.append("pen on more than a fifth of the slide")
+        found.append(SlideWarning("pen", "pen on more than a fifth of the slide"))
     return found

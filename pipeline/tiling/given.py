@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config.tiling import TilingConfig
+from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.errors import ArtifactError, SlideError
 from pipeline.slides import grid
 from pipeline.slides.tile_coverage import Coords
@@ -31,7 +32,7 @@ class Given:
     source: str
     coords: Coords
     geometry: grid.Geometry
-    warnings: list[str]
+    warnings: list[SlideWarning]
 
 
 def read_given(
@@ -73,6 +74,7 @@ def read_given(
     lost = int(np.count_nonzero(~inside))
     if lost == len(coords):
         raise SlideError(f"{path}: no tile of it lies on the slide", "bad_coordinates")
+    told = f"{lost} given tiles reach beyond the slide and were left out"
     resized = geometry.read_px != cfg.tile_px
     return Given(
         source=source,
@@ -83,5 +85,5 @@ def read_given(
             read_px=max(1, round(tiles.size0 / geometry.downsample)) if resized else cfg.tile_px,
             overlap_px=tiles.overlap_px,
         ),
-        warnings=[f"{lost} given tiles reach beyond the slide and were left out"] if lost else [],
+        warnings=[SlideWarning("tiles_left_out", told)] if lost else [],
     )

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from pipeline.contracts import slide_warnings
 from pipeline.contracts.ledger import Record, read_manifests
 from pipeline.files.artifacts import atomic_path, sweep, write_text
 from pipeline.slides.qc import CAPTION_PX, encode_jpeg, write_words
@@ -88,7 +89,7 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "mean_blue": _rgb(2),
     "haematoxylin": _stain("haematoxylin"),
     "eosin": _stain("eosin"),
-    "warnings": _words("warnings"),
+    "warnings": lambda facts: "; ".join(w.text for w in slide_warnings.of(facts)),
 }
 
 

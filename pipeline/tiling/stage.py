@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from pipeline.config.tiling import TilingConfig
+from pipeline.contracts import slide_warnings
 from pipeline.contracts.ledger import Record, failed, write_manifest
 from pipeline.errors import ArtifactError, MachineError, SlideError, UserError
 from pipeline.files.artifacts import COMPLETE, FINGERPRINT, sweep
@@ -109,6 +110,9 @@ def run(
             records.append(record)
             bar.update()
     write_manifest(out, STAGE, digest(cfg.canonical(), code), records)
+    records.sort(key=lambda record: record.slide_id)
+    for line in slide_warnings.summary(slide_warnings.pairs(records), out.name):
+        print(line, flush=True)
 
 
 def run_slide(

@@ -9,12 +9,15 @@ import pandas as pd
 import pytest
 
 from pipeline.config.mapping import MappingConfig
+from pipeline.contracts import slide_warnings
 from pipeline.contracts.ledger import Record, write_manifest
+from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.errors import ArtifactError, SheetError, UserError
 from pipeline.files.artifacts import read_json, read_table, write_table
 from pipeline.mapping import stage
 
 DIMS = {"low": 8, "high": 16}
+WARNED = slide_warnings.as_facts([SlideWarning("scale_assumed", "0.5 µm/px was assumed")])
 
 
 def _ok(slide: str, teacher: str, dims: dict[str, int] | None = None, **facts: Any) -> Record:
@@ -130,9 +133,11 @@ def test_a_slide_that_no_teacher_has_is_a_failure(tmp_path: Path) -> None:
         House(tmp_path, SLIDES).run(features, max_failed_fraction=0.2)
 
 
-def test_failures_of_both_stages_count_once_and_excluded_slides_not_at_all(tmp_path: Path) -> None:
+def test_failures_of_both_stages_count_once_and_excluded_slides_not_at_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tiling = [
-        Record("s1", "tiling", "ok", facts={"warnings": ["no mpp tag; 0.5 was assumed"]}),
+        Record("s1", "tiling", "ok", facts={slide_warnings.FACT: WARNED}),
         Record("s2", "tiling", "failed", "unreadable", "truncated"),
         Record("s3", "tiling", "ok"),
         Record("s4", "tiling", "excluded", "by_user", "left out"),
@@ -149,10 +154,12 @@ def test_failures_of_both_stages_count_once_and_excluded_slides_not_at_all(tmp_p
     house.run(features, tiling, max_failed_fraction=0.34)
     ledger = read_table(tmp_path / "ledger.parquet")
     assert list(zip(ledger["slide_id"], ledger["stage"], ledger["kind"], strict=True)) == [
-        ("s1", "tiling", "warning"),
+        ("s1", "tiling", "scale_assumed"),
         ("s2", "tiling", "unreadable"),
         ("s4", "tiling", "by_user"),
     ]
+    said = capsys.readouterr().out
+    assert "scale_assumed (1 slide)" in said and "s1: 0.5 µm/px was assumed" in said
     flow = read_json(tmp_path / "cohort_flow.json")
     assert [(s["stage"], s["in"], s["ok"]) for s in flow["stages"]] == [
         ("tiling", 4, 2),

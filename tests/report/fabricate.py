@@ -12,7 +12,9 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from pipeline.config.whole import Config
+from pipeline.contracts import slide_warnings
 from pipeline.contracts.ledger import Record, chunk_of, write_manifest
+from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.evaluation import stage as evaluation
 from pipeline.files.artifacts import write_json, write_table
 from pipeline.folds import stage as folds
@@ -22,6 +24,7 @@ from tests.report import fabricate_models
 CASES = 40
 TILE = 448
 HOSTILE = "S<i>08&\"'"  # a slide id that would break the page if it were not escaped
+ASSUMED = slide_warnings.as_facts([SlideWarning("scale_assumed", "0.5 µm/px was assumed")])
 CLASSES = ("basal", "luminal", "<mixed>")
 
 PLANTED = {"S02": "truncated", "S06": "no_mpp", "S30": "no one finds this"}
@@ -198,7 +201,7 @@ def _tiled(root: Path, slide: str, i: int, rng: np.random.Generator) -> Record:
             "tissue_mm2": round(len(coords) * (TILE * mpp / 1000) ** 2, 2),
             "pen_fraction": pen,
             "blur_fraction": 0.03 if i % 13 == 4 else 0.0,
-            "warnings": ["mpp from the TIFF resolution tag"] if i % 9 == 0 else [],
+            slide_warnings.FACT: ASSUMED if i % 9 == 0 else [],
         },
     )
 

@@ -14,6 +14,7 @@ import yaml
 
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
+from pipeline.contracts import slide_warnings
 from pipeline.errors import ArtifactError
 from pipeline.files.artifacts import read_json, write_json
 from pipeline.report import results, stage
@@ -121,6 +122,11 @@ def test_every_slide_that_was_not_used_is_named_with_its_reason(
     for row in ledger.itertuples():
         assert f"{row.reason}" in parsed.text
         assert str(row.slide_id) in parsed.text
+
+
+def test_warnings_stand_by_kind_with_counts_and_what_to_do(parsed: Page) -> None:
+    assert "Warnings about slides" in parsed.text
+    assert slide_warnings.KINDS["scale_assumed"] in parsed.text
 
 
 def test_planted_faults_are_counted_against_the_ledger(parsed: Page) -> None:

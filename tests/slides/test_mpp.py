@@ -63,7 +63,7 @@ def test_the_sheet_comes_first_and_is_checked():
 
 def test_the_sheet_may_contradict_the_objective_but_not_in_silence():
     found = scale({"openslide.objective-power": "40"}, override=2.5)
-    assert found.mpp == 2.5 and "40x" in found.warnings[0]
+    assert found.mpp == 2.5 and "40x" in found.warnings[0].text
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_an_unbelievable_source_gives_way_to_a_believable_one():
         }
     )
     assert (found.mpp, found.source) == (0.5, "tiff.XResolution")
-    assert "1000" in found.warnings[0]
+    assert "1000" in found.warnings[0].text
 
 
 def test_one_tag_under_several_names_is_one_warning():
@@ -104,7 +104,7 @@ def test_one_tag_under_several_names_is_one_warning():
 
 def test_sources_that_disagree_are_reported():
     found = scale({"aperio.MPP": "0.5", "ome.PhysicalSizeX": "0.25"})
-    assert found.mpp == 0.5 and "0.25" in found.warnings[0]
+    assert found.mpp == 0.5 and "0.25" in found.warnings[0].text
 
 
 def test_no_scale_names_the_remedies():

@@ -69,7 +69,7 @@ def test_tiles_that_reach_beyond_the_slide_are_left_out_and_counted(slide, tmp_p
         file["coords"][1] = file["coords"][2]  # and a tile that is named twice
     record = again(slide, given, tmp_path)
     assert record.facts["n_tiles"] == len(ours.coords) - 2
-    assert any("1 given tiles reach beyond" in w for w in record.facts["warnings"])
+    assert any("1 given tiles reach beyond" in w["text"] for w in record.facts["warnings"])
 
 
 @pytest.mark.parametrize(

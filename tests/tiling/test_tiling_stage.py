@@ -236,7 +236,7 @@ def test_policies_for_slides_without_a_scale(tmp_path, slides):
     records = run(root, TilingConfig(mpp_policy="default", default_mpp=0.5))
     for record in records.values():
         assert record.status == "ok" and record.facts["mpp_source"] == "default"
-        assert any("default_mpp" in w for w in record.facts["warnings"])
+        assert any("default_mpp" in w["text"] for w in record.facts["warnings"])
 
 
 def test_max_tiles_is_the_same_whatever_else_is_in_the_run(tmp_path, slides):

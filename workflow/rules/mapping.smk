@@ -38,5 +38,6 @@ rule mapping:
         cfg=job(stage_params.mapping),
         code=provenance.stage_code("mapping"),
     shell:
+        # What mapping says of slides with a warning is for the terminal, too.
         "python -m pipeline mapping --cfg {params.cfg:q} --root $(dirname {output.flow:q})"
-        " > {log:q} 2>&1"
+        " 2>&1 | tee {log:q}"

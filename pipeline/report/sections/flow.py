@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipeline.contracts import slide_warnings
 from pipeline.report.figures import style
 from pipeline.report.results import Results
 from pipeline.report.tables.cells import Cell, Column, Table, code, count, plural, share, text
@@ -35,6 +36,7 @@ class FlowSection:
     steps: tuple[Step, ...]
     stages: Table
     incomplete: Table | None
+    warnings: Table | None
     ledger: Table | None
     planted: str
     teachers: Table
@@ -50,6 +52,7 @@ def section(results: Results, folds: Mapping[str, Mapping[str, Any]]) -> FlowSec
         steps=tuple(_steps(results)),
         stages=_stages(results, folds),
         incomplete=_incomplete(results),
+        warnings=_warnings(results),
         ledger=_ledger(results),
         planted=_planted(results),
         teachers=_coverage(results),
@@ -162,6 +165,40 @@ def _incomplete(results: Results) -> Table | None:
         "union they take part with the absent teachers masked.",
         more=f"{plural(left, 'more case')} in cohort_flow.json." if left > 0 else "",
         source=("cohort_flow.json",),
+    )
+
+
+def _warnings(results: Results) -> Table | None:
+    """Every kind of warning with its slides, before the ledger that lists them one by one."""
+    ledger = results.ledger
+    told = zip(ledger["slide_id"].astype(str), ledger["kind"], ledger["reason"], strict=True)
+    groups = slide_warnings.by_kind(slide_warnings.in_ledger(told))
+    if not groups:
+        return None
+    rows = []
+    for kind, group in groups.items():
+        first = "; ".join(f"{slide}: {w.text}" for slide, w in group[: slide_warnings.SHOWN])
+        slides = len({slide for slide, _ in group})
+        rows.append(
+            [
+                text(kind),
+                count(slides),
+                text(slide_warnings.KINDS[kind], css="prose"),
+                text(first, css="prose"),
+            ]
+        )
+    return Table(
+        caption="Warnings about slides",
+        columns=[
+            Column("kind"),
+            Column("slides", True),
+            Column("what it means, and what to do"),
+            Column("first examples"),
+        ],
+        rows=rows,
+        read="These slides are used unless the ledger below says that they are not. Look at some "
+        "of each kind before you trust a number.",
+        source=("ledger.csv",),
     )
 
 

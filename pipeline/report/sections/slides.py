@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from pipeline.contracts import slide_warnings
 from pipeline.contracts.ledger import Record
 from pipeline.report.figures import charts, pictures
 from pipeline.report.figures.charts import Drawing
@@ -152,7 +153,7 @@ def _sources(records: Iterable[Record]) -> Table | None:
 
 
 def _quality(records: Sequence[Record]) -> Table | None:
-    noted = [r for r in records if _flag(r) >= FLAGGED or r.facts.get("warnings")]
+    noted = [r for r in records if _flag(r) >= FLAGGED or slide_warnings.of(r.facts)]
     if not noted:
         return None
     noted = sorted(noted, key=lambda r: (-_flag(r), r.slide_id))
@@ -162,7 +163,7 @@ def _quality(records: Sequence[Record]) -> Table | None:
             count(r.facts.get("n_tiles")),
             number(r.facts.get("tissue_mm2"), 1),
             *(number(_percent(r.facts.get(key)), 1) for key in _ARTEFACTS),
-            text("; ".join(map(str, r.facts.get("warnings") or [])), css="prose"),
+            text("; ".join(w.text for w in slide_warnings.of(r.facts)), css="prose"),
         ]
         for r in noted[:TABLE_ROWS]
     ]

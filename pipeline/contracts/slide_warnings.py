@@ -1,0 +1,101 @@
+"""Warnings about slides, most of which are used all the same: a named kind and a sentence each.
+
+A stage puts them into the facts of a slide's record with `as_facts`. The mapping stage makes a row
+of the ledger of each (the slide's status, the warning's kind); logs, terminal and report show them
+by kind. A new kind is a line in `KINDS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline.contracts.ledger import Record
+
+FACT = "warnings"
+SHOWN = 3
+
+# What a kind of warning means for the results, and what to do about it.
+KINDS = {
+    "scale_passed_over": "A scale that the file states cannot be right, so another was used; "
+    "compare the slide's size in mm with the glass.",
+    "scale_sources_disagree": "The file states two scales; the first named was used. Give the "
+    "right one in the sheet's column `mpp`.",
+    "scale_assumed": "The file states no scale that can be right; tiling.default_mpp was used.",
+    "tiles_left_out": "Some of the given tiles lie outside the slide, and were left out.",
+    "focus_not_judged": "The scan is too coarse to find what is out of focus.",
+    "out_of_focus": "Much of the tissue is out of focus, and was left out; scan the slide again.",
+    "pen": "Pen covers much of the slide, and was left out with what lies under it.",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SlideWarning:
+    """A warning about one slide.
+
+    Attributes:
+        kind: one of `KINDS`.
+        text: what was found on this slide, with its values, in one line.
+    """
+
+    kind: str
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.kind}: no kind of slide_warnings.KINDS")
+
+
+def as_facts(warnings: Iterable[SlideWarning]) -> list[dict[str, str]]:
+    """The warnings as a record's facts hold them, under the key `FACT`."""
+    return [dataclasses.asdict(warning) for warning in warnings]
+
+
+def of(facts: dict[str, Any]) -> list[SlideWarning]:
+    """The warnings in a record's facts."""
+    return [SlideWarning(**row) for row in facts.get(FACT, [])]
+
+
+def pairs(records: Iterable[Record]) -> list[tuple[str, SlideWarning]]:
+    """(slide id, warning) of all records, in their order."""
+    return [(record.slide_id, warning) for record in records for warning in of(record.facts)]
+
+
+def in_ledger(rows: Iterable[tuple[str, str, str]]) -> list[tuple[str, SlideWarning]]:
+    """The warnings among a ledger's (slide id, kind, reason)."""
+    return [(slide, SlideWarning(kind, text)) for slide, kind, text in rows if kind in KINDS]
+
+
+def by_kind(
+    warnings: Iterable[tuple[str, SlideWarning]],
+) -> dict[str, list[tuple[str, SlideWarning]]]:
+    """The warnings in groups, the kind of most slides first."""
+    groups: dict[str, list[tuple[str, SlideWarning]]] = {}
+    for slide, warning in warnings:
+        groups.setdefault(warning.kind, []).append((slide, warning))
+    return dict(sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])))
+
+
+def summary(warnings: Iterable[tuple[str, SlideWarning]], where: str = "ledger.csv") -> list[str]:
+    """What a terminal or a log says of the warnings; no line when there are none.
+
+    Args:
+        warnings: (slide id, warning).
+        where: the file that lists all of them.
+    """
+    warnings = list(warnings)
+    slides = {slide for slide, _ in warnings}
+    if not slides:
+        return []
+    lines = [f"warnings about {_slides(len(slides))}:"]
+    for kind, group in by_kind(warnings).items():
+        lines.append(f"  {kind} ({_slides(len({slide for slide, _ in group}))}). {KINDS[kind]}")
+        lines += [f"    - {slide}: {warning.text}" for slide, warning in group[:SHOWN]]
+        if len(group) > SHOWN:
+            lines.append(f"    - and {len(group) - SHOWN} more: {where}")
+    return lines
+
+
+def _slides(count: int) -> str:
+    return f"{count} slide{'' if count == 1 else 's'}"
