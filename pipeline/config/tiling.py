@@ -14,7 +14,7 @@ class TissueConfig(Section):
     clam_preset: Literal["default", "tcga", "bwh_biopsy", "bwh_resection"] = "default"
     weights: str | None = None
     segmentation_mpp: float = Field(8.0, gt=0)
-    min_area_um2: float = Field(20_000.0, ge=0)
+    min_area_um2: float = Field(5_000.0, ge=0)
     min_hole_um2: float = Field(10_000.0, ge=0)
     remove_pen: bool = True
     remove_blur: bool = True
@@ -33,6 +33,9 @@ class TilingConfig(Section):
     mpp_tolerance: float = Field(0.05, ge=0, le=0.5)
     overlap_px: int = Field(0, ge=0)
     min_tissue_fraction: Fraction = 0.5
+    max_pen_fraction: Fraction = 0.05
+    max_blur_fraction: Fraction = 0.25
+    max_fold_fraction: Fraction = 0.25
     max_tiles: int | None = Field(None, ge=1)
     mpp_policy: Literal["error", "default", "reject"] = "error"
     default_mpp: float | None = Field(None, ge=0.05, le=10)

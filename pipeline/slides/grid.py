@@ -1,7 +1,8 @@
 """Tiles of a physical size on a fixed grid, without a loop over tiles.
 
 The grid starts at (0, 0) of level 0 and steps by whole tiles in microns, so that a slide has the
-same tiles whatever else is in the run, whatever its tissue looks like.
+same tiles whatever else is in the run, whatever its tissue looks like. Only where that grid has no
+tile with enough tissue (a small region of interest, a thin core between two columns) it is moved.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.config.tiling import TilingConfig
 from pipeline.errors import SlideError
-from pipeline.slides.tile_coverage import Coords
+from pipeline.slides.tile_coverage import Coords, Mask, cover
+
+PLACES_PER_TILE = 16  # how finely `best_place` looks along each axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,14 +83,50 @@ def plan(
     )
 
 
-def positions(length: int, geometry: Geometry) -> npt.NDArray[np.int64]:
-    """Starts of the tiles that lie wholly inside 0..length, in level-0 pixels."""
+def positions(length: int, geometry: Geometry, origin: int = 0) -> npt.NDArray[np.int64]:
+    """Starts of the tiles that lie wholly inside origin..length, in level-0 pixels."""
     room = length - geometry.size0
-    if room < 0:
+    if room < origin:
         return np.empty(0, np.int64)
-    count = int(room / geometry.step0) + 2
-    starts = np.rint(np.arange(count) * geometry.step0).astype(np.int64)
+    count = int((room - origin) / geometry.step0) + 2
+    starts = origin + np.rint(np.arange(count) * geometry.step0).astype(np.int64)
     return starts[starts <= room]
+
+
+def best_place(
+    mask: Mask, downsample: float, dimensions: tuple[int, int], geometry: Geometry
+) -> tuple[tuple[int, int], float]:
+    """The one tile that a mask covers most of, wherever it stands.
+
+    A slide that is smaller than a tile has one place, at its corner; the tile reaches beyond it and
+    is white there.
+
+    Args:
+        mask: uint8 (H, W), 0 or 1, not all 0.
+        downsample: level-0 pixels per mask pixel.
+        dimensions: (width, height) of level 0.
+        geometry: of the tiles.
+
+    Returns:
+        the tile's level-0 (x, y), and the share of it that is covered.
+    """
+    left, top, width, height = cv2.boundingRect(mask)
+    starts = [
+        _starts(low * downsample, (low + long) * downsample, length, geometry.size0)
+        for low, long, length in zip((left, top), (width, height), dimensions, strict=True)
+    ]
+    xs, ys = starts
+    share = cover(mask, downsample, xs, ys, geometry.size0)
+    row, column = np.unravel_index(int(np.argmax(share)), share.shape)
+    return (int(xs[column]), int(ys[row])), float(share[row, column])
+
+
+def _starts(low: float, high: float, length: int, size0: int) -> npt.NDArray[np.int64]:
+    """Places, a few µm apart, for a tile that reaches into low..high and lies in 0..length."""
+    room = max(0, length - size0)
+    step = max(1, size0 // PLACES_PER_TILE)
+    first, last = np.clip([low - size0, high], 0, room)
+    return np.unique(np.append(np.arange(int(first), int(last) + 1, step), int(last)))
 
 
 def spread(coords: Coords, most: int, seed: int, name: str) -> npt.NDArray[np.int64]:

@@ -20,6 +20,7 @@ MASK_COLOURS = {
     "pen": (255, 215, 0),
     "blur": (0, 190, 205),
     "folds": (255, 110, 0),
+    "small": (235, 0, 160),
 }
 TILE_VISIBLE_PX = 5  # smaller tiles are shown by their shade alone
 JPEG_QUALITY = 85
@@ -32,16 +33,19 @@ def picture(
     tissue: Mask,
     masked: Mapping[str, Mask],
     coords: Coords,
+    left_out: Mapping[str, Coords],
     size0: int,
     caption: str,
 ) -> Image:
-    """The slide with tissue outline, tiles, and what was masked.
+    """The slide with tissue outline, tiles, what was masked, and the tiles lost to it.
 
     Args:
         survey: the slide from afar.
         tissue: uint8 (H, W) like `survey.image`.
         masked: by the names of `MASK_COLOURS`: uint8 (H, W).
         coords: int32 (N, 2), upper left corners of the tiles in level-0 pixels.
+        left_out: by the names of `MASK_COLOURS`: int32 (M, 2), tiles with enough tissue that are
+            not used because of this mask.
         size0: side of a tile in level-0 pixels.
         caption: one line below the picture.
 
@@ -55,19 +59,9 @@ def picture(
     scale = width / survey.dimensions[0]
     grow = survey.downsample * scale
 
-    corners = np.rint(coords * scale).astype(np.int32)
     side = size0 * scale
-    boxes = corners[:, None, :] + np.rint(
-        np.array([(0, 0), (side, 0), (side, side), (0, side)])
-    ).astype(np.int32)
-    tiled = np.zeros((height, width), np.uint8)
-    if len(boxes):
-        if side >= TILE_VISIBLE_PX:
-            cv2.polylines(canvas, list(boxes), True, TILE_COLOUR, 1)
-        else:
-            for x, y in corners:
-                tiled[y : y + max(1, round(side)), x : x + max(1, round(side))] = 1
-            _tint(canvas, tiled, TILE_COLOUR, 0.25)
+    for name, colour in {"": TILE_COLOUR, **MASK_COLOURS}.items():
+        _boxes(canvas, (left_out.get(name, coords[:0]) if name else coords) * scale, side, colour)
     for name, colour in MASK_COLOURS.items():
         if name in masked and masked[name].any():
             _tint(canvas, _fit(masked[name], grow, (height, width)), colour, 0.55)
@@ -86,6 +80,23 @@ def encode_jpeg(image: Image) -> bytes:
     if not done:
         raise ValueError(f"a picture of shape {image.shape} cannot be encoded")
     return data.tobytes()
+
+
+def _boxes(
+    canvas: Image, corners: npt.NDArray[np.float64], side: float, colour: tuple[int, int, int]
+) -> None:
+    """Outline squares, or tint them where they are too small for an outline."""
+    places = np.rint(corners).astype(np.int32)
+    if not len(places):
+        return
+    if side >= TILE_VISIBLE_PX:
+        square = np.rint(np.array([(0, 0), (side, 0), (side, side), (0, side)])).astype(np.int32)
+        cv2.polylines(canvas, list(places[:, None, :] + square), True, colour, 1)
+        return
+    tiled = np.zeros(canvas.shape[:2], np.uint8)
+    for x, y in places:
+        tiled[y : y + max(1, round(side)), x : x + max(1, round(side))] = 1
+    _tint(canvas, tiled, colour, 0.25)
 
 
 def _fit(mask: Mask, grow: float, shape: tuple[int, int]) -> Mask:

@@ -6,6 +6,7 @@ are in µm², so that a setting means the same on every scanner.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import cv2
@@ -23,6 +24,7 @@ ENTROPY_BINS = 32
 ENTROPY_WINDOW_UM = 72.0
 SMOOTHING_UM = 24.0
 CLOSING_UM = 24.0
+SPECK_UM2 = 500.0  # about what the closing makes of one dark pixel
 CLAM_REFERENCE_MPP = 16.0  # CLAM's kernels are pixels of a 64x downsampled 40x slide
 CLAM_REFERENCE_PATCH = 512
 
@@ -37,7 +39,21 @@ CLAM_PRESETS: dict[str, tuple[int, int, int, float, float, int]] = {
 }
 
 
-def segment(image: Image, mpp: float, mpp0: float, cfg: TissueConfig, ignore: Mask) -> Mask:
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """What a method found.
+
+    Attributes:
+        tissue: uint8 (H, W), 1 = tissue; small pieces dropped and small holes filled.
+        small: uint8 (H, W), 1 = pieces that were dropped because they are small; what is below
+            `SPECK_UM2` is dust and does not count as a piece.
+    """
+
+    tissue: Mask
+    small: Mask
+
+
+def segment(image: Image, mpp: float, mpp0: float, cfg: TissueConfig, ignore: Mask) -> Segmentation:
     """Find the tissue.
 
     Args:
@@ -46,16 +62,14 @@ def segment(image: Image, mpp: float, mpp0: float, cfg: TissueConfig, ignore: Ma
         mpp0: µm per pixel of level 0 (CLAM counts areas in level-0 pixels).
         cfg: method, areas.
         ignore: pixels to leave out of thresholds (pen); they may come out as tissue or not.
-
-    Returns:
-        uint8 (H, W), 1 = tissue; small pieces dropped and small holes filled.
     """
     if cfg.method == "clam":
-        return _clam(image, mpp, mpp0, cfg.clam_preset)
-    mask = _METHODS[cfg.method](image, mpp, cfg, ignore)
-    kernel = _disc(CLOSING_UM / mpp)
-    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel)
-    return clean(mask, cfg.min_area_um2 / mpp**2, cfg.min_hole_um2 / mpp**2)
+        mask, tissue = _clam(image, mpp, mpp0, cfg.clam_preset)
+    else:
+        mask = _METHODS[cfg.method](image, mpp, cfg, ignore)
+        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _disc(CLOSING_UM / mpp))
+        tissue = clean(mask, cfg.min_area_um2 / mpp**2, cfg.min_hole_um2 / mpp**2)
+    return Segmentation(tissue, drop_small(mask & (1 - tissue), SPECK_UM2 / mpp**2))
 
 
 def clean(mask: Mask, min_area: float, min_hole: float, max_holes: int | None = None) -> Mask:
@@ -95,6 +109,11 @@ def clean(mask: Mask, min_area: float, min_hole: float, max_holes: int | None = 
 def drop_small(mask: Mask, min_area: float) -> Mask:
     """The mask without connected pieces below `min_area` pixels."""
     return clean(mask, min_area, 0)
+
+
+def count_pieces(mask: Mask) -> int:
+    """The number of connected pieces."""
+    return len(cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0])
 
 
 def white_balance(image: Image) -> Image:
@@ -173,8 +192,11 @@ def _learned(image: Image, mpp: float, cfg: TissueConfig, ignore: Mask) -> Mask:
     return segment_learned(image, mpp, str(cfg.weights))
 
 
-def _clam(image: Image, mpp: float, mpp0: float, preset: str) -> Mask:
-    """CLAM's segmentation; its kernels, made for 16 µm/px, are scaled to the picture's."""
+def _clam(image: Image, mpp: float, mpp0: float, preset: str) -> tuple[Mask, Mask]:
+    """CLAM's segmentation before and after its clean-up.
+
+    Its kernels, made for 16 µm/px, are scaled to the picture's.
+    """
     threshold, median, close, area, hole, holes = CLAM_PRESETS[preset]
     scale = CLAM_REFERENCE_MPP / mpp
     saturation = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[..., 1]
@@ -183,7 +205,7 @@ def _clam(image: Image, mpp: float, mpp0: float, preset: str) -> Mask:
     side = max(1, round(close * scale))
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
     patch = (CLAM_REFERENCE_PATCH * mpp0 / mpp) ** 2
-    return clean(mask, area * patch, hole * patch, holes)
+    return mask, clean(mask, area * patch, hole * patch, holes)
 
 
 _METHODS: dict[str, Callable[[Image, float, TissueConfig, Mask], Mask]] = {

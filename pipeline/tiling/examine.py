@@ -8,7 +8,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.config.tiling import TilingConfig
 from pipeline.contracts import slide_warnings
@@ -19,12 +18,14 @@ from pipeline.slides.mpp import Scale
 from pipeline.slides.overview_scan import Survey, survey
 from pipeline.slides.polygons import TISSUE, Polygon, from_mask
 from pipeline.slides.slide import Slide
-from pipeline.slides.tile_coverage import Coords, Mask, cover, cover_at
-from pipeline.slides.tissue import drop_small, segment, white_balance
+from pipeline.slides.tile_coverage import Coords, Mask, cover_at
+from pipeline.slides.tissue import count_pieces, drop_small, segment, white_balance
+from pipeline.tiling.choose import LIMITS, Tiles, choose, measure
 from pipeline.tiling.given import read_given
 
 OUTLINE_TOLERANCE = 0.75  # pixels of the segmentation
 DARK, LIT_FRACTION = 100, 0.02
+SMALL_SHARE = 0.1  # of the tissue in pieces that are too small: more is worth a warning
 STAIN_SAMPLE = 200_000  # pixels of the segmentation image
 # Optical density of pure haematoxylin and eosin in R, G, B (Ruifrok and Johnston 2001).
 STAINS = np.array([(0.650, 0.704, 0.286), (0.072, 0.990, 0.105)])
@@ -37,11 +38,12 @@ class Findings:
     Attributes:
         survey: the slide from afar.
         tissue: uint8 (H, W) like `survey.image`.
-        masked: pen, blur, folds: uint8 (H, W) each, where switched on.
+        masked: why something is no tissue -> uint8 (H, W): pen, blur, folds, where switched on,
+            and `small`, the pieces below the smallest area.
         polygons: the tissue's outlines, with the user's classes where there are some.
         geometry: how tiles are read.
-        coords: int32 (N, 2) level-0 (x, y), sorted by (y, x).
-        fractions: float32 (N,) tissue in each tile.
+        covered: the same names -> the share of all tissue that it covers.
+        tiles: where they are, and how much of each is tissue, pen, blur and folds.
         labels: the class of each tile where the user's mask has classes, else None.
         facts: for the ledger's record and the tables.
     """
@@ -51,8 +53,8 @@ class Findings:
     masked: dict[str, Mask]
     polygons: list[Polygon]
     geometry: grid.Geometry
-    coords: Coords
-    fractions: npt.NDArray[np.float32]
+    covered: dict[str, float]
+    tiles: Tiles
     labels: list[str] | None
     facts: dict[str, Any]
 
@@ -84,43 +86,44 @@ def examine(
         geometry = given.geometry
     view = survey(slide, scale.mpp, cfg.tissue.segmentation_mpp, cfg.tissue.remove_blur)
     _check_lit(slide, view)
-    pens = artefacts.find_pen(view.image, view.mpp) if cfg.tissue.remove_pen else {}
     shape = (view.image.shape[0], view.image.shape[1])
+    pens = artefacts.find_pen(view.image, view.mpp)
     pen = np.zeros(shape, np.uint8)
     for part in pens.values():
         pen |= part
+    inked = pen if cfg.tissue.remove_pen else np.zeros_like(pen)
     regions = masks.read_regions(mask, shape, view.downsample) if mask else None
-    found = (
-        (regions.classes > 0).astype(np.uint8)
-        if regions
-        else segment(view.image, view.mpp, scale.mpp, cfg.tissue, pen)
-    )
-    masked = {"pen": pen} if cfg.tissue.remove_pen else {}
+    if regions:
+        found = (regions.classes > 0).astype(np.uint8)
+        small = np.zeros_like(found)
+    else:
+        segmented = segment(view.image, view.mpp, scale.mpp, cfg.tissue, inked)
+        found, small = segmented.tissue, segmented.small
+    judged = {"pen": pen, "folds": artefacts.find_folds(view.image, view.mpp, found & (1 - inked))}
     if cfg.tissue.remove_blur:
-        masked["blur"] = artefacts.find_blur(view, found & (1 - pen))
-    if cfg.tissue.remove_folds:
-        masked["folds"] = artefacts.find_folds(view.image, view.mpp, found & (1 - pen))
+        judged["blur"] = artefacts.find_blur(view, found & (1 - inked))
+    removed = tuple(n for n in LIMITS if getattr(cfg.tissue, f"remove_{n}") and regions is None)
     tissue = found
-    if regions is None and any(part.any() for part in masked.values()):
-        for part in masked.values():
-            tissue = tissue & (1 - part)
+    if any(judged[name].any() for name in removed):
+        for name in removed:
+            tissue = tissue & (1 - judged[name])
         tissue = drop_small(tissue, cfg.tissue.min_area_um2 / view.mpp**2)
 
     if given:
-        coords = given.coords
-        fractions = cover_at(tissue, view.downsample, coords, geometry.size0)
+        tiles = measure(view, tissue, judged, given.coords, geometry.size0)
     else:
-        coords, fractions = _grid_tiles(slide, view, tissue, geometry, cfg)
-    labels = _labels(view, regions, coords, geometry) if regions else None
-    candidates = len(coords)
+        tiles = choose(view, found, tissue, judged, removed, geometry, cfg)
+    labels = _labels(view, regions, tiles.coords, geometry) if regions else None
+    candidates = len(tiles.coords)
     if cfg.max_tiles is not None:
-        chosen = grid.spread(coords, cfg.max_tiles, cfg.seed, name)
-        coords, fractions = coords[chosen], fractions[chosen]
+        chosen = grid.spread(tiles.coords, cfg.max_tiles, cfg.seed, name)
+        tiles = tiles.pick(chosen)
         labels = [labels[i] for i in chosen] if labels is not None else None
-    area = {key: float(np.count_nonzero(part)) for key, part in masked.items()}
+    area = {key: float(np.count_nonzero(part)) for key, part in judged.items()}
+    area["small"] = float(np.count_nonzero(small))
     total = max(1.0, float(np.count_nonzero(found)))
     facts = {
-        "n_tiles": len(coords),
+        "n_tiles": len(tiles.coords),
         "n_candidates": candidates,
         "width": slide.dimensions[0],
         "height": slide.dimensions[1],
@@ -130,12 +133,17 @@ def examine(
         "backend": slide.backend,
         "levels": len(slide.level_dimensions),
         "read_level": geometry.level,
+        "found_mm2": round(float(np.count_nonzero(found)) * view.mpp**2 / 1e6, 4),
         "tissue_mm2": round(float(np.count_nonzero(tissue)) * view.mpp**2 / 1e6, 4),
         "tissue_source": "mask" if regions else cfg.tissue.method,
         "pen_fraction": round(area.get("pen", 0.0) / pen.size, 5),
         "pen_colours": sorted(pens),
         "blur_fraction": round(area.get("blur", 0.0) / total, 5),
         "fold_fraction": round(area.get("folds", 0.0) / total, 5),
+        "tiles_left_out": {name: len(tiles.left_out.get(name, ())) for name in removed},
+        "small_pieces": count_pieces(small),
+        "small_pieces_mm2": round(area["small"] * view.mpp**2 / 1e6, 4),
+        "grid_origin": list(tiles.origin),
         "stain": _stain(view, tissue),
         "tiles_source": given.source if given else "grid",
         slide_warnings.FACT: slide_warnings.as_facts(
@@ -143,31 +151,21 @@ def examine(
                 *scale.warnings,
                 *(given.warnings if given else []),
                 *_warnings(view, cfg, area, total),
+                *(_kept_all_the_same(tiles, cfg) if given or regions else []),
             ]
         ),
     }
     return Findings(
         view,
         tissue,
-        masked,
+        {name: judged[name] for name in removed} | {"small": small},
         _outlines(tissue, regions, view.downsample),
         geometry,
-        coords,
-        fractions,
+        {name: float(np.count_nonzero(judged[name] & found)) / total for name in removed},
+        tiles,
         labels,
         facts,
     )
-
-
-def _grid_tiles(
-    slide: Slide, view: Survey, tissue: Mask, geometry: grid.Geometry, cfg: TilingConfig
-) -> tuple[Coords, npt.NDArray[np.float32]]:
-    xs = grid.positions(slide.dimensions[0], geometry)
-    ys = grid.positions(slide.dimensions[1], geometry)
-    share = cover(tissue, view.downsample, xs, ys, geometry.size0)
-    rows, columns = np.nonzero((share >= cfg.min_tissue_fraction) & (share > 0))
-    coords = np.stack([xs[columns], ys[rows]], axis=1).astype(np.int32)
-    return coords, share[rows, columns]
 
 
 def _labels(
@@ -236,6 +234,25 @@ def _warnings(
     if area.get("blur", 0.0) > 0.3 * total:
         told = f"{area['blur'] / total:.0%} of the tissue is out of focus"
         found.append(SlideWarning("out_of_focus", told))
+    if area["small"] > SMALL_SHARE * (area["small"] + total):
+        told = (
+            f"{area['small'] / (area['small'] + total):.0%} of the tissue lies in pieces below "
+            f"tiling.tissue.min_area_um2 = {cfg.tissue.min_area_um2:g} and is left out"
+        )
+        found.append(SlideWarning("pieces_left_out", told))
     if area.get("pen", 0.0) > 0.2 * view.image.shape[0] * view.image.shape[1]:
         found.append(SlideWarning("pen", "pen on more than a fifth of the slide"))
     return found
+
+
+def _kept_all_the_same(tiles: Tiles, cfg: TilingConfig) -> list[SlideWarning]:
+    """Tiles that the limits would leave out, where the user's own tissue or tiles are believed."""
+    return [
+        SlideWarning(
+            "kept_artefacts",
+            f"{count} of {len(tiles.coords)} tiles have more {name} than tiling.{LIMITS[name]} = "
+            f"{getattr(cfg, LIMITS[name]):g}; they are used, because the sheet names the tissue or "
+            "the tiles itself",
+        )
+        for name, count in tiles.above(cfg).items()
+    ]

@@ -17,6 +17,7 @@ from pipeline.contracts.ledger import Record, read_manifests
 from pipeline.files.artifacts import atomic_path, sweep, write_text
 from pipeline.slides.qc import CAPTION_PX, encode_jpeg, write_words
 from pipeline.slides.slide import Image
+from pipeline.tiling.choose import LIMITS
 
 SHEET_PX = 4800  # longest width of the contact sheet; cells shrink for large cohorts
 CELL_PX = (64, 240)
@@ -58,6 +59,10 @@ def _stain(name: str) -> Callable[[dict[str, Any]], Any]:
     return lambda facts: (facts.get("stain") or {}).get(name)
 
 
+def _left_out(name: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda facts: (facts.get("tiles_left_out") or {}).get(name)
+
+
 def _words(name: str) -> Callable[[dict[str, Any]], Any]:
     return lambda facts: "; ".join(facts.get(name) or [])
 
@@ -84,6 +89,9 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "pen_colours": _words("pen_colours"),
     "blur_fraction": _fact("blur_fraction"),
     "fold_fraction": _fact("fold_fraction"),
+    **{f"tiles_lost_to_{name}": _left_out(name) for name in LIMITS},
+    "small_pieces": _fact("small_pieces"),
+    "small_pieces_mm2": _fact("small_pieces_mm2"),
     "mean_red": _rgb(0),
     "mean_green": _rgb(1),
     "mean_blue": _rgb(2),

@@ -31,6 +31,7 @@ from pipeline.slides import tiff
 from pipeline.slides.mpp import find_scale
 from pipeline.slides.slide import open_slide
 from pipeline.tiling.examine import Findings, examine
+from pipeline.tiling.reasons import why_empty
 from pipeline.tiling.write import RECORD, Files, write
 
 if TYPE_CHECKING:
@@ -318,10 +319,10 @@ def _tile(job: Job, cfg: TilingConfig, code: str, folder: Path) -> Record:
         return record
     check_unchanged(job.path, slide)
     name = f"{folder.name}/{files.tiles.name}"
-    if len(found.coords):
+    if len(found.tiles.coords):
         record = Record(job.slide_id, STAGE, "ok", path=name, facts=found.facts)
     else:
-        kind, reason = _empty(found, cfg)
+        kind, reason = why_empty(found, cfg)
         record = Record(job.slide_id, STAGE, "empty", kind, reason, name, found.facts)
     write(files, found, record, cfg, Path(job.path), slide, fingerprint)
     return record
@@ -346,13 +347,3 @@ def _examine(job: Job, cfg: TilingConfig) -> Findings:
             Path(job.coordinates) if job.coordinates else None,
             job.slide_id,
         )
-
-
-def _empty(found: Findings, cfg: TilingConfig) -> tuple[str, str]:
-    if not found.tissue.any():
-        return "no_tissue", "no tissue was found; look at the picture in tiles/qc"
-    return (
-        "no_tiles",
-        f"tissue of {found.facts['tissue_mm2']:g} mm2, but no tile with "
-        f"{cfg.min_tissue_fraction:.0%} of it; lower tiling.min_tissue_fraction",
-    )

@@ -17,6 +17,9 @@ from pipeline.slides.qc import encode_jpeg, picture
 from pipeline.tiling.examine import Findings
 
 RECORD = "record"
+# The dataset that holds the share of each tile which an artefact covers. It is absent where the
+# artefact was not judged, and in files of other tools: nothing is known there.
+SHARES = {"pen": "pen_fraction", "blur": "blur_fraction", "folds": "fold_fraction"}
 POWERS = (80.0, 60.0, 40.0, 20.0, 10.0, 5.0, 2.5, 1.25)
 
 
@@ -69,7 +72,13 @@ def write(
         f"pen {facts['pen_fraction']:.1%}   blur {facts['blur_fraction']:.1%}"
     )
     image = picture(
-        found.survey, found.tissue, found.masked, found.coords, found.geometry.size0, caption
+        found.survey,
+        found.tissue,
+        found.masked,
+        found.tiles.coords,
+        found.tiles.left_out,
+        found.geometry.size0,
+        caption,
     )
     for path, pixels in ((files.thumbnail, found.survey.thumbnail), (files.picture, image)):
         with atomic_path(path) as temporary:
@@ -94,10 +103,12 @@ def write(
     }
     with new_hdf5(files.tiles, {**trident, **ours}) as file:
         # TRIDENT and what reads its files look for the attributes on the dataset.
-        coords = file.create_dataset("coords", data=found.coords)
+        coords = file.create_dataset("coords", data=found.tiles.coords)
         coords.attrs.update(trident)
-        seal(coords, checksum(found.coords))
-        file.create_dataset("tissue_fraction", data=found.fractions)
+        seal(coords, checksum(found.tiles.coords))
+        file.create_dataset("tissue_fraction", data=found.tiles.tissue)
+        for name, shares in found.tiles.artefacts.items():
+            file.create_dataset(SHARES[name], data=shares)
         if found.labels is not None:
             import h5py
 

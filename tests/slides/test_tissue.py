@@ -43,7 +43,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 def find(image, method="otsu", **keys):
     none = np.zeros(image.shape[:2], np.uint8)
-    return segment(image, MPP, 0.5, TissueConfig(method=method, **keys), none)
+    return segment(image, MPP, 0.5, TissueConfig(method=method, **keys), none).tissue
 
 
 @pytest.fixture(scope="module")
