@@ -26,7 +26,7 @@ KINDS = {
     "tiles_left_out": "Some of the given tiles lie outside the slide, and were left out.",
     "focus_not_judged": "The scan is too coarse to find what is out of focus.",
     "out_of_focus": "Much of the tissue is out of focus, and was left out; scan the slide again.",
-    "pieces_left_out": "Much of the tissue lies in pieces below tiling.tissue.min_area_um2, and was "
+    "pieces_left_out": "Much of the tissue lies in pieces below tiling.tissue.min_area_um2 and was "
     "left out; lower that key if they are tissue.",
     "kept_artefacts": "Tiles that a limit of tiling would leave out are used, because the sheet's "
     "mask or coordinates are believed; take them out there.",
