@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 import torch
 from students import JUDGED, features, known, lost, outcomes
-from tqdm import tqdm
 
 from pipeline.bags.store import Store, open_store
 from pipeline.cohort.synthetic.hidden_states import HiddenCase
@@ -28,6 +27,7 @@ from pipeline.config.reading import load
 from pipeline.config.whole import Config
 from pipeline.contracts.labels import read_labels
 from pipeline.files.artifacts import read_json
+from pipeline.runtime import progress
 from pipeline.training.job import Job, lesson, prepare
 from pipeline.training.loop import train
 from pipeline.training.metrics import macro_auc
@@ -70,7 +70,7 @@ def table(
     """Print what each model loses in a task, and how much more than the student."""
     losses: dict[str, list[float]] = {}
     names = list(config.model_specs(ablations=False))
-    for r in tqdm(range(options.repeats), desc=task, disable=None):
+    for r in progress.counted(range(options.repeats), "repeats"):
         order = np.random.default_rng(r).permutation(len(cases))
         cut = round(options.learn * VALIDATED)
         parts = dict(

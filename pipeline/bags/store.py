@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from pipeline.bags.batch import Batch, pad_rows, presence
 from pipeline.bags.files import read_level
@@ -23,6 +22,7 @@ from pipeline.bags.index import TeacherIndex, available_levels, index_teacher
 from pipeline.bags.memory import host_budget
 from pipeline.bags.sampling import spread
 from pipeline.errors import ArtifactError
+from pipeline.runtime import progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ def open_store(
     allowed = host_budget() if budget is None else budget
     keep = sum(index.bytes for index in indices) <= allowed
     sums, squares, resident = [], [], []
-    for index in tqdm(indices, desc="reading bags", unit="teacher", disable=None):
+    for index in progress.counted(indices, "teachers' bags read"):
         total, square, matrices = _read(index, keep)
         sums.append(total)
         squares.append(square)

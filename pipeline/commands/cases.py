@@ -11,6 +11,7 @@ from pipeline.commands.options import Base, Cfg, Code, Device, Gpus, Root, Worke
 from pipeline.plan import stage_params
 from pipeline.runtime import gpu_locks
 from pipeline.runtime.job_records import recorded
+from pipeline.runtime.progress import reported
 
 
 def mapping(cfg: Cfg, root: Root) -> None:
@@ -135,4 +136,5 @@ def report(cfg: Cfg, root: Root) -> None:
         plan = cohort_plan.cohort_plan(config, Path.cwd(), check=False)
         return estimate.estimate(config, plan, concurrency=at_once, root=root)
 
-    stage.run(config=config, root=root, planner=planner)
+    with reported("report"):
+        stage.run(config=config, root=root, planner=planner)

@@ -23,6 +23,7 @@ from pipeline.errors import UserError
 from pipeline.plan import stage_params
 from pipeline.runtime import gpu_locks
 from pipeline.runtime.job_records import recorded
+from pipeline.runtime.progress import reported
 
 
 def cohort_chunk(
@@ -110,7 +111,8 @@ def tiling_overview(root: Root) -> None:
     """Write a table and a contact sheet of all tiled slides, the failed ones included."""
     from pipeline.tiling import overview
 
-    overview.run(root=root, manifests=manifests(root, "tiles"))
+    with reported("tiling_overview"):
+        overview.run(root=root, manifests=manifests(root, "tiles"))
 
 
 def extraction(

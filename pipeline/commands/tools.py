@@ -9,6 +9,7 @@ import typer
 
 from pipeline.commands.options import ConfigFile, Device, Root
 from pipeline.errors import UserError, nearest
+from pipeline.runtime.progress import reported
 
 
 def teachers_list(
@@ -68,7 +69,8 @@ def export(
     if teacher:
         from pipeline.extraction import exports
 
-        made = exports.run(root=root, teacher=teacher, tool=tool, out=out, level=level)  # type: ignore[arg-type]
+        with reported("export"):
+            made = exports.run(root=root, teacher=teacher, tool=tool, out=out, level=level)  # type: ignore[arg-type]
     else:
         from pipeline.tiling import exchange
 
@@ -125,16 +127,19 @@ def attention(
     named = list(dict.fromkeys([*(case or ()), *(case_of[name] for name in slide or ())]))
     folder = out or root / "attention" / task / model
     written = 0
-    for found in attention_lookup.look(root, task, model, named or None, seed, max_tiles, device):
-        table = pd.DataFrame(found.table).assign(fold=found.fold, part=found.part)
-        wanted = [] if found.case in (case or ()) else list(slide or ())
-        for name, rows in atlas.slides_of(table, wanted).items():
-            write_table(folder / f"{name}.parquet", rows)
-            written += 1
-            if named:
-                left = atlas.write(settings, root, name, rows, folder)
-                said = f"  {name} ({found.case}, {found.part} of fold {found.fold})"
-                typer.echo(said + (f"; of another scale: {', '.join(left)}" if left else ""))
+    with reported("attention"):
+        for found in attention_lookup.look(
+            root, task, model, named or None, seed, max_tiles, device
+        ):
+            table = pd.DataFrame(found.table).assign(fold=found.fold, part=found.part)
+            wanted = [] if found.case in (case or ()) else list(slide or ())
+            for name, rows in atlas.slides_of(table, wanted).items():
+                write_table(folder / f"{name}.parquet", rows)
+                written += 1
+                if named:
+                    left = atlas.write(settings, root, name, rows, folder)
+                    said = f"  {name} ({found.case}, {found.part} of fold {found.fold})"
+                    typer.echo(said + (f"; of another scale: {', '.join(left)}" if left else ""))
     typer.echo(f"{written} slides in {folder}")
 
 

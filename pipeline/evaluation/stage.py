@@ -26,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.tasks import SurvivalTask
@@ -47,6 +46,7 @@ from pipeline.evaluation.summary import summary
 from pipeline.evaluation.survival_curves import GROUP_NAMES, QUANTILES
 from pipeline.evaluation.targets import case_table, target_table
 from pipeline.files.artifacts import read_json, read_table, sweep, write_json, write_table
+from pipeline.runtime import progress
 
 AVERAGE = "average"
 
@@ -93,10 +93,7 @@ def run(
     members = _singles(predictions)
     if len(members) > 1:
         pools.append(average(AVERAGE, [pool for pool in pools if pool.name in members]))
-    measured = [
-        bench.measure(pool)
-        for pool in tqdm(pools, desc=f"{task_name}: models", unit="model", disable=None)
-    ]
+    measured = [bench.measure(pool) for pool in progress.counted(pools, "models measured")]
     order = _order(measured, PRIMARY[task.type])
     pools, measured = [pools[i] for i in order], [measured[i] for i in order]
     by_name = {pool.name: (pool, one) for pool, one in zip(pools, measured, strict=True)}

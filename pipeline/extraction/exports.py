@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 from pipeline.bags.files import FeatureFile, open_features, read_coords, read_level
 from pipeline.contracts import ledger
 from pipeline.errors import ArtifactError, UserError
 from pipeline.files.artifacts import atomic_path
+from pipeline.runtime import progress
 
 Tool = Literal["clam", "trident", "stamp"]
 
@@ -54,7 +54,7 @@ def run(*, root: Path, teacher: str, tool: Tool, out: Path, level: str = "high")
     if not records:
         raise UserError(f"teacher `{teacher}` has no features in {root}; run the extraction first")
     made: list[Path] = []
-    for record in tqdm(records, desc=f"export to {tool}", unit="slide", disable=None):
+    for record in progress.counted(records, "slides"):
         made += export(root / record.path, record.slide_id, teacher, tool, out, level)
     return made
 

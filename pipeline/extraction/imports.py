@@ -10,8 +10,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from pipeline.bags.files import EmptyFeatures, FeatureFile, check_finite, open_features
 from pipeline.config.extraction import ExtractionConfig
 from pipeline.contracts import ledger
@@ -20,6 +18,7 @@ from pipeline.errors import ArtifactError, MachineError
 from pipeline.extraction.locate import check_some_exist, expected_files, files_digest
 from pipeline.files.artifacts import read_table, sweep
 from pipeline.provenance import digest
+from pipeline.runtime import progress
 
 
 def run(
@@ -61,7 +60,7 @@ def run(
 
     records: list[Record] = []
     files: dict[str, FeatureFile] = {}
-    for slide_id in tqdm(wanted, desc=f"import {teacher}", unit="slide", disable=None):
+    for slide_id in progress.counted(wanted, "slides"):
         record, file = _look(slide_id, stage, paths[slide_id])
         records.append(record)
         if file is not None:

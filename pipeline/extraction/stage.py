@@ -95,7 +95,7 @@ def run(
             jobs.append(Job(slide_id, Path(paths[slide_id]), grid, outputs, marks))
 
     if jobs:
-        records |= _extract(cfg, teachers, jobs, workers, device, chunk, identities)
+        records |= _extract(cfg, teachers, jobs, workers, device, identities)
     ordered = [_relative(record, root) for _, record in sorted(records.items())]
     ledger.write_manifest(out, f"extraction/{'+'.join(teachers)}", digest(prints), ordered)
 
@@ -138,7 +138,6 @@ def _extract(
     jobs: Sequence[Job],
     workers: int,
     device: str,
-    chunk: int,
     identities: Mapping[str, str | None],
 ) -> dict[tuple[str, str], Record]:
     needed = [t for t in teachers if any(t in job.outputs for job in jobs)]
@@ -170,7 +169,7 @@ def _extract(
         on_bad_tile=cfg.on_bad_tile,
         decode_on_gpu=decodes_on_gpu(cfg.decode, first, side, each, devices[0]),
     )
-    return extract(jobs, encoders, settings, f"{', '.join(needed)} (chunk {chunk})")
+    return extract(jobs, encoders, settings)
 
 
 def _relative(record: Record, root: Path) -> Record:

@@ -24,6 +24,7 @@ from pipeline.files.artifacts import write_json, write_text
 from pipeline.probing.gather import Tiles, cases_of, gather, usable
 from pipeline.probing.probes import Probe, logistic, nearest_centre, neighbours, sgd_ensemble
 from pipeline.probing.rounds import folds_of, measured, said
+from pipeline.runtime import progress
 
 LEAST_CASES = 3
 COLUMNS = ("probe", "training", "metric", "value", "low", "high", "fold_std", "n_train", "n_test")
@@ -76,7 +77,7 @@ def probe(cfg: ProbingConfig, tiles: Tiles) -> tuple[list[dict[str, Any]], dict[
     rows: list[dict[str, Any]] = []
     matrices: dict[str, Any] = {}
     rng = np.random.default_rng(cfg.seed)
-    for name, method in _probes(cfg).items():
+    for name, method in progress.counted(_probes(cfg).items(), "probes"):
         for portion in cfg.portions:
             training = "all" if portion == 1 else f"{portion:g}"
             probabilities = np.zeros((len(tiles.y), len(tiles.classes)))

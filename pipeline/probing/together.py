@@ -24,6 +24,7 @@ from pipeline.probing.probes import logistic, neighbours
 from pipeline.probing.rounds import Split, folds_of, measured, said
 from pipeline.probing.stage import csv_text, reason
 from pipeline.probing.students import student_probabilities
+from pipeline.runtime import progress
 
 FUSED = "concatenation"
 COLUMNS = ("model", "probe", "metric", "value", "low", "high", "fold_std", "n_train", "n_test",
@@ -95,15 +96,14 @@ def compared(cfg: ProbingConfig, joint: Joint) -> tuple[list[dict[str, Any]], li
             for row in found
         )
 
-    for model, members in [*((t, [t]) for t in teachers), (FUSED, teachers)]:
-        if model == FUSED and len(teachers) < 2:
-            continue
+    probed = [(t, [t]) for t in teachers] + [(FUSED, teachers)] * (len(teachers) > 1)
+    for model, members in progress.counted(probed, "models probed"):
         tiles = joint.of(cfg.level, *members)
         for name, probe in probes.items():
             answers = _held_out(folds, tiles.y, len(tiles.classes), tiles, probe)
             linear = (tiles.x.shape[1] + 1) * len(tiles.classes)
             note(model, name, answers, linear if name == "logistic" else None)
-    for kind in cfg.students:
+    for kind in progress.counted(cfg.students, "students trained"):
         y, groups, classes = joint.tiles.y, joint.tiles.groups, len(joint.tiles.classes)
         answers, size = student_probabilities(
             kind, joint.features, y, groups, classes, folds, cfg.epochs, cfg.seed

@@ -25,7 +25,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 SCHEDULERS = ("SLURM_JOB_ID", "LSB_JOBID", "PBS_JOBID", "JOB_ID", "KUBERNETES_SERVICE_HOST")
 DEVICE_FILES = Path("/dev")
 POLL_SECONDS = 0.5
-SAY_EVERY = 60.0
+SAY_EVERY = 30.0
 
 _held: list[TextIO] = []  # open as long as the process lives: closing one would release it
 

@@ -25,6 +25,7 @@ from statistics import fmean
 
 from pipeline.errors import SlideError, UserError
 from pipeline.files.artifacts import write_json
+from pipeline.runtime import progress
 
 FOLDER = "jobs"
 SAMPLE_SECONDS = 5.0
@@ -72,7 +73,7 @@ class JobRecord:
 
 @contextlib.contextmanager
 def recorded(root: Path, stage: str, **parts: object) -> Iterator[None]:
-    """Record the block as one attempt at a job.
+    """Record the block as one attempt at a job, and say in its log how far it is.
 
     Args:
         root: the cohort's results folder.
@@ -95,7 +96,7 @@ def recorded(root: Path, stage: str, **parts: object) -> Iterator[None]:
     busy = GpuSampler(record.devices)
     outcome, error = "failed", ""
     try:
-        with busy:
+        with busy, progress.reported(f"{stage} {name}".rstrip()):
             yield
         outcome = "ok"
     except BaseException as problem:

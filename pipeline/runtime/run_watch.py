@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+import sys
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from typing import Any
 NOTHING = "Nothing to be done"
 SCREEN = "DefaultStreamHandler"  # Snakemake's name for the handler that writes to the terminal
 LONGEST = 300
+TELL_SECONDS = 60.0
+SHOWN = 4
 
 _PARAMETERS = re.compile(r"""--cfg '[^']*'(?:"'"'[^']*')*""")
 # What schedulers and the kernel write when they end a job, into its log or their own.
@@ -94,6 +98,38 @@ class RunWatch(logging.Handler):
         job = self.running.pop(number, RunningJob(facts["rule_name"], "", logs))
         job = dataclasses.replace(job, logs=logs or job.logs)
         self.failed[number] = FailedJob(job, reason(job.logs, str(facts.get("rule_msg") or "")))
+
+
+def tell(watch: RunWatch, every: float = TELL_SECONDS) -> None:
+    """Show the last lines of the running jobs' logs from time to time, until the process ends."""
+
+    def keep_telling() -> None:
+        while not pause.wait(every):
+            if lines := last_lines(list(watch.running.values())):
+                print("\n".join(lines), file=sys.stderr, flush=True)
+
+    pause = threading.Event()
+    threading.Thread(target=keep_telling, daemon=True).start()
+
+
+def last_lines(running: Sequence[RunningJob]) -> list[str]:
+    """The last line of each job's log, of those that wrote last; and how many more there are."""
+    said = [(*_last_line(job), job) for job in running]
+    said.sort(key=lambda found: (-found[0], found[2].title))
+    shown = [f"  {line or f'{job.title}: not started yet'}" for _, line, job in said[:SHOWN]]
+    more = len(said) - len(shown)
+    return shown + [f"  and {more} more running or waiting jobs"] * (more > 0)
+
+
+def _last_line(job: RunningJob) -> tuple[float, str]:
+    """When a job wrote last, and what."""
+    path = Path(job.logs[0]) if job.logs else None
+    try:
+        written = path.stat().st_mtime if path else 0.0
+    except OSError:
+        written = 0.0
+    lines = _read(path).split("\n") if path else []
+    return written, next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def attach(logger: logging.Logger) -> RunWatch:

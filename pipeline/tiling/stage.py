@@ -24,6 +24,7 @@ from pipeline.files.artifacts import COMPLETE, FINGERPRINT, sweep
 from pipeline.files.checksums import checksum, is_intact
 from pipeline.files.identity import MISSING, check_unchanged, content_digest, file_identity
 from pipeline.provenance import digest
+from pipeline.runtime import progress
 from pipeline.runtime.child_processes import stay_with_parent
 from pipeline.runtime.cpu_budget import cpu_budget
 from pipeline.runtime.machine_errors import is_machines
@@ -91,8 +92,6 @@ def run(
         MachineError: a slide vanished or was replaced meanwhile, or there is too little memory.
         OSError: the results cannot be written, or a disk does not answer.
     """
-    from tqdm import tqdm
-
     folder = root / tiles
     jobs = _jobs(root / "slides" / f"{chunk}.parquet", chunk)
     sweep(folder, folder / "qc", folder / "thumbnails", out.parent)
@@ -104,12 +103,10 @@ def run(
             todo.append(job)
         else:
             records.append(known)
-    with tqdm(
-        total=len(jobs), initial=len(records), desc=f"tiling {chunk}", unit="slide", disable=None
-    ) as bar:
+    with progress.part("slides", len(jobs), done=len(records)) as part:
         for record in _tile_all(todo, cfg, code, folder, workers):
             records.append(record)
-            bar.update()
+            part.step(tiles=int(record.facts.get("n_tiles", 0)))
     write_manifest(out, STAGE, digest(cfg.canonical(), code), records)
     records.sort(key=lambda record: record.slide_id)
     for line in slide_warnings.summary(slide_warnings.pairs(records), out.name):

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from pipeline.bags.store import open_store
 from pipeline.contracts.folds import PARTS, Fold, read_folds
 from pipeline.errors import UserError, nearest
 from pipeline.files.artifacts import read_json
+from pipeline.runtime import progress
 from pipeline.training.attention import attention_table, slide_names
 from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.job import device_of
@@ -78,7 +78,7 @@ def look(
         levels = list(dict.fromkeys(level for dims in meta["dims"] for level in dims))
         named = [case for case, _ in chosen]
         store = open_store(mapping, root, meta["teachers"], levels, named, place)
-        for number, (case, part) in enumerate(tqdm(chosen, desc=f"fold {fold}", disable=None)):
+        for number, (case, part) in enumerate(progress.counted(chosen, f"cases of fold {fold}")):
             table = attention_table(network, head, store, np.array([number]), limit, slides)
             if not len(table["score"]):
                 raise UserError(

@@ -27,6 +27,8 @@ class ClassificationHead:
         smoothing: label smoothing.
     """
 
+    metric_name = "AUC"
+
     classes: tuple[str, ...]
     weights: tuple[float, ...]
     smoothing: float

@@ -15,6 +15,7 @@ from pipeline.bags.sampling import draw
 from pipeline.bags.store import Store, gather
 from pipeline.config.training import TrainingConfig
 from pipeline.errors import UserError
+from pipeline.runtime import progress
 from pipeline.training.multitask import MultiHead
 from pipeline.training.optimiser import AdamW
 from pipeline.training.predict import Batches, outputs, precision
@@ -94,7 +95,7 @@ def train(
     optimiser = AdamW(network.parameters(), cfg.learning_rate, cfg.weight_decay, clip=CLIP)
     best, best_epoch, best_values = math.inf, 0, optimiser.snapshot()
     history: list[dict[str, float]] = []
-    for epoch in range(1, (length or cfg.epochs) + 1):
+    for epoch in progress.counted(range(1, (length or cfg.epochs) + 1), "epochs"):
         network.train()
         optimiser.learning_rate = cfg.learning_rate * cosine(epoch, cfg.epochs)
         total = 0.0
@@ -115,6 +116,7 @@ def train(
         check_finite(total, epoch, cfg.learning_rate)
         val_loss, metric = judge()
         history.append(history_row(epoch, total, val_loss, metric, optimiser.learning_rate))
+        progress.note(told(total, metric, head.metric_name))
         if watch is not None:
             watch(history[-1])
         if length is not None:
@@ -177,6 +179,12 @@ def history_row(
         "val_metric": metric,
         "learning_rate": rate,
     }
+
+
+def told(loss: float, metric: float, name: str) -> str:
+    """An epoch as a log tells it."""
+    validation = "" if math.isnan(metric) else f", validation {name} {metric:.3f}"
+    return f"loss {loss:.4g}{validation}"
 
 
 def cosine(epoch: int, epochs: int) -> float:

@@ -122,6 +122,10 @@ class MultiHead:
     def evidence(self, out: np.ndarray, y: np.ndarray) -> float:
         return self.main.evidence(*self.own(out, y))
 
+    @property
+    def metric_name(self) -> str:
+        return self.main.metric_name
+
     def metric(self, out: np.ndarray, y: np.ndarray) -> float:
         return self.main.metric(*self.own(out, y))
 

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from pipeline.config.models import ModelConfig
 from pipeline.config.training import NestedConfig, TrainingConfig
 from pipeline.errors import UserError
 from pipeline.files.artifacts import atomic_path
 from pipeline.provenance import digest
+from pipeline.runtime import progress
 from pipeline.training.job import Job, Prepared, prepare, seed_of
 from pipeline.training.loop import Fitted, train
 from pipeline.training.predict import Batches, outputs
@@ -253,12 +253,12 @@ def _run(job: Job, planned: Sequence[Inner]) -> None:
     groups: dict[str, list[Inner]] = {}
     for trial in planned:
         groups.setdefault(digest(trial.model.model_dump(mode="json")), []).append(trial)
-    with tqdm(total=len(planned), desc="inner", unit="fit", disable=None, leave=False) as bar:
+    with progress.part("inner models", len(planned)) as part:
         for group in groups.values():
             open_ = [trial for trial in group if not _done(trial)]
             if open_:
                 _train(job, group, open_)
-            bar.update(len(group))
+            part.step(len(group))
 
 
 def _train(job: Job, group: Sequence[Inner], open_: Sequence[Inner]) -> None:

@@ -24,6 +24,8 @@ class RegressionHead:
         mean, deviation: of the training part; a constant target has deviation 1.
     """
 
+    metric_name = "correlation"
+
     names: tuple[str, ...]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]

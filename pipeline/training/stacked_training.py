@@ -30,6 +30,7 @@ from pipeline.bags.batch import Batch
 from pipeline.bags.sampling import draw
 from pipeline.bags.store import Store, gather, whole
 from pipeline.config.training import TrainingConfig
+from pipeline.runtime import progress
 from pipeline.training.loop import (
     CLIP,
     Fitted,
@@ -117,7 +118,7 @@ def train_together(trials: Sequence[Trial], store: Store, length: int) -> list[F
     targets = [torch.from_numpy(trial.y).to(store.device) for trial in trials]
     history: list[list[dict[str, float]]] = [[] for _ in trials]
     validated: list[list[np.ndarray]] = [[] for _ in trials]
-    for epoch in range(1, length + 1):
+    for epoch in progress.counted(range(1, length + 1), "epochs"):
         orders: dict[tuple[Any, ...], tuple[dict[int, list[np.ndarray]], list[np.ndarray]]] = {}
         for m, trial in enumerate(trials):
             if trial.order_key() in orders:
@@ -145,6 +146,7 @@ def train_together(trials: Sequence[Trial], store: Store, length: int) -> list[F
                 losses.append(loss)
                 totals[m] += float(loss.detach()) * len(cases) / len(trial.parts["train"])
             stack.step(torch.stack(losses).sum(), rates, [t.order_key() in chosen for t in trials])
+        progress.note(f"{len(trials)} models at once, mean loss {totals.mean():.4g}")
         for m, (trial, judged) in enumerate(zip(trials, stack.validate(), strict=True)):
             check_finite(totals[m], epoch, trial.cfg.learning_rate)
             loss_, metric = appraise(trial.head, judged, trial.y[trial.parts["val"]])

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from pipeline.aggregators.network import Shape, parameter_count
 from pipeline.bags.store import open_store
@@ -35,12 +34,13 @@ from pipeline.contracts.labels import Labels, Task, read_labels
 from pipeline.errors import ArtifactError, UserError
 from pipeline.files.artifacts import read_json, sweep, write_text
 from pipeline.provenance import digest
+from pipeline.runtime import progress
 from pipeline.runtime.cpu_budget import cpu_budget
 from pipeline.training.attention import attention_table, extremes, slide_names
 from pipeline.training.checkpoint import META, read_meta, save_checkpoint
 from pipeline.training.history import Watch, history_log
 from pipeline.training.job import Job, Prepared, device_of, lesson, prepare, seed_of
-from pipeline.training.loop import Fitted, train
+from pipeline.training.loop import Fitted, told, train
 from pipeline.training.models import reads, settled
 from pipeline.training.multitask import Beside, MultiHead, align
 from pipeline.training.nested import CURVES, Choice, forget, search
@@ -119,7 +119,7 @@ def run(
     work = [(fold, seed) for fold in folds for seed in cfg.seeds]
     tables = [
         _fold(job, fold, seed, folder / f"fold_{fold.index}" / f"seed_{seed}")
-        for fold, seed in tqdm(work, desc=f"{task_name}/{model_name}", unit="fit", disable=None)
+        for fold, seed in progress.counted(work, "models")
     ]
     for name in (other.name for other in job.beside):
         columns = stack_columns([table[name] for table in tables])
@@ -154,7 +154,8 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Columns]:
         try:
             return {name: read_columns(path) for name, path in files.items()}
         except ArtifactError as error:
-            tqdm.write(f"{error}; trained again")
+            progress.say(f"{error}; trained again")
+    progress.note(f"fold {fold.index}, seed {seed}")
     started = time.perf_counter()
     key = (seed, fold.index, job.model_name)
     with history_log(folder, job.cfg.tensorboard) as watch:
@@ -248,6 +249,11 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Columns]:
     }
     save_checkpoint(folder, network, meta)
     forget(folder)
+    kept = history[fitted.best_epoch - 1]
+    progress.say(
+        f"fold {fold.index}, seed {seed}: kept epoch {fitted.best_epoch} of {len(history)}, "
+        f"{told(kept['train_loss'], kept['val_metric'], head.metric_name)}"
+    )
     return said
 
 

@@ -25,6 +25,8 @@ EVENT = 1  # the stratum that a loss on risk sets or pairs cannot do without
 class NllHead:
     """Hazards of K bins. Targets: time, event, bin."""
 
+    metric_name = "C-index"
+
     edges: tuple[float, ...]
     alpha: float
     kind: ClassVar[str] = "nll"
@@ -92,6 +94,8 @@ class NllHead:
 @dataclasses.dataclass(frozen=True)
 class RiskHead:
     """One number a case, its risk. Targets: time, event. Subclasses have the loss."""
+
+    metric_name = "C-index"
 
     kind: ClassVar[str]
     needed: ClassVar[int | None] = EVENT

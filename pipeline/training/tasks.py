@@ -29,6 +29,11 @@ class Head(Protocol):
         ...
 
     @property
+    def metric_name(self) -> str:
+        """What the validation metric is called."""
+        ...
+
+    @property
     def needed(self) -> int | None:
         """A stratum without which a batch has no loss."""
         ...

@@ -103,7 +103,7 @@ def test_the_plan_loads_nothing_heavy() -> None:
         "from pipeline.config.cohort import CohortConfig\n"
         "cfg = CohortConfig()\n"
         "sheet.identities(cfg, embedded.plan(cfg))\n"
-        "heavy = {'numpy', 'pandas', 'cv2', 'torch', 'tifffile', 'tqdm'} & set(sys.modules)\n"
+        "heavy = {'numpy', 'pandas', 'cv2', 'torch', 'tifffile'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

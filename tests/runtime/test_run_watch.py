@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.runtime import run_watch
-from pipeline.runtime.run_watch import RunWatch
+from pipeline.runtime.run_watch import RunningJob, RunWatch
 
 
 @pytest.fixture
@@ -124,3 +126,29 @@ def test_nothing_to_be_done_is_noticed(logger: logging.Logger) -> None:
     assert not watch.idle
     logger.info("Nothing to be done (all requested files are present and up to date).")
     assert watch.idle
+
+
+def test_the_screen_shows_where_the_running_jobs_are(tmp_path: Path) -> None:
+    jobs = []
+    for number in range(6):
+        log = tmp_path / f"{number}.log"
+        log.write_text(f"started\n12:00:00 tiling chunk={number}: 1 of 2 slides\n\n")
+        os.utime(log, (number, number))
+        jobs.append(RunningJob("tiling", f"chunk {number}", (str(log),)))
+    jobs[5] = RunningJob("training", "task t, model m", (str(tmp_path / "none.log"),))
+    shown = run_watch.last_lines(jobs)
+    assert shown[0] == "  12:00:00 tiling chunk=4: 1 of 2 slides"
+    assert shown[-1] == "  and 2 more running or waiting jobs"
+    assert run_watch.last_lines(jobs[5:]) == ["  training task t, model m: not started yet"]
+    assert run_watch.last_lines([]) == []
+
+
+def test_it_is_told_again_and_again(
+    logger: logging.Logger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch = run_watch.attach(logger)
+    announce(logger, 1, "tiling", tmp_path / "0.log", chunk="0")
+    run_watch.tell(watch, every=0.02)
+    time.sleep(0.2)
+    logger.info("done", extra={"event": "job_finished", "job_id": 1})
+    assert capsys.readouterr().err.count("tiling chunk 0: not started yet") > 1

@@ -30,3 +30,11 @@ def test_a_failed_job_is_named_in_one_line_without_its_json(house: House) -> Non
     assert f"  folds task survival: of this [more in the log] (log: {log})" in summary
     assert "give the same command again" in summary
     assert '"folds":' not in done.stderr, "the job's JSON is for the log file"
+
+
+def test_no_job_leaves_an_empty_log(house: House) -> None:
+    logs = list((house.path / "results/tiny/logs").rglob("*.log"))
+    assert logs
+    for log in logs:
+        assert "started on" in log.read_text(), log
+        assert "finished in" in log.read_text().splitlines()[-1], log

@@ -161,8 +161,11 @@ def say_unknown():
 
 def say_start():
     print(
-        f"{RESULTS.name}: logs of the jobs in {RESULTS}/logs/<rule>/", file=sys.stderr
+        f"{RESULTS.name}: each job writes to its log at least every 30 s how far it is, under"
+        f" {RESULTS}/logs/<rule>/; what runs is shown here every minute.",
+        file=sys.stderr,
     )
+    run_watch.tell(WATCH)
 
 
 def say_end():

@@ -24,6 +24,7 @@ from pipeline.cohort.synthetic.hidden_states import TUMOUR_RANGE, HiddenCase, hi
 from pipeline.contracts.ledger import chunk_of
 from pipeline.files.artifacts import atomic_path, sweep, write_text
 from pipeline.provenance import code_fingerprint, digest
+from pipeline.runtime import progress
 from pipeline.runtime.child_processes import stay_with_parent
 from pipeline.runtime.cpu_budget import cpu_budget
 
@@ -194,8 +195,6 @@ def generate(*, cfg: CohortConfig, sheet: Path, workers: int, chunk: int | None 
         workers: processes that draw at once.
         chunk: draw the slides of this hash bucket only, and write no tables.
     """
-    from tqdm import tqdm
-
     folder = sheet.parent
     (folder / "slides").mkdir(parents=True, exist_ok=True)
     sweep(folder / "slides")
@@ -205,12 +204,12 @@ def generate(*, cfg: CohortConfig, sheet: Path, workers: int, chunk: int | None 
         if chunk is None or chunk_of(s.slide_id, cfg.chunks) == chunk
     ]
     todo = [s for s in wanted if not is_drawn(folder, s)]
-    with tqdm(total=len(todo), desc="drawing slides", unit="slide", disable=None) as bar:
+    with progress.part("slides drawn", len(todo)) as part:
         workers = cpu_budget(max(1, workers))
         if workers <= 1 or len(todo) <= 1:
             for slide in todo:
                 draw(folder, slide)
-                bar.update()
+                part.step()
         else:
             # Large slides first, so that no process works alone at the end.
             todo.sort(key=lambda s: -s.facts["width"] * s.facts["height"])
@@ -218,7 +217,7 @@ def generate(*, cfg: CohortConfig, sheet: Path, workers: int, chunk: int | None 
                 min(workers, len(todo)), get_context("spawn"), stay_with_parent
             ) as pool:
                 for _ in pool.map(draw, [folder] * len(todo), todo):
-                    bar.update()
+                    part.step()
     if chunk is None:
         write_tables(cfg, sheet)
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from pipeline.contracts.ledger import Record
 from pipeline.encoders.build import Encoder
@@ -25,6 +24,7 @@ from pipeline.extraction.engine.encoding import encode_batches
 from pipeline.extraction.engine.messages import Batch, Job, Result, Settings
 from pipeline.extraction.engine.reading import read_slides
 from pipeline.extraction.engine.writing import write_slides
+from pipeline.runtime import progress
 
 READ_AHEAD = 3  # batches between reader and device, and between device and writer
 
@@ -33,7 +33,6 @@ def extract(
     jobs: Sequence[Job],
     encoders: Mapping[torch.device, Sequence[Encoder]],
     settings: Settings,
-    label: str = "extraction",
 ) -> dict[tuple[str, str], Record]:
     """Make the feature files of some slides.
 
@@ -41,7 +40,6 @@ def extract(
         jobs: the slides; each is taken by the next free device.
         encoders: device to the teachers' networks on it.
         settings: how to run.
-        label: for the progress bar.
 
     Returns:
         (slide, teacher) to its record.
@@ -60,11 +58,16 @@ def extract(
             return next(queue, None)
 
     total = sum(len(job.grid.coords) for job in jobs)
-    with tqdm(total=total, desc=label, unit="tile", disable=None, smoothing=0.02) as bar:
+    with progress.part("tiles", total) as part:
+
+        def advance(tiles: int) -> None:
+            part.step(tiles)
+            part.note = f"{len({slide for slide, _ in records}):,} of {len(jobs):,} slides finished"
+
         threads = [
             threading.Thread(target=_guard, args=(work, stop, errors), daemon=True)
             for device, group in encoders.items()
-            for work in _threads(next_job, device, group, settings, stop, records, bar.update)
+            for work in _threads(next_job, device, group, settings, stop, records, advance)
         ]
         for thread in threads:
             thread.start()
