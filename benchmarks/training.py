@@ -38,10 +38,11 @@ from unittest import mock
 import h5py
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from pipeline.bags.batch import Batch
 from pipeline.bags.store import open_store
-from pipeline.config.models import ShazamV2Model, SingleModel
+from pipeline.config.models import ModelConfig, ShazamV2Model, SingleModel
 from pipeline.config.reading import parse
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.labels import read_labels
@@ -219,7 +220,9 @@ def cell(root: Path, options: argparse.Namespace) -> None:
     )
     print(f"{'':14}{'one process':>14}{'in turn':>12}{'ratio':>8}{'processes':>12}{'ratio':>8}")
     for aggregator in options.aggregators:
-        model = SingleModel(kind="single", teacher="hipt", aggregator=aggregator)
+        model = TypeAdapter(ModelConfig).validate_python(
+            {"kind": "single", "teacher": "hipt", "aggregator": aggregator}
+        )
         settings = {
             "epochs": options.epochs,
             "patience": options.epochs,

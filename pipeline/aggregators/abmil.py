@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.aggregators.base import Bag, Weighing, full_mask, masked_softmax, mlp, weighted_sum
+from pipeline.config.registry import register
+from pipeline.config.section import Fraction, Width
 
 
 class AttentionScore(nn.Module):
@@ -35,41 +37,24 @@ class AttentionScore(nn.Module):
         return self.score(self.drop(hidden)).squeeze(-1)
 
 
-class ABMIL(Weighing):
+class AttentionPool(Weighing):
     """Embed, weigh by attention, sum, classify.
 
     Args:
-        dim: feature width.
-        out: outputs.
-        d_model: width of embedding and attention.
-        dropout: of the pooled vector; with `faithful` of every tile's embedding.
-        gated: gated attention.
-        faithful: the published baselines. Plain: the single-teacher model of Shazam (ReLU
-            embedding, tile-wise dropout, linear head). Gated: the Phikon benchmark's (no activation
-            after the embedding, head d_model–128–64–out).
+        embed: of a tile.
+        attention: the score of an embedded tile.
+        drop: of the pooled vector.
+        head: the pooled vector's outputs.
     """
 
     def __init__(
-        self,
-        dim: int,
-        out: int,
-        d_model: int = 128,
-        dropout: float = 0.25,
-        gated: bool = False,
-        faithful: bool = False,
+        self, embed: nn.Sequential, attention: AttentionScore, drop: float, head: nn.Module
     ) -> None:
         super().__init__()
-        plain = faithful and not gated
-        linear = faithful and gated
-        tile_dropout = dropout if plain else 0.0
-        embed: list[nn.Module] = [nn.Linear(dim, d_model)]
-        if not linear:
-            embed += [nn.ReLU(), nn.Dropout(tile_dropout)]
-        self.embed = nn.Sequential(*embed)
-        hidden = d_model if faithful else max(d_model // 2, 8)
-        self.attention = AttentionScore(d_model, hidden, gated, tile_dropout, bias=linear)
-        self.drop = nn.Dropout(0.0 if faithful else dropout)
-        self.head: nn.Module = mlp([d_model, 128, 64, out]) if linear else nn.Linear(d_model, out)
+        self.embed = embed
+        self.attention = attention
+        self.drop = nn.Dropout(drop)
+        self.head = head
 
     def forward(self, x: Tensor, mask: Tensor | None = None, emphasis: Tensor | None = None) -> Bag:
         mask = full_mask(x, mask)
@@ -78,3 +63,84 @@ class ABMIL(Weighing):
         weights = masked_softmax(scores if emphasis is None else scores + emphasis, mask)
         pooled = weighted_sum(weights, h)
         return Bag(self.head(self.drop(pooled)), weights)
+
+
+@register("abmil")
+class ABMIL(AttentionPool):
+    """Attention pooling: tiles are embedded, weighed by w·tanh(Vh), summed and classified.
+
+    Source: Ilse, Tomczak, Welling 2018, "Attention-based deep multiple instance learning",
+    equation 8.
+
+    Args:
+        dim: feature width.
+        out: outputs.
+        d_model: width of the embedding.
+        dropout: of the pooled vector; with `faithful` of every tile's embedding.
+        faithful: Shazam's published single-teacher model: attention of width d_model, tile-wise
+            dropout.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        out: int,
+        *,
+        d_model: Width = 128,
+        dropout: Fraction = 0.25,
+        faithful: bool = False,
+    ) -> None:
+        of_tiles = dropout if faithful else 0.0
+        hidden = d_model if faithful else hidden_width(d_model)
+        super().__init__(
+            nn.Sequential(nn.Linear(dim, d_model), nn.ReLU(), nn.Dropout(of_tiles)),
+            AttentionScore(d_model, hidden, False, of_tiles),
+            0.0 if faithful else dropout,
+            nn.Linear(d_model, out),
+        )
+
+
+@register("gated_abmil", published=("dropout",))
+class GatedABMIL(AttentionPool):
+    """Gated attention pooling: tiles are weighed by w·(tanh(Vh) ⊙ sigmoid(Uh)).
+
+    Source: Ilse, Tomczak, Welling 2018, "Attention-based deep multiple instance learning",
+    equation 9.
+
+    Args:
+        dim: feature width.
+        out: outputs.
+        d_model: width of the embedding.
+        dropout: of the pooled vector.
+        faithful: the Phikon benchmark's: no activation after the embedding, attention of width
+            d_model, head d_model–128–64–out.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        out: int,
+        *,
+        d_model: Width = 128,
+        dropout: Fraction = 0.25,
+        faithful: bool = False,
+    ) -> None:
+        if faithful:
+            super().__init__(
+                nn.Sequential(nn.Linear(dim, d_model)),
+                AttentionScore(d_model, d_model, gated=True, bias=True),
+                0.0,
+                mlp([d_model, 128, 64, out]),
+            )
+        else:
+            super().__init__(
+                nn.Sequential(nn.Linear(dim, d_model), nn.ReLU()),
+                AttentionScore(d_model, hidden_width(d_model), gated=True),
+                dropout,
+                nn.Linear(d_model, out),
+            )
+
+
+def hidden_width(width: int) -> int:
+    """Of the attention net, for embeddings of a width."""
+    return max(width // 2, 8)

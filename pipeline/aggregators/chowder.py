@@ -5,14 +5,24 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pipeline.aggregators.base import Aggregator, Bag, extremes, full_mask, masked_softmax, mlp
+from pipeline.config.registry import register
+from pipeline.config.section import Count, Fraction, Width
 
 
+@register("chowder", published=("d_model", "dropout"))
 class Chowder(Aggregator):
     """Score each tile for each output; classify by the `n_top` highest and `n_bottom` lowest.
 
+    Source: Courtiol et al. 2018, "Classification and disease localization in histopathology using
+    only global labels".
+
     Args:
-        dim, out, d_model, dropout: as in ABMIL.
-        n_top, n_bottom: how many scores of each end are used.
+        dim: feature width.
+        out: outputs.
+        d_model: width of the net that scores a tile.
+        dropout: of the scores that are used.
+        n_top: how many of the highest scores are used.
+        n_bottom: how many of the lowest scores are used.
         faithful: the Phikon benchmark's widths: tile net d–128–out, head 20–128–64–1, sigmoid.
     """
 
@@ -20,10 +30,11 @@ class Chowder(Aggregator):
         self,
         dim: int,
         out: int,
-        d_model: int = 128,
-        dropout: float = 0.25,
-        n_top: int = 10,
-        n_bottom: int = 10,
+        *,
+        d_model: Width = 128,
+        dropout: Fraction = 0.25,
+        n_top: Count = 10,
+        n_bottom: Count = 10,
         faithful: bool = False,
     ) -> None:
         super().__init__()

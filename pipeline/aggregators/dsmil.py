@@ -6,15 +6,24 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.aggregators.base import Aggregator, Bag, full_mask, masked_softmax, mlp
+from pipeline.config.registry import register
+from pipeline.config.section import Fraction, Width
 
 
+@register("dsmil", published=("d_model", "dropout"))
 class DSMIL(Aggregator):
     """Mean of two streams: the best tile's score, and a bag pooled by likeness to that tile.
 
     Both streams run once per output, so that each class has its own critical tile.
 
+    Source: Li, Li, Eliceiri 2021, "Dual-stream multiple instance learning network for whole slide
+    image classification with self-supervised contrastive learning".
+
     Args:
-        dim, out, d_model, dropout: as in ABMIL.
+        dim: feature width.
+        out: outputs.
+        d_model: width of the embedding.
+        dropout: of the pooled vector.
         faithful: the Phikon benchmark's: no projection, score, query and head nets of hidden widths
             200 and 100 with sigmoid, raw features pooled. Its value layer is never used; it is kept
             so that the parameter count is the published one.
@@ -24,8 +33,9 @@ class DSMIL(Aggregator):
         self,
         dim: int,
         out: int,
-        d_model: int = 128,
-        dropout: float = 0.25,
+        *,
+        d_model: Width = 128,
+        dropout: Fraction = 0.25,
         faithful: bool = False,
     ) -> None:
         super().__init__()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +21,7 @@ class PerTeacher(Network):
         shape: teachers, widths, outputs.
         aggregator: name of the MIL model.
         level: which level to read.
-        d_model, dropout, faithful: passed to it.
+        arguments: the aggregator's own.
         out: outputs of each aggregator.
     """
 
@@ -27,15 +30,13 @@ class PerTeacher(Network):
         shape: Shape,
         aggregator: str,
         level: str,
-        d_model: int,
-        dropout: float,
-        faithful: bool,
+        arguments: Mapping[str, Any],
         out: int,
     ) -> None:
         super().__init__(shape)
         self.level = level
         self.aggregators = nn.ModuleList(
-            build(aggregator, dims[level], out, d_model, dropout, faithful) for dims in shape.dims
+            build(aggregator, dims[level], out, **arguments) for dims in shape.dims
         )
 
     def pooled(self, batch: Batch) -> list[Bag]:
@@ -81,15 +82,9 @@ class Mean(PerTeacher):
     """The mean of per-teacher heads; with one teacher, the single-teacher baseline."""
 
     def __init__(
-        self,
-        shape: Shape,
-        aggregator: str,
-        level: str,
-        d_model: int,
-        dropout: float,
-        faithful: bool,
+        self, shape: Shape, aggregator: str, level: str, arguments: Mapping[str, Any]
     ) -> None:
-        super().__init__(shape, aggregator, level, d_model, dropout, faithful, shape.outputs)
+        super().__init__(shape, aggregator, level, arguments, shape.outputs)
 
     def combine(self, outputs: Tensor, present: Tensor) -> Tensor:
         weights = present.to(outputs.dtype)
@@ -98,18 +93,24 @@ class Mean(PerTeacher):
 
 
 class Concat(PerTeacher):
-    """Pooled vectors side by side, then a head; a missing teacher is a learned vector."""
+    """Pooled vectors side by side, then a head; a missing teacher is a learned vector.
+
+    Args:
+        shape, aggregator, level, arguments: as in PerTeacher.
+        d_model: width of each teacher's vector and of the head.
+        dropout: of the vectors.
+    """
 
     def __init__(
         self,
         shape: Shape,
         aggregator: str,
         level: str,
+        arguments: Mapping[str, Any],
         d_model: int,
         dropout: float,
-        faithful: bool,
     ) -> None:
-        super().__init__(shape, aggregator, level, d_model, dropout, faithful, d_model)
+        super().__init__(shape, aggregator, level, arguments, d_model)
         teachers = len(shape.teachers)
         self.absent = nn.Parameter(torch.zeros(teachers, d_model))
         self.head = nn.Sequential(

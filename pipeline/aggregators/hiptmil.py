@@ -7,17 +7,26 @@ from torch import Tensor, nn
 from pipeline.aggregators.abmil import AttentionScore
 from pipeline.aggregators.attention import TransformerLayer
 from pipeline.aggregators.base import Aggregator, Bag, full_mask, masked_softmax, weighted_sum
+from pipeline.config.registry import register
+from pipeline.config.section import Fraction, Width
 
 FAITHFUL_WIDTH = 192
 
 
+@register("hiptmil", published=("d_model",))
 class HIPTMIL(Aggregator):
     """Embed, two transformer layers (post-norm, three heads), gated attention, two-layer head.
 
     Unlike the Phikon benchmark's, the layers mask padding, so that a batch may hold several bags.
 
+    Source: Filiot et al. 2023 (Phikon), HIPTMIL: the slide level of Chen et al. 2022, "Scaling
+    vision transformers to gigapixel images via hierarchical self-supervised learning".
+
     Args:
-        dim, out, d_model, dropout: as in ABMIL.
+        dim: feature width.
+        out: outputs.
+        d_model: width of embedding, layers and head.
+        dropout: in all of them.
         faithful: width 192 as published.
     """
 
@@ -25,8 +34,9 @@ class HIPTMIL(Aggregator):
         self,
         dim: int,
         out: int,
-        d_model: int = 128,
-        dropout: float = 0.25,
+        *,
+        d_model: Width = 128,
+        dropout: Fraction = 0.25,
         faithful: bool = False,
     ) -> None:
         super().__init__()

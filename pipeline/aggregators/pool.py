@@ -6,17 +6,29 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.aggregators.base import Aggregator, Bag, full_mask, masked_mean
+from pipeline.config.registry import register
+from pipeline.config.section import Fraction
 
 
+@register("mean_pool", published=("dropout",))
 class MeanPool(Aggregator):
-    """Mean over tiles, then a linear layer: a linear probe of the bag.
+    """Mean over tiles, then a linear layer: a linear probe of the bag, d + 1 parameters per output.
 
-    Source: the MeanPool baseline of Filiot et al. 2023 (Phikon); d + 1 parameters per output.
+    Source: Filiot et al. 2023, "Scaling self-supervised learning for histopathology with masked
+    image modeling" (Phikon), baseline MeanPool.
+
+    Args:
+        dim: feature width.
+        out: outputs.
+        dropout: of the pooled vector.
+        faithful: without dropout, as published.
     """
 
-    def __init__(self, dim: int, out: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, out: int, *, dropout: Fraction = 0.25, faithful: bool = False
+    ) -> None:
         super().__init__()
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(0.0 if faithful else dropout)
         self.head = nn.Linear(dim, out)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Bag:
@@ -27,12 +39,24 @@ class MeanPool(Aggregator):
         return masked_mean(x, mask)
 
 
+@register("max_pool", published=("dropout",))
 class MaxPool(Aggregator):
-    """Largest value of each feature over the tiles, then a linear layer."""
+    """Largest value of each feature over the tiles, then a linear layer.
 
-    def __init__(self, dim: int, out: int, dropout: float = 0.0) -> None:
+    Source: the usual counterpart of mean pooling, e.g. Ilse, Tomczak, Welling 2018, section 2.3.
+
+    Args:
+        dim: feature width.
+        out: outputs.
+        dropout: of the pooled vector.
+        faithful: without dropout.
+    """
+
+    def __init__(
+        self, dim: int, out: int, *, dropout: Fraction = 0.25, faithful: bool = False
+    ) -> None:
         super().__init__()
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(0.0 if faithful else dropout)
         self.head = nn.Linear(dim, out)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Bag:

@@ -7,18 +7,33 @@ from torch import Tensor, nn
 
 from pipeline.aggregators.attention import TransformerLayer
 from pipeline.aggregators.base import Aggregator, Bag, full_mask
+from pipeline.config.registry import register
+from pipeline.config.section import Count, Fraction, Width
 
 
+@register("transformer")
 class Transformer(Aggregator):
     """Embed, prepend a class token, pre-norm layers, LayerNorm, linear head on the class token.
 
+    Source: Wagner et al. 2023, "Transformer-based biomarker prediction from colorectal cancer
+    histology": a transformer over tiles in place of attention pooling.
+
     Args:
-        dim, out, d_model, dropout: as in ABMIL.
+        dim: feature width.
+        out: outputs.
+        d_model: width of the tokens.
+        dropout: in the layers.
         layers: number of transformer layers.
     """
 
     def __init__(
-        self, dim: int, out: int, d_model: int = 128, dropout: float = 0.25, layers: int = 2
+        self,
+        dim: int,
+        out: int,
+        *,
+        d_model: Width = 128,
+        dropout: Fraction = 0.25,
+        layers: Count = 2,
     ) -> None:
         super().__init__()
         heads = 4 if d_model % 4 == 0 else 1

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 from pipeline.aggregators.attention import MaskedAttention
 from pipeline.aggregators.base import Aggregator, Bag, full_mask
+from pipeline.config.registry import register
+from pipeline.config.section import Fraction, Width
 
 
+@register("transmil", published=("d_model", "dropout"))
 class TransMIL(Aggregator):
     """Tiles on a square, class token, attention, pyramid position encoding, attention, head.
 
@@ -19,8 +22,14 @@ class TransMIL(Aggregator):
     what lies outside is masked and zero, which is what the convolution's own padding would be: the
     output does not depend on the batch. Attention is exact (not Nyström) and memory-efficient.
 
+    Source: Shao et al. 2021, "TransMIL: Transformer based correlated multiple instance learning for
+    whole slide image classification".
+
     Args:
-        dim, out, d_model, dropout: as in ABMIL; dropout is on attention weights.
+        dim: feature width.
+        out: outputs.
+        d_model: width of the tokens.
+        dropout: of the attention weights.
         faithful: as published in the Phikon benchmark: no projection (width = dim, which must be a
             multiple of 8), and full instead of depthwise convolutions.
     """
@@ -29,8 +38,9 @@ class TransMIL(Aggregator):
         self,
         dim: int,
         out: int,
-        d_model: int = 128,
-        dropout: float = 0.25,
+        *,
+        d_model: Width = 128,
+        dropout: Fraction = 0.25,
         faithful: bool = False,
     ) -> None:
         super().__init__()

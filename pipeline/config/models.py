@@ -1,26 +1,35 @@
-"""`training.models:`, what is trained."""
+"""`training.models:`, what is trained.
+
+A model that pools each teacher by an aggregator has the keys of its kind and those of its
+aggregator, which the aggregator's own file declares (`pipeline.config.registry`); there is one
+class for each pair, so that a key which a model does not use is an error.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
-from pipeline.config.section import Fraction, Level, Name, Section
+from pipeline.config.registry import Entry, entries
+from pipeline.config.section import Fraction, Level, Name, Section, Width
 
-Aggregator = Literal[
-    "mean_pool",
-    "max_pool",
-    "abmil",
-    "gated_abmil",
-    "clam_sb",
-    "dsmil",
-    "chowder",
-    "transmil",
-    "hiptmil",
-    "transformer",
-]
-AGGREGATORS: tuple[str, ...] = get_args(Aggregator)
+AGGREGATORS = "pipeline.aggregators"
+# What the published student has, whatever the defaults are.
+PUBLISHED_V2 = {
+    "d_model": 128,
+    "layers": 4,
+    "heads": 1,
+    "gate": "before_norm",
+    "teacher_dropout": 0.0,
+    "fallback": "off",
+}
+
+
+def aggregators() -> dict[str, Entry]:
+    """The MIL models, by name."""
+    return entries(AGGREGATORS)
 
 
 class DistillationConfig(Section):
@@ -32,16 +41,47 @@ class DistillationConfig(Section):
     prediction_weight: float = Field(0.0, ge=0)
 
 
-class SingleModel(Section):
+class PooledModel(Section):
+    """Bags of each teacher, pooled by an aggregator, whose own keys subclasses have as fields."""
+
+    kind: str
+    aggregator: str = "abmil"
+    level: Level = "high"
+
+    def arguments(self) -> dict[str, Any]:
+        """The aggregator's own keys."""
+        fields = type(self).model_fields
+        keys = [key.name for key in aggregators()[self.aggregator].keys if key.name in fields]
+        return {key: getattr(self, key) for key in keys}
+
+
+class SingleModel(PooledModel):
     """One teacher, one aggregator. `teacher: each` makes one model per teacher."""
 
     kind: Literal["single"]
     teacher: str = "each"
-    aggregator: Aggregator = "abmil"
-    level: Level = "high"
-    d_model: int = Field(128, ge=8)
+
+
+class FusionModel(PooledModel):
+    """All teachers: `concat` of pooled vectors before the head, or `mean` of per-teacher heads."""
+
+    kind: Literal["concat", "mean"]
+
+
+class SizableFusion(FusionModel):
+    """One whose size depends on d_model.
+
+    `sized_as` names a student: d_model is then chosen so that both have as many parameters. In
+    `Config.model_specs` the name is replaced by that student's config.
+    """
+
+    d_model: Width = 128
+    sized_as: Name | ShazamV1Model | ShazamV2Model | None = None
+
+
+class ConcatModel(SizableFusion):
+    kind: Literal["concat"]
     dropout: Fraction = 0.25
-    faithful: bool = False
 
 
 class ShazamV1Model(Section):
@@ -78,9 +118,30 @@ class ShazamV2Model(Section):
     faithful: bool = False
     distillation: DistillationConfig = DistillationConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _what_follows(cls, data: Any) -> Any:
+        """Fill in what `faithful` and `fallback: off` decide, and refuse another value for it."""
+        if not isinstance(data, Mapping):
+            return data
+        follows: list[tuple[str, dict[str, Any]]] = []
+        if data.get("faithful") is True:
+            follows.append(("faithful: true", PUBLISHED_V2))
+        if data.get("faithful") is True or data.get("fallback") == "off":
+            follows.append(("no `fallback`", {"refit": False}))
+        for because, values in follows:
+            for key, value in values.items():
+                if data.get(key, value) != value:
+                    raise ValueError(
+                        f"{key}: with {because} it is {_yaml(value)}, and {_yaml(data[key])} would "
+                        "not be used; leave it out"
+                    )
+            data = {**data, **values}
+        return data
+
     @model_validator(mode="after")
     def _predictions(self) -> ShazamV2Model:
-        if self.distillation.prediction_weight and (self.fallback == "off" or self.faithful):
+        if self.distillation.prediction_weight and self.fallback == "off":
             raise ValueError(
                 "distillation.prediction_weight: the teachers' out-of-fold predictions come from "
                 "`fallback`, which is off"
@@ -88,23 +149,88 @@ class ShazamV2Model(Section):
         return self
 
 
-class FusionModel(Section):
-    """All teachers: `concat` of pooled vectors before the head, or `mean` of per-teacher heads.
+def _yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
-    `sized_as` names a student: d_model is then chosen so that both have as many parameters. In
-    `Config.model_specs` the name is replaced by that student's config.
+
+def _pooled_models() -> Iterator[type[PooledModel]]:
+    """A class for each kind and aggregator, and one for a published form that has fewer keys."""
+    for entry in aggregators().values():
+        for faithful in (False, True) if entry.published else (None,):
+            yield _with_keys("Single", SingleModel, entry, faithful)
+            yield _with_keys("Concat", ConcatModel, entry, faithful)
+            sizable = "d_model" in _fields(entry, faithful)
+            base = SizableFusion if sizable else FusionModel
+            yield _with_keys("Mean", base, entry, faithful, kind=(Literal["mean"], ...))
+
+
+def _with_keys(
+    prefix: str, base: type[PooledModel], entry: Entry, faithful: bool | None, **more: Any
+) -> type[PooledModel]:
+    """A class with the keys of a kind of model and of an aggregator.
+
+    Args:
+        prefix: the first part of the class's name.
+        base: with the kind's keys.
+        entry: the aggregator.
+        faithful: the form, where the published one has fewer keys; else None.
+        more: fields.
     """
+    taken = {key.name for key in entry.keys} & {*SingleModel.model_fields, "sized_as"}
+    if taken:
+        raise TypeError(f"{entry.module}: `{min(taken)}` is a model's own key; rename the argument")
+    fields = _fields(entry, faithful)
+    own = {key: field for key, field in fields.items() if key not in base.model_fields}
+    name: Any = Literal[entry.name]
+    default = "abmil" if entry.name == "abmil" else ...
+    return create_model(
+        _tag(prefix, entry.name, faithful),
+        __base__=base,
+        aggregator=(name, default),
+        **more,
+        **own,
+    )
 
-    kind: Literal["concat", "mean"]
-    aggregator: Aggregator = "abmil"
-    level: Level = "high"
-    d_model: int = Field(128, ge=8)
-    dropout: Fraction = 0.25
-    faithful: bool = False
-    sized_as: Name | ShazamV1Model | ShazamV2Model | None = None
+
+def _fields(entry: Entry, faithful: bool | None) -> dict[str, Any]:
+    """The aggregator's keys as pydantic takes them."""
+    fields: dict[str, Any] = {key.name: (key.type, key.default) for key in entry.keys}
+    if faithful is not None:
+        fields["faithful"] = (Literal[faithful], ... if faithful else False)
+        fields = {k: f for k, f in fields.items() if not (faithful and k in entry.published)}
+    return fields
 
 
-ModelConfig = Annotated[
-    SingleModel | FusionModel | ShazamV1Model | ShazamV2Model,
-    Field(discriminator="kind"),
-]
+def _tag(kind: str, aggregator: str, faithful: bool | None) -> str:
+    return f"{kind}_{aggregator}{'_faithful' if faithful else ''}"
+
+
+def _which(data: Any) -> str:
+    """The class of a model that is read from a mapping, or that of one that is written."""
+    if not isinstance(data, Mapping):
+        return type(data).__name__
+    kind = str(data.get("kind"))
+    students = {"shazam_v1": ShazamV1Model, "shazam_v2": ShazamV2Model}
+    if kind in students:
+        return students[kind].__name__
+    entry = aggregators().get(data.get("aggregator", "abmil"))
+    if kind not in ("single", "concat", "mean") or entry is None:
+        return kind if entry else f"{data.get('aggregator')}"
+    faithful = bool(entry.published) and data.get("faithful") is True
+    return _tag(kind.capitalize(), entry.name, faithful)
+
+
+SizableFusion.model_rebuild()
+ConcatModel.model_rebuild()
+if TYPE_CHECKING:
+    ModelConfig = SingleModel | FusionModel | ShazamV1Model | ShazamV2Model
+else:
+    ModelConfig = Annotated[
+        Union[  # noqa: UP007
+            tuple(
+                Annotated[cls, Tag(cls.__name__)]
+                for cls in (*_pooled_models(), ShazamV1Model, ShazamV2Model)
+            )
+        ],
+        Discriminator(_which),
+    ]

@@ -11,7 +11,7 @@ from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.extraction import ExtractionConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.mapping import MappingConfig
-from pipeline.config.models import FusionModel, ShazamV1Model, ShazamV2Model, SingleModel
+from pipeline.config.models import ShazamV1Model, ShazamV2Model, SingleModel, SizableFusion
 from pipeline.config.probing import ProbingConfig
 from pipeline.config.report import ReportConfig
 from pipeline.config.section import Name, Section
@@ -111,7 +111,7 @@ class Config(Section):
         known = {**self.training.models, **self.training.ablations}
         students = [n for n, m in known.items() if isinstance(m, ShazamV1Model | ShazamV2Model)]
         for name, model in known.items():
-            sized_as = model.sized_as if isinstance(model, FusionModel) else None
+            sized_as = model.sized_as if isinstance(model, SizableFusion) else None
             if isinstance(sized_as, str) and sized_as not in students:
                 raise ValueError(
                     f"training: model `{name}` is sized_as `{sized_as}`, which is not one of the "
@@ -130,7 +130,7 @@ class Config(Section):
             if isinstance(model, SingleModel) and model.teacher == "each":
                 for teacher in self.extraction.teachers:
                     specs[f"{name}_{teacher}"] = model.model_copy(update={"teacher": teacher})
-            elif isinstance(model, FusionModel) and isinstance(model.sized_as, str):
+            elif isinstance(model, SizableFusion) and isinstance(model.sized_as, str):
                 student = {**self.training.models, **self.training.ablations}[model.sized_as]
                 specs[name] = model.model_copy(update={"sized_as": student})
             else:

@@ -23,14 +23,6 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 # was stopped where it did best on the same few cases, so that they speak too well of it; where the
 # truth was known, larger shares than these cost concordance.
 CAUTION = 2
-FAITHFUL = {
-    "d_model": 128,
-    "layers": 4,
-    "heads": 1,
-    "gate": "before_norm",
-    "teacher_dropout": 0.0,
-    "fallback": "off",
-}
 
 
 class Level(nn.Module):
@@ -70,15 +62,12 @@ class ShazamV2(Student):
 
     Args:
         shape: teachers, their levels and widths, outputs.
-        cfg: the model's config. `faithful` sets the published architecture (FAITHFUL, and mapping
-            and pooling as published) whatever the other keys say.
+        cfg: the model's config. With `faithful` mapping and pooling are as published too.
     """
 
     settled = ("share",)
 
     def __init__(self, shape: Shape, cfg: ShazamV2Model) -> None:
-        if cfg.faithful:
-            cfg = cfg.model_copy(update=FAITHFUL)
         self.levels = tuple(
             level for level in cfg.levels if any(level in dims for dims in shape.dims)
         )

@@ -7,20 +7,20 @@ from typing import Any
 
 import torch
 
-from pipeline.aggregators.fusion import Concat, Mean
+from pipeline.aggregators.fusion import Concat, Mean, PerTeacher
 from pipeline.aggregators.network import Network, Shape, parameter_count
 from pipeline.config.models import (
+    ConcatModel,
     FusionModel,
     ModelConfig,
     ShazamV1Model,
     ShazamV2Model,
     SingleModel,
+    SizableFusion,
 )
 from pipeline.distillation.shazam_v1 import LEVEL, ShazamV1
 from pipeline.distillation.shazam_v2 import ShazamV2
 from pipeline.errors import ConfigError, nearest
-
-FUSIONS: dict[str, type[Concat] | type[Mean]] = {"single": Mean, "mean": Mean, "concat": Concat}
 
 
 def reads(model: ModelConfig, mapping: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -63,12 +63,17 @@ def reads(model: ModelConfig, mapping: Mapping[str, Any]) -> tuple[list[str], li
 def build_network(model: ModelConfig, shape: Shape) -> Network:
     """The network of a model config (`settled`), with freshly drawn weights."""
     if isinstance(model, SingleModel | FusionModel):
-        return FUSIONS[model.kind](
-            shape, model.aggregator, model.level, model.d_model, model.dropout, model.faithful
-        )
+        return _pooled(model, shape)
     if isinstance(model, ShazamV1Model):
         return ShazamV1(shape, model)
     return ShazamV2(shape, model)
+
+
+def _pooled(model: SingleModel | FusionModel, shape: Shape) -> PerTeacher:
+    own = (shape, model.aggregator, model.level, model.arguments())
+    return (
+        Concat(*own, model.d_model, model.dropout) if isinstance(model, ConcatModel) else Mean(*own)
+    )
 
 
 def settled(model: ModelConfig, mapping: Mapping[str, Any], outputs: int) -> ModelConfig:
@@ -84,7 +89,7 @@ def settled(model: ModelConfig, mapping: Mapping[str, Any], outputs: int) -> Mod
     Raises:
         ConfigError: the fusion's size does not depend on d_model.
     """
-    if not isinstance(model, FusionModel) or model.sized_as is None:
+    if not isinstance(model, SizableFusion) or model.sized_as is None:
         return model
     assert not isinstance(model.sized_as, str)  # Config.model_specs has replaced the name
     size = _size(model.sized_as, _shape(model.sized_as, mapping, outputs))
@@ -102,7 +107,7 @@ def _shape(model: ModelConfig, mapping: Mapping[str, Any], outputs: int) -> Shap
     return Shape(tuple(teachers), tuple(dims), outputs)
 
 
-def matched_width(model: FusionModel, shape: Shape, size: int) -> int:
+def matched_width(model: SizableFusion, shape: Shape, size: int) -> int:
     """The d_model, a multiple of 8, with which a fusion comes nearest to `size` parameters.
 
     Raises:
@@ -113,10 +118,7 @@ def matched_width(model: FusionModel, shape: Shape, size: int) -> int:
         return _size(model.model_copy(update={"d_model": width, "sized_as": None}), shape)
 
     if at(8) == at(16):
-        raise ConfigError(
-            f"sized_as: the size of `{model.aggregator}` does not depend on d_model"
-            f"{' with faithful: true' if model.faithful else ''}"
-        )
+        raise ConfigError(f"sized_as: the size of `{model.aggregator}` does not depend on d_model")
     low, high = 8, 16
     while at(high) < size:
         low, high = high, 2 * high

@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline.aggregators.base import extremes
-from pipeline.aggregators.build import BUILDERS, build
+from pipeline.aggregators.base import Weighing, extremes
+from pipeline.aggregators.build import build
 from pipeline.aggregators.transmil import squares
-from pipeline.config.models import AGGREGATORS
+from pipeline.config.models import aggregators
 from pipeline.errors import ConfigError
 
 DIM = 24
 SCORELESS = {"mean_pool", "max_pool"}
-FAITHFUL = [n for n in AGGREGATORS if n not in {"clam_sb", "transformer"}]
+ALL = tuple(aggregators())
+# Every registered model, with the published form of those that have one.
+FORMS = [
+    pytest.param(name, {"faithful": True} if faithful else {}, id=name + faithful * "-faithful")
+    for name, entry in aggregators().items()
+    for faithful in (False, True)
+    if not faithful or "faithful" in {key.name for key in entry.keys}
+]
 
 
-def model(name: str, out: int = 3, faithful: bool = False) -> nn.Module:
+def model(name: str, out: int = 3, **arguments: Any) -> nn.Module:
     torch.manual_seed(0)
-    return build(name, DIM, out, 16, 0.25, faithful).eval()
+    own = {key.name for key in aggregators()[name].keys}
+    small = {"d_model": 16} if "d_model" in own and not arguments else {}
+    return build(name, DIM, out, **small, **arguments).eval()
 
 
-def test_the_config_names_every_model_and_no_other() -> None:
-    assert set(AGGREGATORS) == set(BUILDERS)
+def test_an_unknown_model_is_told_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean `abmil`"):
         build("abmill", 4, 1)
 
 
-@pytest.mark.parametrize("faithful", [False, True])
-@pytest.mark.parametrize("name", AGGREGATORS)
+@pytest.mark.parametrize("name", ALL)
+def test_what_was_read_from_the_file_is_the_constructor(name: str) -> None:
+    entry = aggregators()[name]
+    arguments = list(inspect.signature(entry.load()).parameters.values())
+    assert [a.name for a in arguments[:2]] == ["dim", "out"]
+    assert all(a.kind is a.KEYWORD_ONLY for a in arguments[2:])
+    read = [(key.name, key.default) for key in entry.keys]
+    assert [(a.name, a.default) for a in arguments[2:]] == read
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
 @settings(max_examples=8, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 14), min_size=1, max_size=4),
@@ -39,10 +59,10 @@ def test_the_config_names_every_model_and_no_other() -> None:
     seed=st.integers(0, 99),
 )
 def test_output_does_not_depend_on_padding(
-    name: str, faithful: bool, sizes: list[int], extra: int, seed: int
+    name: str, form: dict[str, bool], sizes: list[int], extra: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    net = model(name, faithful=faithful)
+    net = model(name, **form)
     bags = [torch.randn(n, DIM) for n in sizes]
     width = max(sizes) + extra
     x = torch.full((len(bags), width, DIM), 1e4)  # what lies in padding must not be seen
@@ -59,7 +79,40 @@ def test_output_does_not_depend_on_padding(
             assert (here[len(bag) :] == 0).all()
 
 
-@pytest.mark.parametrize("name", AGGREGATORS)
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_output_does_not_depend_on_the_order_of_tiles(name: str, form: dict[str, bool]) -> None:
+    """TransMIL lays the tiles out on a square, in their order: its output depends on it."""
+    if name == "transmil":
+        pytest.skip("reads positions")
+    net, x, order = model(name, **form), torch.randn(2, 9, DIM), torch.randperm(9)
+    as_it_is, turned = net(x), net(x[:, order])
+    assert torch.allclose(as_it_is.out, turned.out, atol=2e-5, rtol=1e-4)
+    if as_it_is.scores is not None:
+        assert torch.allclose(as_it_is.scores[:, order], turned.scores, atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_a_bag_of_one_tile_is_finite_and_gets_a_gradient(name: str, form: dict[str, bool]) -> None:
+    net, x = model(name, **form), torch.randn(2, 1, DIM, requires_grad=True)
+    bag = net(x)
+    bag.out.sum().backward()
+    assert torch.isfinite(bag.out).all()
+    assert x.grad is not None
+    assert (x.grad.abs().sum(2) > 0).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_one_that_weighs_tiles_takes_an_emphasis(name: str) -> None:
+    """A tile of emphasis log 3 counts as if it stood in the bag three times."""
+    net, x = model(name), torch.randn(1, 5, DIM)
+    if not isinstance(net, Weighing):
+        pytest.skip("does not pool by weights alone")
+    emphasis = torch.tensor([[0.0, 0.0, 0.0, 0.0, 2.0]]).log1p()
+    thrice = torch.cat([x, x[:, 4:], x[:, 4:]], dim=1)
+    assert torch.allclose(net(x, None, emphasis).out, net(thrice).out, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_shapes_scores_and_gradients(name: str) -> None:
     net = model(name, out=4)
     x = torch.randn(2, 6, DIM)
@@ -74,10 +127,9 @@ def test_shapes_scores_and_gradients(name: str) -> None:
     assert not {n for n in unused if not n.startswith("instances")}
 
 
-@pytest.mark.parametrize("faithful", [False, True])
-@pytest.mark.parametrize("name", AGGREGATORS)
-def test_an_empty_bag_is_finite_forward_and_backward(name: str, faithful: bool) -> None:
-    net = model(name, faithful=faithful)
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_an_empty_bag_is_finite_forward_and_backward(name: str, form: dict[str, bool]) -> None:
+    net = model(name, **form)
     x = torch.randn(2, 5, DIM, requires_grad=True)
     mask = torch.tensor([[False] * 5, [True] * 5])
     out = net(x, mask).out
@@ -88,7 +140,7 @@ def test_an_empty_bag_is_finite_forward_and_backward(name: str, faithful: bool) 
     assert (x.grad[1] == 0).all()
 
 
-@pytest.mark.parametrize("name", AGGREGATORS)
+@pytest.mark.parametrize("name", ALL)
 def test_two_passes_agree(name: str) -> None:
     net, x = model(name), torch.randn(3, 7, DIM)
     assert torch.equal(net(x).out, net(x).out)
@@ -107,12 +159,12 @@ def test_two_passes_agree(name: str) -> None:
 )
 def test_faithful_models_have_the_published_sizes(name: str, parameters: int) -> None:
     """Phikon's benchmark at 768 features and one output."""
-    net = BUILDERS[name](768, 1, 128, 0.25, True)
+    net = build(name, 768, 1, faithful=True)
     assert sum(p.numel() for p in net.parameters()) == parameters
 
 
 def test_faithful_abmil_is_the_single_teacher_baseline_of_shazam() -> None:
-    net = build("abmil", 1024, 4, 128, 0.25, faithful=True)
+    net = build("abmil", 1024, 4, faithful=True)
     assert sum(p.numel() for p in net.parameters()) == 148_356
 
 
@@ -142,7 +194,7 @@ def test_squares_use_each_bags_own_side() -> None:
 
 def test_clam_pulls_attended_tiles_to_the_bags_class() -> None:
     torch.manual_seed(0)
-    net = build("clam_sb", DIM, 2, 16, 0.0)
+    net = build("clam_sb", DIM, 2, d_model=16, dropout=0.0)
     x, labels = torch.randn(4, 9, DIM), torch.tensor([0, 1, 1, 0])
     mask = torch.zeros(4, 9, dtype=torch.bool)
     mask[0, 1:] = True  # one tile: no instances to tell apart

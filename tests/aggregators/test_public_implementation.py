@@ -29,9 +29,9 @@ def bags() -> tuple[Tensor, Tensor]:
     return torch.randn(3, 9, DIM), mask
 
 
-def ours(name: str, faithful: bool = False) -> Aggregator:
+def ours(name: str) -> Aggregator:
     torch.manual_seed(1)
-    return build(name, DIM, 1, WIDTH, 0.0, faithful).eval()
+    return build(name, DIM, 1, d_model=WIDTH, dropout=0.0).eval()
 
 
 def same_attention(pool: nn.Module, score: nn.Module) -> None:

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
+from pipeline.config.models import ModelConfig, aggregators
 from pipeline.config.reading import load, parse
 from pipeline.config.whole import Config
 from pipeline.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEFAULT = REPOSITORY / "config" / "config.yaml"
+READ = TypeAdapter(ModelConfig)
 
 
 def demo(**changes: object) -> dict:
@@ -105,6 +108,63 @@ def test_a_point_of_the_grid_sets_training_and_model() -> None:
     assert (settings.learning_rate, student.distillation.weight) == (0.1, 0.3)
     _, single = config.training.at(point, config.model_specs()["single_vit_tiny"])
     assert single == config.model_specs()["single_vit_tiny"]
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (
+            {"kind": "single", "aggregator": "clam_sb", "faithful": True},
+            "odd.faithful: not a key of `kind: single`, `aggregator: clam_sb`; its keys: "
+            "kind, aggregator, level, teacher, d_model, dropout, k",
+        ),
+        ({"kind": "single", "aggregator": "transformer", "faithful": True}, "not a key of"),
+        ({"kind": "single", "aggregator": "mean_pool", "d_model": 64}, "odd.d_model: not a key"),
+        ({"kind": "mean", "aggregator": "mean_pool", "sized_as": "shazam_v2"}, "not a key"),
+        (
+            {"kind": "single", "aggregator": "dsmil", "faithful": True, "d_model": 64},
+            "not a key of `kind: single`, `aggregator: dsmil`, `faithful: true`; its keys: "
+            "kind, aggregator, level, teacher, faithful",
+        ),
+        ({"kind": "single", "dropot": 0.1}, "did you mean `dropout`; its keys:"),
+        (
+            {"kind": "shazam_v2", "faithful": True, "d_model": 64},
+            "d_model: with faithful: true it is 128, and 64 would not be used",
+        ),
+        (
+            {"kind": "shazam_v2", "fallback": "off", "refit": True},
+            "refit: with no `fallback` it is false, and true would not be used",
+        ),
+        ({"kind": "singel"}, "odd.kind: no kind `singel`; did you mean `single`; known: concat"),
+        ({}, "odd: needs `kind:`, one of concat"),
+        ({"kind": "mean", "aggregator": "abmill"}, "no aggregator `abmill`; did you mean `abmil`"),
+        ({"kind": "shazam_v2", "gate": "after_nom"}, "did you mean `after_norm`"),
+        ({"kind": "shazam_v2", "gate": False}, 'write "off" in quotes'),
+        ("abmil", "odd: a mapping is wanted, this is 'abmil'"),
+    ],
+)
+def test_a_key_that_a_model_does_not_use_is_an_error(model: object, expected: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(demo(training__models__odd=model))
+    assert expected in str(error.value)
+
+
+def test_a_model_is_read_as_it_was_written() -> None:
+    """Every form, as a job is told it."""
+    forms: list[dict] = [{"kind": "shazam_v1"}, {"kind": "shazam_v2", "faithful": True}]
+    for name, entry in aggregators().items():
+        for kind in ("single", "concat", "mean"):
+            forms.append(
+                {"kind": kind, "aggregator": name, **{k.name: k.default for k in entry.keys}}
+            )
+            if entry.published:
+                forms.append({"kind": kind, "aggregator": name, "faithful": True})
+    for form in forms:
+        model = READ.validate_python(form)
+        again = READ.validate_json(model.model_dump_json())
+        assert type(again) is type(model)
+        assert again == model
+        assert form.items() <= model.model_dump().items()
 
 
 def test_a_number_written_as_yaml_text_is_a_number() -> None:

@@ -36,7 +36,7 @@ def v1(shape: Shape, **keys: Any) -> ShazamV1:
 def test_faithful_v2_has_the_published_number_of_parameters() -> None:
     dims = tuple({level: dim for level in ("low", "mid", "high")} for dim in TEACHERS)
     shape = Shape(tuple("abcde"), dims, 4)
-    net = ShazamV2(shape, ShazamV2Model(kind="shazam_v2", faithful=True, d_model=64, layers=1))
+    net = ShazamV2(shape, ShazamV2Model(kind="shazam_v2", faithful=True))
     assert parameter_count(net) == 4_216_469
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from pipeline.aggregators.network import Shape, parameter_count
-from pipeline.config.models import FusionModel
+from pipeline.config.models import ModelConfig
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.errors import ConfigError
@@ -15,6 +16,10 @@ from pipeline.training.models import build_network, reads, settled
 
 DIMS = ({"low": 64, "mid": 128, "high": 256}, {"low": 96, "mid": 96, "high": 96})
 MAPPING = {"teachers": {"a": {"dims": DIMS[0]}, "b": {"dims": DIMS[1]}}}
+
+
+def read(model: dict[str, Any]) -> ModelConfig:
+    return TypeAdapter(ModelConfig).validate_python(model)
 
 
 def config(**fusion: object) -> Config:
@@ -44,10 +49,10 @@ def test_a_fusion_can_be_of_a_students_size(aggregator: str) -> None:
     """The student reads three levels, the fusion one."""
     specs = config(aggregator=aggregator).model_specs()
     student = size(specs["shazam_v2"])
-    told = FusionModel.model_validate(specs["matched"].model_dump(mode="json"))  # as a job is told
+    told = read(specs["matched"].model_dump(mode="json"))  # as a job is told
     matched = settled(told, MAPPING, 3)
     assert size(matched) == pytest.approx(student, rel=0.1)
-    plain = FusionModel(kind="concat", aggregator=aggregator)  # type: ignore[arg-type]
+    plain = read({"kind": "concat", "aggregator": aggregator})
     assert abs(size(plain) - student) > abs(size(matched) - student)
     assert settled(plain, MAPPING, 3) is plain
 
@@ -55,6 +60,11 @@ def test_a_fusion_can_be_of_a_students_size(aggregator: str) -> None:
 def test_only_a_student_and_only_by_width_can_a_fusion_be_sized() -> None:
     with pytest.raises(ConfigError, match=r"sized_as `shazam_v3`.*did you mean `shazam_v2`"):
         config(sized_as="shazam_v3")
-    spec = config(aggregator="mean_pool", kind="mean").model_specs()["matched"]
-    with pytest.raises(ConfigError, match="does not depend on d_model"):
-        settled(spec, MAPPING, 3)
+    with pytest.raises(ConfigError, match="sized_as: not a key of `kind: mean`"):
+        config(aggregator="mean_pool", kind="mean")
+
+
+def test_a_size_that_no_width_changes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.training.models._size", lambda *_: 7)
+    with pytest.raises(ConfigError, match="`abmil` does not depend on d_model"):
+        settled(config().model_specs()["matched"], MAPPING, 3)
