@@ -131,7 +131,7 @@ SECTIONS = {
     "mapping": set(),
     "folds": {"tasks"},
     "probing": set(),
-    "training": {"tasks", "models"},
+    "training": {"tasks", "models", "registry"},
     "evaluation": {"tasks"},
 }
 STAGES = (*SECTIONS, "report")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,12 @@ class Aggregator(nn.Module):
 
     `forward(x, mask)` takes x float (B, N, d) and mask bool (B, N), True = padding, or None. The
     output does not depend on what stands under the mask, and stays finite for an empty bag.
+
+    Attributes:
+        ordered: whether the output depends on the order of the tiles.
     """
+
+    ordered: ClassVar[bool] = False
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Bag:
         raise NotImplementedError

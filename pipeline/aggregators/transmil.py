@@ -34,6 +34,8 @@ class TransMIL(Aggregator):
             multiple of 8), and full instead of depthwise convolutions.
     """
 
+    ordered = True
+
     def __init__(
         self,
         dim: int,

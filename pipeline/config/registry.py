@@ -105,8 +105,8 @@ def entries(package: str) -> dict[str, Entry]:
         TypeError: a registration cannot be used; the message names the file and what is wrong.
     """
     found: dict[str, Entry] = {}
-    (location,) = importlib.import_module(package).__path__
-    for path in sorted(Path(location).glob("*.py")):
+    folders = map(Path, importlib.import_module(package).__path__)
+    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
         for entry in _in_file(path, f"{package}.{path.stem}"):
             if entry.name in found:
                 other = found[entry.name].module
@@ -139,9 +139,7 @@ def _entry(node: ast.ClassDef, mark: ast.Call, path: Path, module: str) -> Entry
         (name,) = (ast.literal_eval(value) for value in mark.args)
         given = {str(word.arg): ast.literal_eval(word.value) for word in mark.keywords}
     except ValueError:
-        raise TypeError(
-            f"{where}: `register` takes a name as it is written, no expression"
-        ) from None
+        raise TypeError(f"{where}: `register` takes a written name, no expression") from None
     doc = inspect.cleandoc(ast.get_docstring(node) or "")
     source = re.search(r"^Source: (.*?)(?:\n\n|\Z)", doc, re.MULTILINE | re.DOTALL)
     if not doc or source is None:

@@ -14,6 +14,7 @@ if (REPOSITORY / "pipeline").is_dir():
 
 from pipeline import provenance
 from pipeline.accounting import time_limits
+from pipeline.config.models import aggregators
 from pipeline.config.reading import parse as parse_config
 from pipeline.encoders import tile_scales
 from pipeline.errors import UserError
@@ -45,6 +46,8 @@ ENCODERS = ["+".join(group) for group in tile_scales.groups(CONFIG)]
 SCALES = list(tile_scales.scales(CONFIG))
 RUN = [teacher for group in ENCODERS for teacher in group.split("+")]
 MODELS = list(CONFIG.model_specs())
+# Found by their registration, which no import shows.
+AGGREGATORS = [entry.module for entry in aggregators().values()]
 
 
 def group_of(teacher):

@@ -17,7 +17,7 @@ rule training:
         gpu=0,
     params:
         cfg=job(stage_params.training, "task", "model"),
-        code=provenance.stage_code("training"),
+        code=provenance.stage_code("training", *AGGREGATORS),
     shell:
         "python -m pipeline training --cfg {params.cfg:q} --code {params.code}"
         " --root $(dirname {input.cases:q}) --task {wildcards.task} --model {wildcards.model}"

@@ -1,0 +1,192 @@
+"""What is read from the files that register a class, and that dropping a file in is enough."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+import pipeline.aggregators
+from pipeline.aggregators.build import build
+from pipeline.config.models import aggregators
+from pipeline.config.registry import Entry, entries
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GOOD = '''
+    @register("gem", published=("power",))
+    class GeM(Aggregator):
+        """Generalised mean of each feature
+        over the tiles.
+
+        Source: Radenović, Tolias, Chum 2019,
+        "Fine-tuning CNN image retrieval".
+
+        Args:
+            dim, out: of features and outputs.
+            power: where training starts;
+                1 is the mean.
+            norm: which.
+        """
+
+        def __init__(
+            self,
+            dim: int,
+            out: int,
+            *,
+            power: Positive = 3.0,
+            norm: Literal["l1", "l2"] | None = None,
+        ) -> None:
+'''
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty package that is called `room`, and a scan that has seen nothing yet."""
+    folder = tmp_path / "room"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "room", raising=False)
+    entries.cache_clear()
+    return folder
+
+
+def written(folder: Path, text: str, name: str = "gem") -> dict[str, Entry]:
+    body = textwrap.dedent(text) + "        raise NotImplementedError\n"
+    (folder / f"{name}.py").write_text(body)
+    entries.cache_clear()
+    return entries("room")
+
+
+def test_an_entry_is_read_without_running_the_file(room: Path) -> None:
+    """`register` and the base class are not even imported there."""
+    entry = written(room, GOOD)["gem"]
+    assert (entry.module, entry.cls, entry.published) == ("room.gem", "GeM", ("power",))
+    assert entry.summary == "Generalised mean of each feature over the tiles."
+    assert entry.source == 'Radenović, Tolias, Chum 2019, "Fine-tuning CNN image retrieval".'
+    power, norm = entry.keys
+    assert (power.name, power.default) == ("power", 3.0)
+    assert power.meaning == "where training starts; 1 is the mean."
+    assert (norm.default, norm.meaning) == (None, "which.")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("Source: Rad", "From: Rad"), "where from"),
+        ((": Positive = 3.0", " = 3.0"), "needs a type, a default and a line"),
+        ((" = 3.0", ""), "needs a type, a default and a line"),
+        (("            power: where", "            other: where"), "`power` is a key"),
+        (("Positive", "Positiv"), "`power`: a type must be plain"),
+        (("3.0", "three()"), "`power`: a type must be plain or one of"),
+        (('"gem", ', "NAME, "), "a written name"),
+        (('("power",)', '("exponent",)'), "no argument `exponent`"),
+        (("__init__", "make"), "a constructor of its own"),
+    ],
+)
+def test_what_cannot_be_used_is_said_with_the_file(
+    room: Path, change: tuple[str, str], expected: str
+) -> None:
+    assert change[0] in GOOD
+    with pytest.raises(TypeError, match=r"room/gem\.py:") as error:
+        written(room, GOOD.replace(*change))
+    assert expected in str(error.value)
+
+
+def test_a_name_is_registered_once(room: Path) -> None:
+    written(room, GOOD)
+    with pytest.raises(TypeError, match=r"`gem` is registered in room\.gem already"):
+        written(room, GOOD, name="other")
+
+
+DROPPED = '''
+"""Generalised mean pooling."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.aggregators.base import Aggregator, Bag, full_mask, masked_mean
+from pipeline.config.registry import register
+from pipeline.config.section import Positive
+
+
+@register("gem")
+class GeM(Aggregator):
+    """Generalised mean of each feature over the tiles, then a linear layer.
+
+    Source: Radenović, Tolias, Chum 2019, "Fine-tuning CNN image retrieval".
+
+    Args:
+        power: where training starts; 1 is the mean, a large one nearly the maximum.
+    """
+
+    def __init__(self, dim: int, out: int, *, power: Positive = 3.0) -> None:
+        super().__init__()
+        self.power = nn.Parameter(torch.tensor(power))
+        self.head = nn.Linear(dim, out)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Bag:
+        raised = x.clamp(min=1e-4) ** self.power
+        return Bag(self.head(masked_mean(raised, full_mask(x, mask)) ** (1 / self.power)))
+'''
+ASK = """
+import sys
+from pipeline.config.reading import parse
+from pipeline.errors import ConfigError
+
+def read(**keys):
+    model = {"kind": "single", "teacher": "a", "aggregator": "gem", **keys}
+    data = {"extraction": {"teachers": ["a"]}, "training": {"models": {"m": model}}}
+    return parse(data | {"evaluation": {"student": "m"}}).training.models["m"]
+
+model = read(power=2)
+assert model.arguments() == {"power": 2.0}, model
+wrongs = ({"power": 0}, "greater than 0"), ({"d_model": 8}, "level, teacher, power")
+for wrong, said in wrongs:
+    try:
+        read(**wrong)
+        sys.exit(f"{wrong} was accepted")
+    except ConfigError as error:
+        assert said in str(error), error
+assert "torch" not in sys.modules
+"""
+
+
+def test_the_config_knows_an_aggregator_by_its_file(tmp_path: Path) -> None:
+    """In a copy of the package, its errors and its limits too, without torch."""
+    shutil.copytree(
+        REPOSITORY / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (tmp_path / "pipeline" / "aggregators" / "gem.py").write_text(DROPPED)
+    done = subprocess.run(
+        [sys.executable, "-c", ASK],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_network_is_built_of_an_aggregator_by_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gem_dropped.py").write_text(DROPPED)
+    monkeypatch.setattr(
+        pipeline.aggregators, "__path__", [*pipeline.aggregators.__path__, str(tmp_path)]
+    )
+    entries.cache_clear()
+    network = build("gem", 6, 2, power=2.0)
+    assert network(torch.randn(3, 5, 6)).out.shape == (3, 2)
+    assert "gem" in aggregators()
+    monkeypatch.undo()
+    entries.cache_clear()
+    assert "gem" not in aggregators()
