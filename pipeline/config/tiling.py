@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -38,9 +38,10 @@ class TilingConfig(Section):
     max_fold_fraction: Fraction = 0.25
     max_tiles: int | None = Field(None, ge=1)
     mpp_policy: Literal["error", "default", "reject"] = "error"
-    default_mpp: float | None = Field(None, ge=0.05, le=10)
-    mpp_range: tuple[float, float] = (0.05, 10.0)
+    default_mpp: float | None = Field(None, ge=0.1, le=10)
+    mpp_range: tuple[float, float] = (0.1, 10.0)
     mpp_magnification_factor: float = Field(3.0, ge=1.1)
+    scene: Annotated[int, Field(ge=0)] | Literal["largest"] = "largest"
     tissue: TissueConfig = TissueConfig()
     seed: int = 0
 

@@ -20,9 +20,14 @@ SHOWN = 3
 KINDS = {
     "scale_passed_over": "A scale that the file states cannot be right, so another was used; "
     "compare the slide's size in mm with the glass.",
-    "scale_sources_disagree": "The file states two scales; the first named was used. Give the "
-    "right one in the sheet's column `mpp`.",
+    "scale_sources_disagree": "Two sources state different scales; the first named was used. Give "
+    "the right one in the sheet's column `mpp`.",
+    "scale_unusual": "The scale looks like a mistake of its unit, or is twice or half of what the "
+    "cohort's other slides have. Compare the slide's size in mm with the glass, and give the right "
+    "scale in the sheet's column `mpp`.",
     "scale_assumed": "The file states no scale that can be right; tiling.default_mpp was used.",
+    "other_scene_passed_over": "The file holds several images like the one that was used. Choose "
+    "another with tiling.scene, or split the file into one file a scene.",
     "tiles_left_out": "Some of the given tiles lie outside the slide, and were left out.",
     "focus_not_judged": "The scan is too coarse to find what is out of focus.",
     "out_of_focus": "Much of the tissue is out of focus, and was left out; scan the slide again.",

@@ -26,6 +26,7 @@ KEPT = (
     "name",
     "level0_width",
     "level0_height",
+    "scene",
     "mpp_level0",
     "mpp_source",
     "target_mpp",
@@ -46,6 +47,7 @@ class Grid:
         level: the pyramid level to read.
         downsample: level-0 pixels per pixel of that level.
         side: a tile's side in pixels of that level.
+        scene: which of the slide file's scenes was tiled.
         fingerprint: of the tiles file.
         slide: identity of the slide file that was tiled; empty where the tiles do not say.
         attributes: of the coordinates, for the feature file.
@@ -58,6 +60,7 @@ class Grid:
     fingerprint: str
     attributes: dict[str, Any]
     slide: str = ""
+    scene: int = 0
 
 
 def level_corners(grid: Grid, start: int, stop: int) -> np.ndarray:
@@ -91,4 +94,5 @@ def read_grid(path: Path) -> Grid:
         fingerprint=str(found[FINGERPRINT]),
         attributes={key: found[key] for key in KEPT if key in found},
         slide=str(found.get("slide_identity", "")),
+        scene=int(found.get("scene", 0)),
     )

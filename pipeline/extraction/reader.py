@@ -81,7 +81,7 @@ def open_source(
     Raises:
         SlideError: the slide cannot be opened.
     """
-    slide = open_slide(path)
+    slide = open_slide(path, grid.scene)
     try:
         if grid.level >= len(slide.level_dimensions):
             raise SlideError(
@@ -165,7 +165,7 @@ class RegionSource:
     ) -> dict[int, SlideError]:
         slide = getattr(self._local, "slide", None)
         if slide is None:
-            slide = self._local.slide = open_slide(self._path)
+            slide = self._local.slide = open_slide(self._path, self._grid.scene)
             self._open.append(slide)
         try:
             self._cut(slide, first, last, start, out)

@@ -220,7 +220,7 @@ def _sample(config: Config, plan: CohortPlan) -> tuple[list[float], list[int]]:
     areas, sizes = [], []
     for row in rows[::stride]:
         try:
-            with open_slide(row.path) as slide:
+            with open_slide(row.path, config.tiling.scene) as slide:
                 width, height = slide.level_dimensions[0]
                 scale = find_scale(slide.properties, (width, height), row.mpp, config.tiling)
                 areas.append(width * height * scale.mpp**2)

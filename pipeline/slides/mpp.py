@@ -9,6 +9,7 @@ it is wrong in practice: 10-fold unit errors, 1000 µm/px, tags that are missing
 from __future__ import annotations
 
 import dataclasses
+import html
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -18,12 +19,32 @@ from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.errors import SlideError
 
 SQUARE_TOLERANCE = 0.05  # x and y may differ by this much, relative
-AGREEMENT = 0.10  # two believable sources may differ by this much before it is said
+AGREEMENT = 0.05  # two believable sources may differ by this much before it is said
 LARGEST_GLASS_MM = 210.0  # the largest histology glass is 8 x 6 inches
+RESOLUTION = "tiff.XResolution"
 MAGNIFICATION_MPP = 10.0  # 40x is 0.25 µm/px, 20x is 0.5 µm/px
 
-_UNITS_UM = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "mm": 1e3, "cm": 1e4}
+_UNITS_UM = {
+    **dict.fromkeys(
+        ("µm", "μm", "âµm", "um", "micron", "microns", "micrometer", "micrometre"), 1.0
+    ),
+    "pm": 1e-6,
+    "å": 1e-4,
+    "nm": 1e-3,
+    "mm": 1e3,
+    "cm": 1e4,
+    "m": 1e6,
+    "in": 25_400.0,
+}
 _TIFF_UNITS_UM = {"inch": 25_400.0, "centimeter": 10_000.0}
+# What scanners are commonly set to: a number that is one of these after a slip was meant so.
+_CUSTOMARY_MPP = (0.25, 0.5, 1.0)
+_UNIT_SLIPS = {
+    2.54: "if its resolution is in pixels per inch, not per cm",
+    1 / 2.54: "if its resolution is in pixels per cm, not per inch",
+}
+_SLIPS = {**_UNIT_SLIPS, 10.0: "if its unit is ten times off", 0.1: "if its unit is ten times off"}
+_SLIP_TOLERANCE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,20 +82,42 @@ def find_scale(
         SlideError: `no_mpp` or `implausible_mpp`, with the remedy, unless the policy is `default`.
     """
     power = _number(properties.get("openslide.objective-power"))
+    believed, passed_over = _sources(properties, dimensions, power, cfg)
     if override is not None:
-        doubt = _doubt(override, override, dimensions, None, cfg)
-        if doubt:
-            raise SlideError(
-                f"the sheet's mpp of {override:g} µm/px is not believable: {doubt}; mend the sheet",
-                "implausible_mpp",
-            )
-        doubt = _doubt(override, override, dimensions, power, cfg)
-        told = f"the sheet's {override:g} µm/px {doubt}"
-        unusual = SlideWarning("scale_sources_disagree", told)
-        return Scale(override, "sheet", power, (unusual,) if doubt else ())
+        warnings = _check_override(override, believed, dimensions, power, cfg)
+        return Scale(override, "sheet", power, tuple(warnings))
+    if believed:
+        (source, value), *others = believed
+        warnings = [*passed_over, *_disagreements(source, value, others)]
+        meant = _slip(value, _UNIT_SLIPS) if source == RESOLUTION and not others else ""
+        if meant:
+            told = f"{source} says {value:.4g} µm/px, which would be {meant}"
+            warnings.append(SlideWarning("scale_unusual", told))
+        return Scale(value, source, power, tuple(warnings))
+    if cfg.mpp_policy == "default" and cfg.default_mpp is not None:
+        told = f"default_mpp of {cfg.default_mpp:g} µm/px used: the file's is unknown"
+        assumed = SlideWarning("scale_assumed", told)
+        return Scale(cfg.default_mpp, "default", power, (*passed_over, assumed))
+    remedy = "give it in the sheet's `mpp` column, or set tiling.mpp_policy: default"
+    if passed_over:
+        tried = "; ".join(warning.text for warning in passed_over)
+        raise SlideError(f"no believable mpp ({tried}); {remedy}", "implausible_mpp")
+    raise SlideError(f"the file states no microns per pixel; {remedy}", "no_mpp")
 
+
+def _sources(
+    properties: Mapping[str, str],
+    dimensions: tuple[int, int],
+    power: float | None,
+    cfg: TilingConfig,
+) -> tuple[list[tuple[str, float]], list[SlideWarning]]:
+    """The believable sources in order of trust, and what stands before the first of them.
+
+    An unbelievable source that is trusted less than the one that is used says nothing: converters
+    leave a printer's resolution in the tags.
+    """
     believed: list[tuple[str, float]] = []
-    warnings: list[SlideWarning] = []
+    passed_over: list[str] = []
     seen: set[tuple[float, float]] = set()
     for source, read in _SOURCES.items():
         found = read(properties)
@@ -82,27 +125,58 @@ def find_scale(
             continue
         seen.add(found)
         doubt = _doubt(*found, dimensions, power, cfg)
-        if doubt:
-            told = f"{source} of {found[0]:g} µm/px passed over: {doubt}"
-            warnings.append(SlideWarning("scale_passed_over", told))
-        else:
+        if not doubt:
             believed.append((source, math.sqrt(found[0] * found[1])))
-    if believed:
-        source, value = believed[0]
-        for other, second in believed[1:]:
-            if abs(second / value - 1) > AGREEMENT:
-                told = f"{source} says {value:g} µm/px, {other} says {second:g}"
-                warnings.append(SlideWarning("scale_sources_disagree", told))
-        return Scale(value, source, power, tuple(warnings))
-    if cfg.mpp_policy == "default" and cfg.default_mpp is not None:
-        told = f"default_mpp of {cfg.default_mpp:g} µm/px used: the file's is unknown"
-        warnings.append(SlideWarning("scale_assumed", told))
-        return Scale(cfg.default_mpp, "default", power, tuple(warnings))
-    remedy = "give it in the sheet's `mpp` column, or set tiling.mpp_policy: default"
-    if warnings:
-        tried = "; ".join(warning.text for warning in warnings)
-        raise SlideError(f"no believable mpp ({tried}); {remedy}", "implausible_mpp")
-    raise SlideError(f"the file states no microns per pixel; {remedy}", "no_mpp")
+        elif not believed:
+            passed_over.append(f"{source} of {found[0]:g} µm/px passed over: {doubt}")
+    unit = _unknown_unit(properties)
+    if unit and (not believed or believed[0][0] in _AFTER_OME):
+        passed_over.append(unit)
+    return believed, [SlideWarning("scale_passed_over", text) for text in passed_over]
+
+
+def _check_override(
+    override: float,
+    believed: list[tuple[str, float]],
+    dimensions: tuple[int, int],
+    power: float | None,
+    cfg: TilingConfig,
+) -> list[SlideWarning]:
+    """What speaks against the sheet's scale; refuses one that cannot be right."""
+    doubt = _doubt(override, override, dimensions, None, cfg)
+    if doubt:
+        raise SlideError(
+            f"the sheet's mpp of {override:g} µm/px is not believable: {doubt}; mend the sheet",
+            "implausible_mpp",
+        )
+    warnings = _disagreements("the sheet", override, believed[:1])
+    doubt = _doubt(override, override, dimensions, power, cfg)
+    if doubt:
+        told = f"the sheet's {override:g} µm/px {doubt}"
+        warnings.append(SlideWarning("scale_sources_disagree", told))
+    return warnings
+
+
+def _disagreements(
+    source: str, value: float, others: list[tuple[str, float]]
+) -> list[SlideWarning]:
+    return [
+        SlideWarning(
+            "scale_sources_disagree",
+            f"{source} says {value:.4g} µm/px and is used, {other} says {second:.4g}",
+        )
+        for other, second in others
+        if abs(second / value - 1) > AGREEMENT
+    ]
+
+
+def _slip(value: float, slips: Mapping[float, str]) -> str:
+    """What a value would be after a common mistake with its unit, or an empty text."""
+    for factor, words in slips.items():
+        for customary in _CUSTOMARY_MPP:
+            if abs(value * factor / customary - 1) < _SLIP_TOLERANCE:
+                return f"{customary:g} {words}"
+    return ""
 
 
 def _doubt(
@@ -111,7 +185,10 @@ def _doubt(
     """Why a scale cannot be believed, or an empty text."""
     low, high = cfg.mpp_range
     if not (low <= x <= high and low <= y <= high):
-        return f"outside tiling.mpp_range {low:g} to {high:g}"
+        meant = _slip(math.sqrt(x * y), _SLIPS)
+        return f"outside tiling.mpp_range {low:g} to {high:g}" + (
+            f"; it would be {meant}" if meant else ""
+        )
     if abs(x / y - 1) > SQUARE_TOLERANCE:
         return f"pixels are not square ({x:g} by {y:g})"
     if power:
@@ -153,10 +230,22 @@ def _aperio(properties: Mapping[str, str]) -> tuple[float, float] | None:
 def _ome(properties: Mapping[str, str]) -> tuple[float, float] | None:
     def side(axis: str) -> float | None:
         value = _number(properties.get(f"ome.PhysicalSize{axis}"))
-        unit = properties.get(f"ome.PhysicalSize{axis}Unit", "µm")
+        unit = _ome_unit(properties, axis)
         return value * _UNITS_UM[unit] if value is not None and unit in _UNITS_UM else None
 
     return _pair(side("X"), side("Y"))
+
+
+def _ome_unit(properties: Mapping[str, str], axis: str) -> str:
+    # Some writers escape the micro sign twice.
+    return html.unescape(properties.get(f"ome.PhysicalSize{axis}Unit", "µm")).strip().lower()
+
+
+def _unknown_unit(properties: Mapping[str, str]) -> str:
+    value, unit = properties.get("ome.PhysicalSizeX"), _ome_unit(properties, "X")
+    if value is None or unit in _UNITS_UM:
+        return ""
+    return f"ome.PhysicalSizeX of {value} passed over: its unit `{unit}` is no known length"
 
 
 def _comment(properties: Mapping[str, str]) -> tuple[float, float] | None:
@@ -179,5 +268,6 @@ _SOURCES: dict[str, Callable[[Mapping[str, str]], tuple[float, float] | None]] =
     "openslide.mpp-x": _vendor,
     "ome.PhysicalSizeX": _ome,
     "comment": _comment,
-    "tiff.XResolution": _resolution,
+    RESOLUTION: _resolution,
 }
+_AFTER_OME = ("comment", RESOLUTION)

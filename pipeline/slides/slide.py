@@ -16,12 +16,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.errors import SlideError
 from pipeline.slides import tiff
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from pipeline.slides.tiff_blocks import Blocks
 
 Image = npt.NDArray[np.uint8]
+Scene = int | Literal["largest"]
+LARGEST: Literal["largest"] = "largest"
 
 # A whole level is read in bands of so many pixels (about 25 MB with copies), two of them ahead of
 # whoever uses them: decoding leaves Python's lock, so that it runs beside the work.
@@ -49,10 +52,14 @@ class Slide(abc.ABC):
         level_downsamples: level-0 pixels per pixel of each level; the first is 1.
         properties: texts as the file states them, under OpenSlide's names where it has one.
         blocks: the file's own compressed blocks, where its levels are plain grids of them.
+        scene: which of the file's scenes this is, from 0.
+        warnings: what is doubtful about how the file is read.
     """
 
     backend: ClassVar[str]
     blocks: Blocks | None = None
+    scene: int = 0
+    warnings: tuple[SlideWarning, ...] = ()
 
     def __init__(
         self,
@@ -208,18 +215,29 @@ def on_white(image: npt.NDArray[np.uint8]) -> Image:
     return ((rgb * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
 
 
-def open_slide(path: str | Path) -> Slide:
+def open_slide(path: str | Path, scene: Scene = LARGEST) -> Slide:
     """Open a slide with the reader that its content asks for.
 
     Args:
         path: a file, or a folder with the files of one DICOM series.
+        scene: which scene of a file with several, from 0 in the file's order.
 
     Raises:
         SlideError: `missing_file`; `unopenable`, no reader knows it; `truncated`, its directory
             is cut off; `too_large`, it declares more than it can hold; `not_brightfield`, it has
-            no RGB image.
+            no RGB image; `no_scene`, it has no scene of this number.
     """
     path = Path(path)
+    slide = _open(path, scene)
+    if scene not in (LARGEST, slide.scene):
+        slide.close()
+        raise SlideError(
+            f"{path.name}: tiling.scene is {scene}, but the file has only scene 0", "no_scene"
+        )
+    return slide
+
+
+def _open(path: Path, scene: Scene) -> Slide:
     if path.is_dir():
         series = sorted(p for p in path.iterdir() if p.suffix.lower() == ".dcm")
         if not series:
@@ -239,7 +257,7 @@ def open_slide(path: str | Path) -> Slide:
 
         return ImageSlide(path)
     if tiff.is_tiff(path):
-        return _open_tiff(path)
+        return _open_tiff(path, scene)
 
     from pipeline.slides.openslide_backend import OpenSlideSlide, vendor
 
@@ -251,23 +269,47 @@ def open_slide(path: str | Path) -> Slide:
     return OpenSlideSlide(path)
 
 
-def _open_tiff(path: Path) -> Slide:
+def _open_tiff(path: Path, scene: Scene) -> Slide:
     pages = tiff.read_pages(path)
     if not pages:
         raise SlideError(f"{path.name}: a TIFF without an image", "unopenable")
     tiff.check_size(path, pages)
     first = pages[0].description
     if _OME not in first and _QPTIFF not in first:
-        from pipeline.slides.openslide_backend import OpenSlideSlide, vendor
+        from pipeline.slides.openslide_backend import PLAIN_GRIDS, OpenSlideSlide, vendor
 
         found = vendor(path)
         if found == "generic-tiff" and pages[0].samples < 3:
             raise SlideError(not_rgb(path, pages[0].samples), "not_brightfield")
-        if found is not None:
-            return OpenSlideSlide(path)
+        if found is not None and not (found == "generic-tiff" and _has_scenes(path, pages)):
+            try:
+                return OpenSlideSlide(path)
+            except SlideError as refused:
+                if found not in PLAIN_GRIDS:
+                    raise
+                return _open_refused(path, scene, refused)
     from pipeline.slides.tifffile_backend import TiffSlide
 
-    return TiffSlide(path)
+    return TiffSlide(path, scene)
+
+
+def _has_scenes(path: Path, pages: list[tiff.Page]) -> bool:
+    """Whether a plain TIFF has several images like the largest, of which OpenSlide sees one."""
+    if len(pages) == 1:
+        return False
+    from pipeline.slides.tifffile_backend import count_scenes
+
+    return count_scenes(path) > 1
+
+
+def _open_refused(path: Path, scene: Scene, refused: SlideError) -> Slide:
+    """Tiles in a compression that OpenSlide does not have may be read by tifffile."""
+    from pipeline.slides.tifffile_backend import TiffSlide
+
+    try:
+        return TiffSlide(path, scene)
+    except SlideError as also:
+        raise SlideError(f"{refused.reason}; {also.reason}", refused.kind) from also
 
 
 def not_rgb(path: Path, samples: int) -> str:

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import threading
 
+import cv2
 import imagecodecs
 import numpy as np
 import tifffile
@@ -19,6 +20,9 @@ from pipeline.slides.slide import Image, on_white
 
 CACHE_BYTES = 2**26
 # How libjpeg names what TIFF calls RGB and YCbCr.
+# Decoders of these give RGB whatever the file's colours are called.
+_JPEG_FAMILY = {6, 7, 34892, 33007}
+_JPEG2000 = {33003, 33004, 33005, 34712}
 JPEG_SPACES = {tifffile.PHOTOMETRIC.RGB: 2, tifffile.PHOTOMETRIC.YCBCR: 3}
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 # Adobe's marker: the only one by which a JPEG stream itself says that it is RGB or YCbCr.
@@ -136,6 +140,8 @@ class Blocks:
             block = self._segment(page, number)
         else:
             block = np.concatenate([self._segment(page, number) for page in planes], axis=-1)
+        if page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression not in _JPEG_FAMILY:
+            return cv2.cvtColor(block[..., (0, 2, 1)], cv2.COLOR_YCrCb2RGB)
         return on_white(block) if block.shape[-1] == 4 else np.ascontiguousarray(block[..., :3])
 
     def jpeg(self, level: int, number: int) -> bytes:
@@ -184,6 +190,9 @@ class Blocks:
     def _segment(self, page: tifffile.TiffPage, index: int) -> Image:
         """A decoded segment of one page: uint8 (rows, columns, samples)."""
         data = self._bytes(page, index) if page.databytecounts[index] else None
+        if data is not None and page.is_subsampled and page.compression in _JPEG2000:
+            # tifffile refuses subsampled colours, which this decoder has brought to full size.
+            return np.asarray(imagecodecs.jpeg2k_decode(data), np.uint8)
         pixels, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
         if pixels is None:
             return np.full((shape[1], shape[2], shape[3]), 255, np.uint8)

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
 
+from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.errors import SlideError
-from pipeline.slides.slide import Image, Slide, not_rgb
+from pipeline.slides.ome import OmeImage, image_of, read_images
+from pipeline.slides.slide import LARGEST, Image, Scene, Slide, not_rgb
 from pipeline.slides.tiff_blocks import Blocks
+from pipeline.slides.tiff_scenes import (
+    choose,
+    find_scenes,
+    like_largest,
+    passed_over,
+)
 
+_NO_OME = "the file's OME-XML describes no image of this size; what it says was not used"
 _UNITS = {1: "none", 2: "inch", 3: "centimeter"}
 _RGB_NAMES = {"", "red", "green", "blue", "r", "g", "b", "rgb", "brightfield"}
 _PHOTOMETRIC_RGB, _PHOTOMETRIC_YCBCR = 2, 6
@@ -25,20 +33,39 @@ _PHOTOMETRIC_RGB, _PHOTOMETRIC_YCBCR = 2, 6
 class TiffSlide(Slide):
     """A TIFF that tifffile reads.
 
+    Args:
+        path: the file.
+        scene: which of its images, see `pipeline.slides.tiff_scenes`.
+
     Raises:
-        SlideError: `unopenable`, `not_brightfield`.
+        SlideError: `unopenable`, `not_brightfield`, `no_scene`.
     """
 
     backend = "tifffile"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, scene: Scene = LARGEST) -> None:
         try:
             file = tifffile.TiffFile(path)
-            levels = _levels(file)
-            properties = _properties(file, levels[0][0])
+            scenes = like_largest(find_scenes(file))
+            self.scene = choose(scenes, scene, path.name)
+            chosen = scenes[self.scene]
+            levels = chosen.levels
+            xml = file.ome_metadata or ""
+            images = read_images(xml)
+            image = image_of(
+                images,
+                chosen.size,
+                chosen.name,
+                chosen.series,
+                len(file.series),
+            )
+            properties = _properties(levels[0][0], image)
             for planes in levels:
                 _check_planes(path, planes)
-            _check_ome(path, file.ome_metadata or "", len(levels[0]))
+            _check_ome(path, image, len(levels[0]))
+            self.warnings = passed_over(scenes, self.scene)
+            if xml and image is None:
+                self.warnings += (SlideWarning("scale_passed_over", _NO_OME),)
             self._pixels = self.blocks = Blocks(file, levels)
         except SlideError:
             raise
@@ -56,23 +83,13 @@ class TiffSlide(Slide):
         self._pixels.close()
 
 
-def _levels(file: tifffile.TiffFile) -> list[list[tifffile.TiffPage]]:
-    """The planes of each pyramid level, finest first."""
-
-    def planes(series: Any) -> list[tifffile.TiffPage]:
-        return [page.aspage() for page in series.pages if page is not None]
-
-    series = max(file.series, key=lambda s: s.keyframe.imagewidth * s.keyframe.imagelength)
-    levels = [planes(level) for level in series.levels]
-    if len(levels) == 1:
-        # Older writers chain the smaller levels as further pages and mark them as reduced.
-        width, height = levels[0][0].imagewidth, levels[0][0].imagelength
-        for other in file.series:
-            page = other.keyframe
-            ratio = width / page.imagewidth, height / page.imagelength
-            if page.is_reduced and ratio[0] > 1.5 and abs(ratio[0] / ratio[1] - 1) < 0.02:
-                levels.append(planes(other))
-    return sorted(levels, key=lambda level: -level[0].imagewidth)
+def count_scenes(path: Path) -> int:
+    """How many images like the largest a TIFF has; 1 where tifffile cannot tell."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            return len(like_largest(find_scenes(file)))
+    except Exception:  # a damaged TIFF raises anything; who reads it will say what is wrong
+        return 1
 
 
 def _check_planes(path: Path, planes: list[tifffile.TiffPage]) -> None:
@@ -95,15 +112,16 @@ def _check_planes(path: Path, planes: list[tifffile.TiffPage]) -> None:
         )
 
 
-def _check_ome(path: Path, xml: str, planes: int) -> None:
+def _check_ome(path: Path, image: OmeImage | None, planes: int) -> None:
     """Three separate channels may be red, green and blue, or three fluorophores."""
-    names = [name.lower() for name in re.findall(r"<Channel\b[^>]*?\bName=\"([^\"]*)\"", xml)]
-    fluorescent = re.search(r"\b(Fluor|EmissionWavelength|ExcitationWavelength)=\"[^\"]", xml)
-    if planes == 3 and (fluorescent or not set(names) <= _RGB_NAMES):
-        raise SlideError(not_rgb(path, planes) + f" ({', '.join(names)})", "not_brightfield")
+    if image is None or planes != 3:
+        return
+    if image.fluorescent or not set(image.channels) <= _RGB_NAMES:
+        named = ", ".join(image.channels)
+        raise SlideError(not_rgb(path, planes) + f" ({named})", "not_brightfield")
 
 
-def _properties(file: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[str, str]:
+def _properties(page: tifffile.TiffPage, image: OmeImage | None) -> dict[str, str]:
     """The file's facts under the names that OpenSlide gives them, and OME's under `ome.`."""
     found = {"openslide.comment": page.description} if page.description else {}
     for code, name in ((282, "tiff.XResolution"), (283, "tiff.YResolution")):
@@ -112,13 +130,11 @@ def _properties(file: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[str, s
             found[name] = repr(tag.value[0] / tag.value[1])
     unit = page.tags.get(296)
     found["tiff.ResolutionUnit"] = _UNITS.get(int(unit.value) if unit else 2, "none")
-    xml = file.ome_metadata or ""
-    pixels = re.search(r"<Pixels\b[^>]*>", xml)
-    for name, value in re.findall(r"\b(PhysicalSize\w+)=\"([^\"]*)\"", pixels[0] if pixels else ""):
-        found[f"ome.{name}"] = value
-    power = re.search(r"\bNominalMagnification=\"([^\"]*)\"", xml) or re.search(
-        r"<Objective>\s*(\d+)\s*x?\s*</Objective>", page.description
-    )
-    if power:
-        found["openslide.objective-power"] = power[1]
+    power = re.search(r"<Objective>\s*(\d+)\s*x?\s*</Objective>", page.description)
+    magnification = power[1] if power else None
+    if image is not None:
+        found |= {f"ome.{name}": value for name, value in image.physical.items()}
+        magnification = image.magnification or magnification
+    if magnification:
+        found["openslide.objective-power"] = magnification
     return found

@@ -131,6 +131,8 @@ def examine(
         "mpp_source": scale.source,
         "magnification": scale.magnification,
         "backend": slide.backend,
+        "format": slide.properties.get("openslide.vendor", slide.backend),
+        "scene": slide.scene,
         "levels": len(slide.level_dimensions),
         "read_level": geometry.level,
         "found_mm2": round(float(np.count_nonzero(found)) * view.mpp**2 / 1e6, 4),
@@ -148,6 +150,7 @@ def examine(
         "tiles_source": given.source if given else "grid",
         slide_warnings.FACT: slide_warnings.as_facts(
             [
+                *slide.warnings,
                 *scale.warnings,
                 *(given.warnings if given else []),
                 *_warnings(view, cfg, area, total),

@@ -334,7 +334,7 @@ def _examine(job: Job, cfg: TilingConfig) -> Findings:
     for given, kind in ((job.mask, "bad_mask"), (job.coordinates, "bad_coordinates")):
         if given and not Path(given).is_file():
             raise SlideError(f"{given}: named by the sheet, but does not exist", kind)
-    with open_slide(path) as slide:
+    with open_slide(path, cfg.scene) as slide:
         scale = find_scale(slide.properties, slide.dimensions, job.mpp, cfg)
         return examine(
             slide,

@@ -91,6 +91,7 @@ def write(
         "target_mpp": cfg.target_mpp,
         "tile_px": cfg.tile_px,
         "tile_um": cfg.tile_px * cfg.target_mpp,
+        "scene": facts["scene"],
         "read_level": found.geometry.level,
         "read_downsample": found.geometry.downsample,
         "read_px": found.geometry.read_px,

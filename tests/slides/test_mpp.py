@@ -28,6 +28,16 @@ def scale(properties, override=None, cfg=CFG, size=SIZE):
         ({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"}, 0.25, "openslide.mpp-x"),
         ({"openslide.mpp-x": "0,25"}, 0.25, "openslide.mpp-x"),
         ({"ome.PhysicalSizeX": "250", "ome.PhysicalSizeXUnit": "nm"}, 0.25, "ome.PhysicalSizeX"),
+        (
+            {"ome.PhysicalSizeX": "0.25", "ome.PhysicalSizeXUnit": "&#181;m"},
+            0.25,
+            "ome.PhysicalSizeX",
+        ),
+        (
+            {"ome.PhysicalSizeX": "2.5e-7", "ome.PhysicalSizeXUnit": "m"},
+            0.25,
+            "ome.PhysicalSizeX",
+        ),
         ({"openslide.comment": "<a><PixelSizeMicrons>0.5</PixelSizeMicrons>"}, 0.5, "comment"),
         ({"openslide.comment": "x|MPP = 0.5|y"}, 0.5, "comment"),
         (
@@ -72,6 +82,12 @@ def test_the_sheet_may_contradict_the_objective_but_not_in_silence():
         ({"tiff.XResolution": "10", "tiff.ResolutionUnit": "centimeter"}, "mpp_range"),
         ({"aperio.MPP": "0.0274", "openslide.objective-power": "40"}, "mpp_range"),
         ({"aperio.MPP": "2.5", "openslide.objective-power": "40"}, "objective"),
+        ({"openslide.mpp-x": "0.05"}, "would be 0.5 if its unit is ten times off"),
+        (
+            {"tiff.XResolution": "101600", "tiff.ResolutionUnit": "centimeter"},
+            "would be 0.25 if its resolution is in pixels per inch, not per cm",
+        ),
+        ({"ome.PhysicalSizeX": "0.25", "ome.PhysicalSizeXUnit": "pixel"}, "no known length"),
         ({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.5"}, "square"),
         ({"openslide.mpp-x": "9.0"}, "mm long"),
     ],
@@ -102,9 +118,34 @@ def test_one_tag_under_several_names_is_one_warning():
     assert len(scale(names, cfg=DEFAULT).warnings) == 2
 
 
-def test_sources_that_disagree_are_reported():
+def test_sources_that_disagree_are_named_with_both_values():
     found = scale({"aperio.MPP": "0.5", "ome.PhysicalSizeX": "0.25"})
-    assert found.mpp == 0.5 and "0.25" in found.warnings[0].text
+    (warning,) = found.warnings
+    assert found.mpp == 0.5 and warning.kind == "scale_sources_disagree"
+    assert warning.text == "aperio.MPP says 0.5 µm/px and is used, ome.PhysicalSizeX says 0.25"
+    (warning,) = scale({"aperio.MPP": "0.25"}, override=0.5).warnings
+    assert warning.text == "the sheet says 0.5 µm/px and is used, aperio.MPP says 0.25"
+
+
+def test_a_printers_resolution_behind_a_good_scale_is_no_warning():
+    printed = {"tiff.XResolution": "72", "tiff.ResolutionUnit": "inch"}
+    assert scale({"ome.PhysicalSizeX": "0.25", **printed}).warnings == ()
+
+
+def test_an_ome_unit_that_nobody_knows_is_named_where_a_tag_is_used_instead():
+    tag = {"tiff.XResolution": "20000", "tiff.ResolutionUnit": "centimeter"}
+    found = scale({"ome.PhysicalSizeX": "0.25", "ome.PhysicalSizeXUnit": "pixel", **tag})
+    assert found.mpp == 0.5 and "`pixel`" in found.warnings[0].text
+
+
+@pytest.mark.parametrize(
+    ("pixels", "unit", "meant"),
+    [("50800", "centimeter", "0.5 if"), ("20000", "inch", "0.5 if"), ("20000", "centimeter", "")],
+)
+def test_a_tag_in_the_wrong_unit_is_a_warning(pixels, unit, meant):
+    found = scale({"tiff.XResolution": pixels, "tiff.ResolutionUnit": unit})
+    assert [w.kind for w in found.warnings] == ["scale_unusual"] * bool(meant)
+    assert all(meant in w.text for w in found.warnings)
 
 
 def test_no_scale_names_the_remedies():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ import tifffile
 from pipeline.errors import SlideError
 from pipeline.slides import slide as slide_module
 from pipeline.slides import tiff
+from pipeline.slides.openslide_backend import OpenSlideSlide
 from pipeline.slides.slide import on_white, open_slide
 from tests.slides import files
 from tests.slides.dicom import write_dicom
@@ -255,6 +257,43 @@ def test_tiles_that_are_not_plain_are_left_to_openslide(tmp_path, image):
     with open_slide(path) as slide:
         assert slide.backend == "openslide" and slide.blocks is None
         assert np.array_equal(slide.read_region(300, 300, 0, 99, 99), image[300:399, 300:399])
+
+
+@pytest.mark.parametrize("codec", ["webp", "jpegxl", "jpeg2000", "lerc", "png", "lzma"])
+def test_compressions_that_openslide_refuses_are_read_by_tifffile(tmp_path, image, codec):
+    path = tmp_path / "a.tif"
+    options = {"photometric": "rgb", "tile": (256, 256), "metadata": None}
+    tifffile.imwrite(path, image, compression=codec, **options)
+    with pytest.raises(SlideError, match="Unsupported TIFF compression"):
+        OpenSlideSlide(path)
+    with open_slide(path) as slide:
+        height, width = image.shape[:2]
+        assert slide.backend == "tifffile"
+        assert (slide.read_region(0, 0, 0, width, height) == image).all()
+
+
+@pytest.mark.parametrize("codec", ["jpeg2000", 33003, "lzma"])
+def test_colours_that_are_stored_as_ycbcr_are_turned_to_rgb(tmp_path, image, codec):
+    path = tmp_path / "a.tif"
+    stored = np.ascontiguousarray(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)[..., (0, 2, 1)])
+    options = {"photometric": "ycbcr", "tile": (256, 256), "metadata": None}
+    tifffile.imwrite(path, stored, compression=codec, **options)
+    with open_slide(path) as slide:
+        found = slide.read_region(0, 0, 0, image.shape[1], image.shape[0])
+    assert np.abs(found.astype(int) - image).max() <= 3
+
+
+def test_what_nobody_reads_is_refused_with_both_reasons(tmp_path, image):
+    path = tmp_path / "a.tif"
+    options = {"photometric": "rgb", "tile": (256, 256), "metadata": None}
+    tifffile.imwrite(path, image, compression="lzma", **options)
+    data = path.read_bytes()
+    compression = struct.pack("<HHIH", 259, 3, 1, 34925)
+    assert data.count(compression) == 1
+    path.write_bytes(data.replace(compression, struct.pack("<HHIH", 259, 3, 1, 34999)))
+    with pytest.raises(SlideError, match=r"OpenSlide: .*34999; .*") as caught:
+        open_slide(path)
+    assert caught.value.kind == "unopenable"
 
 
 @pytest.mark.parametrize("backend", ["openslide", "tifffile"])

@@ -281,7 +281,9 @@ def _case(
         slide_id=slide_id,
         title=title + suffix,
         maps=tuple(drawn),
-        gallery=gallery(_slide_path(results, slide_id), quantities, canvas.tile),
+        gallery=gallery(
+            _slide_path(results, slide_id), quantities, canvas.tile, results.config.tiling.scene
+        ),
         geojson=f"{FOLDER}/{task}-{slide_id}.geojson",
         squares=attention_geojson(tables, influence, canvas.tile),
     )

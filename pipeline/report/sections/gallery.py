@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.errors import SlideError
 from pipeline.report.figures import pictures
-from pipeline.slides.slide import Slide, open_slide
+from pipeline.slides.slide import LARGEST, Scene, Slide, open_slide
 
 SHOWN = 8
 TILE_PX = 96
@@ -66,20 +66,23 @@ class Quantity:
     note: Callable[[float, float], str]
 
 
-def gallery(path: Path | None, quantities: Sequence[Quantity], tile: float) -> Gallery:
+def gallery(
+    path: Path | None, quantities: Sequence[Quantity], tile: float, scene: Scene = LARGEST
+) -> Gallery:
     """The tiles of a slide at both ends of each quantity.
 
     Args:
         path: the slide; None where the sheet has none.
         quantities: what to order the tiles by; of the same tiles.
         tile: side of a tile in level-0 pixels.
+        scene: which scene of its file, as `tiling.scene` says.
     """
     if path is None:
         return Gallery("The sheet gives no path to this slide, so its tiles cannot be shown.")
     if any(len(quantity.table) < 2 for quantity in quantities):
         return Gallery("The slide has only one tile.")
     try:
-        with open_slide(path) as slide:
+        with open_slide(path, scene) as slide:
             return Gallery("", tuple(s for q in quantities for s in _ends(slide, q, tile)))
     except SlideError as error:
         return Gallery(f"The tiles cannot be shown: {error}")
