@@ -33,8 +33,9 @@ from pipeline.config.cohort import SyntheticConfig
 from pipeline.config.tiling import TilingConfig
 from pipeline.contracts.ledger import Record
 from pipeline.slides import artefacts
+from pipeline.slides.base import Slide
 from pipeline.slides.mpp import find_scale
-from pipeline.slides.slide import Slide, open_slide
+from pipeline.slides.slide import open_slide
 from pipeline.tiling import examine as examine_module
 from pipeline.tiling import write as write_module
 from pipeline.tiling.examine import examine

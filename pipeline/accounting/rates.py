@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import median
 
 from pipeline.accounting.costs import gflop_per_tile
+from pipeline.accounting.job_records import JobRecord, read_records
 from pipeline.config.whole import Config
 from pipeline.contracts.ledger import read_manifest
 from pipeline.errors import ArtifactError
-from pipeline.runtime.job_records import JobRecord, read_records
 
 
 @dataclasses.dataclass(frozen=True)

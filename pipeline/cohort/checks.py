@@ -18,8 +18,8 @@ from pipeline.contracts.columns import CASE_COLUMNS, SLIDE_COLUMNS
 from pipeline.errors import SheetError
 
 if TYPE_CHECKING:
-    from pipeline.cohort.sheet import SlideRow
     from pipeline.config.cohort import ColumnsConfig
+    from pipeline.contracts.slide_row import SlideRow
 
 MPP_RANGE = (0.05, 10.0)
 MAX_ID_BYTES = 200

@@ -16,8 +16,8 @@ from pipeline.cohort.values import number
 from pipeline.contracts.columns import spelled_out
 
 if TYPE_CHECKING:
-    from pipeline.cohort.sheet import SlideRow
     from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
+    from pipeline.contracts.slide_row import SlideRow
 
 
 @dataclasses.dataclass(frozen=True)

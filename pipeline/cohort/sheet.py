@@ -8,7 +8,6 @@ other tools serve as they are; `examples` in `config/` shows some.
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from pipeline.cohort.checks import report, row_problems, table_problems
 from pipeline.cohort.values import filled, number
 from pipeline.contracts.ledger import chunk_of
+from pipeline.contracts.slide_row import SlideRow
 from pipeline.errors import SheetError
 from pipeline.files.identity import content_digest, file_identity
 from pipeline.provenance import digest
@@ -25,33 +25,6 @@ from pipeline.provenance import digest
 if TYPE_CHECKING:
     from pipeline.config.cohort import CohortConfig, ColumnsConfig
     from pipeline.files.recall import Recall
-
-
-@dataclasses.dataclass(frozen=True)
-class SlideRow:
-    """One slide of the cohort.
-
-    Attributes:
-        slide_id: unique; names every file that is made of the slide.
-        case_id: the patient.
-        path: absolute path of the slide file; '' where there is none (imported features).
-        mpp: the user's microns per pixel at level 0, which overrides the file; None: the file's.
-        site: hospital, '' where unknown.
-        mask: absolute path of a GeoJSON or mask image that replaces the segmentation, or ''.
-        coordinates: absolute path of a TRIDENT or CLAM file that replaces the grid, or ''.
-        labels: the other columns as text; '' where the sheet has no value.
-        row: row in the sheet as a spreadsheet counts (the header is 1), for messages.
-    """
-
-    slide_id: str
-    case_id: str
-    path: str
-    mpp: float | None
-    site: str
-    mask: str
-    coordinates: str
-    labels: dict[str, str]
-    row: int = dataclasses.field(default=0, compare=False)
 
 
 def slide_rows(cfg: CohortConfig, base: Path) -> list[SlideRow]:

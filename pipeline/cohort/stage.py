@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cohort.checks import MAX_SHOWN
 from pipeline.cohort.labels import check_labels, summary
-from pipeline.cohort.sheet import SlideRow, identities, slide_rows
+from pipeline.cohort.sheet import identities, slide_rows
 from pipeline.cohort.synthetic import embedded
 from pipeline.cohort.synthetic.oracle import oracle
 from pipeline.cohort.values import number
 from pipeline.contracts.ledger import chunk_of
+from pipeline.contracts.slide_row import SlideRow
 from pipeline.errors import ArtifactError
 from pipeline.files.artifacts import sweep, write_json, write_table
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from pipeline.accounting.job_records import recorded
 from pipeline.commands.options import Base, Cfg, Code, Device, Gpus, Root, Workers, manifests
 from pipeline.plan import stage_params
 from pipeline.runtime import gpu_locks
-from pipeline.runtime.job_records import recorded
 from pipeline.runtime.progress import reported
 
 

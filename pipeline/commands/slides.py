@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.accounting.job_records import recorded
 from pipeline.commands.options import (
     Base,
     Cfg,
@@ -22,7 +23,6 @@ from pipeline.commands.options import (
 from pipeline.errors import UserError
 from pipeline.plan import stage_params
 from pipeline.runtime import gpu_locks
-from pipeline.runtime.job_records import recorded
 from pipeline.runtime.progress import reported
 
 

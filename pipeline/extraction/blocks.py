@@ -17,7 +17,7 @@ import torch
 from pipeline.errors import SlideError
 from pipeline.extraction.decoders import decode_streams
 from pipeline.extraction.grid import Grid, level_corners
-from pipeline.slides.slide import Slide
+from pipeline.slides.base import Slide
 from pipeline.slides.tiff_blocks import Blocks, Layout
 
 T = TypeVar("T")

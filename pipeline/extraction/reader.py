@@ -25,7 +25,8 @@ import torch
 from pipeline.errors import SlideError
 from pipeline.extraction.blocks import BlockSource, DeviceSource
 from pipeline.extraction.grid import Grid, level_corners
-from pipeline.slides.slide import Slide, open_slide
+from pipeline.slides.base import Slide
+from pipeline.slides.slide import open_slide
 
 RUN_PIXELS = 4096  # longest side of a region read at once
 # Mean absolute difference up to which a GPU's decoder is taken to agree with the CPU's: rounding,

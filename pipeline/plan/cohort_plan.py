@@ -12,12 +12,13 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.cohort.labels import check_labels
-from pipeline.cohort.sheet import SlideRow, chunk_digest, identities, slide_rows
+from pipeline.cohort.sheet import chunk_digest, identities, slide_rows
 from pipeline.cohort.stage import portable
 from pipeline.cohort.synthetic import embedded
 from pipeline.config.cohort import SyntheticConfig
 from pipeline.config.whole import Config
 from pipeline.contracts.ledger import chunk_of
+from pipeline.contracts.slide_row import SlideRow
 from pipeline.encoders import registry
 from pipeline.encoders.tile_scales import check_scales
 from pipeline.encoders.weight_files import local_file

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.slides.overview_scan import Survey
-from pipeline.slides.slide import Image
+from pipeline.slides.pixels import Image
 from pipeline.slides.tile_coverage import Mask
 from pipeline.slides.tissue import drop_small
 

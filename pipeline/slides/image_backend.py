@@ -12,7 +12,8 @@ import numpy as np
 import PIL.Image
 
 from pipeline.errors import SlideError
-from pipeline.slides.slide import Image, Slide, not_rgb, on_white
+from pipeline.slides.base import Slide, not_rgb
+from pipeline.slides.pixels import Image, on_white
 
 MAX_PIXELS = 2**28  # decoded whole: 805 MB
 

@@ -30,7 +30,7 @@ from pydantic import Field, ValidationError
 from pipeline.config.section import Section
 from pipeline.errors import ConfigError
 from pipeline.files.identity import file_identity
-from pipeline.slides.slide import Image
+from pipeline.slides.pixels import Image
 from pipeline.slides.tile_coverage import Mask
 
 SCALE_TOLERANCE = 1.5

@@ -16,7 +16,8 @@ import numpy as np
 import openslide
 
 from pipeline.errors import SlideError
-from pipeline.slides.slide import Image, Slide, on_white
+from pipeline.slides.base import Slide
+from pipeline.slides.pixels import Image, on_white
 from pipeline.slides.tiff_blocks import Blocks
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.slides.slide import Image, Slide, shrink
+from pipeline.slides.base import Slide
+from pipeline.slides.pixels import Image, shrink
 
 FOCUS_MPP = 4.0  # µm per pixel at which focus is judged, as HistoQC does (2.5x)
 FOCUS_BLOCK = 16  # pixels of FOCUS_MPP: blocks of 64 µm

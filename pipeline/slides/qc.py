@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.slides.overview_scan import THUMBNAIL_PX, Survey
-from pipeline.slides.slide import Image, shrink
+from pipeline.slides.pixels import Image, shrink
 from pipeline.slides.tile_coverage import Coords, Mask
 
 PICTURE_PX = 1600

@@ -16,7 +16,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 
-from pipeline.slides.slide import Image, on_white
+from pipeline.slides.pixels import Image, on_white
 
 CACHE_BYTES = 2**26
 # How libjpeg names what TIFF calls RGB and YCbCr.

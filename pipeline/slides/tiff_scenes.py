@@ -15,7 +15,7 @@ import tifffile
 
 from pipeline.contracts.slide_warnings import SHOWN, SlideWarning
 from pipeline.errors import SlideError
-from pipeline.slides.slide import LARGEST, Scene
+from pipeline.slides.base import LARGEST, Scene
 
 # An image of less than this share of the chosen one's area is a thumbnail, a label or a macro.
 LIKE_AREA = 0.1

@@ -14,8 +14,9 @@ import tifffile
 
 from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.errors import SlideError
+from pipeline.slides.base import LARGEST, Scene, Slide, not_rgb
 from pipeline.slides.ome import OmeImage, image_of, read_images
-from pipeline.slides.slide import LARGEST, Image, Scene, Slide, not_rgb
+from pipeline.slides.pixels import Image
 from pipeline.slides.tiff_blocks import Blocks
 from pipeline.slides.tiff_scenes import (
     choose,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config.tiling import TissueConfig
-from pipeline.slides.slide import Image
+from pipeline.slides.pixels import Image
 from pipeline.slides.tile_coverage import Mask
 
 # Saturation (0-255) of glass ends below 10 on every scanner seen; stained tissue starts by 30.

@@ -14,10 +14,10 @@ from pipeline.contracts import slide_warnings
 from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.errors import SlideError
 from pipeline.slides import artefacts, grid, masks
+from pipeline.slides.base import Slide
 from pipeline.slides.mpp import Scale
 from pipeline.slides.overview_scan import Survey, survey
 from pipeline.slides.polygons import TISSUE, Polygon, from_mask
-from pipeline.slides.slide import Slide
 from pipeline.slides.tile_coverage import Coords, Mask, cover_at
 from pipeline.slides.tissue import count_pieces, drop_small, segment, white_balance
 from pipeline.tiling.choose import LIMITS, Tiles, choose, measure

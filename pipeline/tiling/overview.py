@@ -15,8 +15,8 @@ import numpy as np
 from pipeline.contracts import slide_warnings
 from pipeline.contracts.ledger import Record, read_manifests
 from pipeline.files.artifacts import atomic_path, sweep, write_text
+from pipeline.slides.pixels import Image
 from pipeline.slides.qc import CAPTION_PX, encode_jpeg, write_words
-from pipeline.slides.slide import Image
 from pipeline.tiling.choose import LIMITS
 
 SHEET_PX = 4800  # longest width of the contact sheet; cells shrink for large cohorts

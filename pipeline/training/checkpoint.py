@@ -17,8 +17,9 @@ from pipeline.aggregators.network import Network, Shape
 from pipeline.config.models import ModelConfig
 from pipeline.errors import ArtifactError
 from pipeline.files.artifacts import atomic_path, read_json, write_json
+from pipeline.training.head import Head
 from pipeline.training.models import build_network
-from pipeline.training.tasks import Head, from_facts
+from pipeline.training.tasks import from_facts
 
 WEIGHTS, META = "weights.safetensors", "meta.json"
 NEEDED = ("fingerprint", "model", "teachers", "dims", "outputs", "head")

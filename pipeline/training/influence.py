@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.aggregators.network import Network
 from pipeline.bags.batch import Batch
-from pipeline.training.tasks import Head
+from pipeline.training.head import Head
 
 MORE = 0.1  # of the case, which an influence supposes to be like the tile
 

@@ -13,10 +13,11 @@ from pipeline.config.models import ModelConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.labels import Labels, Task
 from pipeline.provenance import digest
+from pipeline.training.head import Head
 from pipeline.training.loop import objective
 from pipeline.training.models import build_network
 from pipeline.training.multitask import Beside
-from pipeline.training.tasks import Head, fit_head
+from pipeline.training.tasks import fit_head
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,11 +16,12 @@ from pipeline.bags.store import Store, gather
 from pipeline.config.training import TrainingConfig
 from pipeline.errors import UserError
 from pipeline.runtime import progress
+from pipeline.training.head import Head
 from pipeline.training.multitask import MultiHead
 from pipeline.training.optimiser import AdamW
 from pipeline.training.predict import Batches, outputs, precision
 from pipeline.training.sampler import batches
-from pipeline.training.tasks import Head, own
+from pipeline.training.tasks import own
 
 CLIP = 5.0
 

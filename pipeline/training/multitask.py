@@ -10,15 +10,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from pipeline.contracts.labels import Labels, Task
-
-if TYPE_CHECKING:
-    from pipeline.training.tasks import Head
+from pipeline.training.head import Head
 
 
 @dataclasses.dataclass(frozen=True)

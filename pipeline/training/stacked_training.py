@@ -31,6 +31,7 @@ from pipeline.bags.sampling import draw
 from pipeline.bags.store import Store, gather, whole
 from pipeline.config.training import TrainingConfig
 from pipeline.runtime import progress
+from pipeline.training.head import Head
 from pipeline.training.loop import (
     CLIP,
     Fitted,
@@ -42,7 +43,6 @@ from pipeline.training.loop import (
 )
 from pipeline.training.predict import Batches, precision
 from pipeline.training.sampler import batches
-from pipeline.training.tasks import Head
 
 STACKED_VALUES = 2**28  # feature values of a stacked batch on a GPU: 1 GiB in float32
 REDUCED_CASES = 64  # cases whose tiles are in memory at once while they are reduced

@@ -38,6 +38,7 @@ from pipeline.runtime import progress
 from pipeline.runtime.cpu_budget import cpu_budget
 from pipeline.training.attention import attention_table, extremes, slide_names
 from pipeline.training.checkpoint import META, read_meta, save_checkpoint
+from pipeline.training.head import Head
 from pipeline.training.history import Watch, history_log
 from pipeline.training.job import Job, Prepared, device_of, lesson, prepare, seed_of
 from pipeline.training.loop import Fitted, told, train
@@ -46,7 +47,6 @@ from pipeline.training.multitask import Beside, MultiHead, align
 from pipeline.training.nested import CURVES, Choice, forget, search
 from pipeline.training.predict import predict
 from pipeline.training.tables import Columns, read_columns, stack_columns, write_columns
-from pipeline.training.tasks import Head
 
 OWN = ""
 BESIDE = "auxiliary"

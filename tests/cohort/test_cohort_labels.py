@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.cohort.labels import case_labels, check_labels, summary
-from pipeline.cohort.sheet import SlideRow
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.contracts.slide_row import SlideRow
 from pipeline.errors import SheetError
 
 SURVIVAL = SurvivalTask(type="survival", time="time", event="event")

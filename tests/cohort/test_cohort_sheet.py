@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from pipeline.cohort import sheet
 from pipeline.cohort.checks import report
-from pipeline.cohort.sheet import SlideRow
 from pipeline.cohort.values import filled, number
 from pipeline.config.cohort import CohortConfig
+from pipeline.contracts.slide_row import SlideRow
 from pipeline.errors import SheetError
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from pipeline.accounting import rates, time_limits
 from pipeline.accounting.costs import Concurrency
+from pipeline.accounting.job_records import JobRecord
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.contracts.ledger import Record, write_manifest
 from pipeline.plan import estimate
 from pipeline.plan.cohort_plan import CohortPlan, cohort_plan
-from pipeline.runtime.job_records import JobRecord
 
 
 def config(**extraction: object) -> Config:

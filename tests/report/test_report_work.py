@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from pipeline.accounting.costs import Concurrency, Estimate
+from pipeline.accounting.job_records import JobRecord
 from pipeline.plan.cohort_plan import cohort_plan
 from pipeline.plan.estimate import estimate
 from pipeline.report import results, stage
 from pipeline.report.sections import nodes, planned_vs_actual, timings
 from pipeline.report.tables.cells import Table
-from pipeline.runtime.job_records import JobRecord
 from tests.report.conftest import small_config
 
 

@@ -12,10 +12,10 @@ import pytest
 import tifffile
 
 from pipeline.errors import SlideError
-from pipeline.slides import slide as slide_module
-from pipeline.slides import tiff
+from pipeline.slides import base, tiff
 from pipeline.slides.openslide_backend import OpenSlideSlide
-from pipeline.slides.slide import on_white, open_slide
+from pipeline.slides.pixels import on_white
+from pipeline.slides.slide import open_slide
 from tests.slides import files
 from tests.slides.dicom import write_dicom
 from tests.slides.mirax import write_mirax
@@ -99,7 +99,7 @@ def test_bands_bound_the_memory_and_change_nothing(tmp_path, image, monkeypatch)
     path = files.write_ome(tmp_path / "a.ome.tif", image)
     with open_slide(path) as slide:
         whole = slide.read_reduced(0, 4)
-        monkeypatch.setattr(slide_module, "BAND_PIXELS", 900 * 40)
+        monkeypatch.setattr(base, "BAND_PIXELS", 900 * 40)
         heights = [band.shape[0] for _, band in slide.bands(0, 4)]
         assert len(heights) > 10 and max(heights) <= 40
         assert np.array_equal(slide.read_reduced(0, 4), whole)

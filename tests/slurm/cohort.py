@@ -17,7 +17,7 @@ from pathlib import Path
 
 from house import TINY, House
 
-from pipeline.runtime.job_records import JobRecord, read_records
+from pipeline.accounting.job_records import JobRecord, read_records
 
 # The shipped profile as it is, but for how often it looks: these jobs last seconds, not hours.
 COMMAND = (

@@ -16,11 +16,11 @@ from pipeline.bags.batch import Batch
 from pipeline.bags.store import gather, whole
 from pipeline.config.models import ModelConfig
 from pipeline.training.classification import ClassificationHead
+from pipeline.training.head import Head
 from pipeline.training.influence import MORE, influences
 from pipeline.training.models import build_network
 from pipeline.training.regression import RegressionHead
 from pipeline.training.survival import CoxHead, NllHead
-from pipeline.training.tasks import Head
 from tests.distillation.kinds import CASES, DIMS, REGRESSION, bags, store_of
 
 HEAD = RegressionHead(("share",), (0.5,), (2.0,))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from house import House
 
-from pipeline.runtime.job_records import read_records
+from pipeline.accounting.job_records import read_records
 
 
 @pytest.fixture(scope="module")

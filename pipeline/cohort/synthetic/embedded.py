@@ -19,9 +19,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.cohort.sheet import SlideRow
 from pipeline.cohort.synthetic.hidden_states import TUMOUR_RANGE, HiddenCase, hidden_cases
 from pipeline.contracts.ledger import chunk_of
+from pipeline.contracts.slide_row import SlideRow
 from pipeline.files.artifacts import atomic_path, sweep, write_text
 from pipeline.provenance import code_fingerprint, digest
 from pipeline.runtime import progress

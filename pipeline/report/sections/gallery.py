@@ -13,7 +13,8 @@ from PIL import Image
 
 from pipeline.errors import SlideError
 from pipeline.report.figures import pictures
-from pipeline.slides.slide import LARGEST, Scene, Slide, open_slide
+from pipeline.slides.base import LARGEST, Scene, Slide
+from pipeline.slides.slide import open_slide
 
 SHOWN = 8
 TILE_PX = 96

@@ -6,9 +6,9 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
+from pipeline.accounting.job_records import JobRecord
 from pipeline.report.results import Results
 from pipeline.report.tables.cells import Cell, Column, Table, count, duration, fixed, number, text
-from pipeline.runtime.job_records import JobRecord
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from pipeline.accounting import rates
 from pipeline.accounting.costs import GIGABYTE, Concurrency, Estimate
+from pipeline.accounting.job_records import JobRecord
 from pipeline.errors import UserError
 from pipeline.report.results import Results
 from pipeline.report.sections.nodes import parts
 from pipeline.report.tables.cells import Cell, Column, Table, number, text
-from pipeline.runtime.job_records import JobRecord
 
 # The estimate of this cohort as a dry-run makes it, for so much at once.
 Planner = Callable[[Concurrency], Estimate]

@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from pathlib import Path
 
+from pipeline.accounting.job_records import read_records
 from pipeline.report.figures import charts
 from pipeline.report.figures.charts import Drawing
 from pipeline.report.results import Results
@@ -23,7 +24,6 @@ from pipeline.report.tables.cells import (
     plural,
     text,
 )
-from pipeline.runtime.job_records import read_records
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.accounting import job_records
+from pipeline.accounting.job_records import read_records, recorded
 from pipeline.errors import UserError
-from pipeline.runtime import job_records
-from pipeline.runtime.job_records import read_records, recorded
 
 
 def test_an_attempt_that_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +43,7 @@ def test_a_failure_says_why_and_is_passed_on(tmp_path: Path) -> None:
 def test_a_killed_attempt_never_ended(tmp_path: Path) -> None:
     script = (
         "import sys, time, pathlib\n"
-        "from pipeline.runtime.job_records import recorded\n"
+        "from pipeline.accounting.job_records import recorded\n"
         "with recorded(pathlib.Path(sys.argv[1]), 'training', model='m'):\n"
         "    print('in', flush=True); time.sleep(60)\n"
     )
