@@ -25,8 +25,8 @@ from pipeline.bags.store import Store, open_store
 from pipeline.cohort.synthetic.hidden_states import HiddenCase
 from pipeline.config.reading import load
 from pipeline.config.whole import Config
+from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.labels import read_labels
-from pipeline.files.artifacts import read_json
 from pipeline.runtime import progress
 from pipeline.training.job import Job, lesson, prepare
 from pipeline.training.loop import train
@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         root = features(folder, options)
-        names = sorted(read_json(root / "case_to_features.json")["cases"])
+        names = sorted(read_case_map(root).cases)
         cases = known(names, options)
         config = load(folder / "config.yaml")
         for task in config.tasks:
@@ -109,7 +109,7 @@ def trained(
         for labels in [read_labels(sheet, other, config.tasks[other])]
     )
     model = config.model_specs()[name]
-    teachers, levels = reads(model, read_json(root / "case_to_features.json"))
+    teachers, levels = reads(model, read_case_map(root))
     store = bags(root, tuple(teachers), tuple(levels), tuple(ids))
     cfg = config.training
     job = Job(cfg, name, model, spec, store, read_labels(sheet, task, spec), "", {}, beside)
@@ -138,7 +138,7 @@ def bags(
     root: Path, teachers: tuple[str, ...], levels: tuple[str, ...], ids: tuple[str, ...]
 ) -> Store:
     """What models read, from disk once."""
-    mapping = read_json(root / "case_to_features.json")
+    mapping = read_case_map(root)
     return open_store(mapping, root, teachers, levels, ids, torch.device("cpu"))
 
 

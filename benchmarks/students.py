@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import random
 import subprocess
 import sys
@@ -43,6 +42,7 @@ from pipeline.cohort.synthetic.hidden_states import (
     outcome,
 )
 from pipeline.cohort.synthetic.oracle import concordance
+from pipeline.contracts.case_map import read_case_map
 from pipeline.distillation.anchor import Anchor
 from pipeline.distillation.ground import Kind
 from pipeline.training.loop import objective
@@ -78,8 +78,8 @@ def main() -> None:
     torch.set_num_threads(options.cores)
     with tempfile.TemporaryDirectory() as temporary:
         root = features(options.folder or Path(temporary), options)
-        mapping = json.loads((root / "case_to_features.json").read_text())
-        names, teachers = list(mapping["cases"]), list(mapping["teachers"])
+        mapping = read_case_map(root)
+        names, teachers = list(mapping.cases), list(mapping.teachers)
         store = open_store(mapping, root, teachers, LEVELS, names, torch.device("cpu"))
         if options.apart:
             store = apart(store)

@@ -45,6 +45,7 @@ from pipeline.bags.store import open_store
 from pipeline.config.models import ModelConfig, ShazamV2Model, SingleModel
 from pipeline.config.reading import parse
 from pipeline.config.training import TrainingConfig
+from pipeline.contracts.case_map import CaseMap, TeacherLevels, write_case_map
 from pipeline.contracts.labels import read_labels
 from pipeline.plan import stage_params
 from pipeline.training import nested, stage
@@ -155,7 +156,7 @@ def epoch(root: Path, options: argparse.Namespace) -> None:
 
 
 def plain_epoch(
-    job: Job, mapping: dict[str, Any], root: Path, cases: list[str], device: torch.device
+    job: Job, mapping: CaseMap, root: Path, cases: list[str], device: torch.device
 ) -> float:
     """Seconds of the loop that peers run, for the given slides."""
     ready = prepare(job, job.cfg, job.model, np.arange(len(job.store.cases)), 0)
@@ -179,13 +180,11 @@ def plain_epoch(
     return spent(run, device)
 
 
-def read_slide(
-    mapping: dict[str, Any], root: Path, case: str, number: int, device: torch.device
-) -> Batch:
+def read_slide(mapping: CaseMap, root: Path, case: str, number: int, device: torch.device) -> Batch:
     """A batch of one slide, from its files."""
     features = []
     for teacher in TEACHERS:
-        with h5py.File(root / mapping["cases"][case][teacher][0]) as file:
+        with h5py.File(root / mapping.cases[case][teacher][0]) as file:
             names = {level: "features" if level == "high" else level for level in LEVELS}
             read = {k: torch.from_numpy(file[v][()]).float()[None] for k, v in names.items()}
         features.append({level: x.to(device) for level, x in read.items()})
@@ -305,7 +304,7 @@ def draw(
     dims: dict[str, dict[str, int]],
     tiles: int,
     rng: np.random.Generator,
-) -> dict[str, Any]:
+) -> CaseMap:
     """Random feature files for every case and teacher, and case_to_features.json.
 
     Rows are drawn from a pool per width: eleven gigabytes of fresh normals would take minutes.
@@ -325,8 +324,8 @@ def draw(
                     file["features" if level == "high" else level] = pools[width][rows]
                 file.attrs["fingerprint"] = "drawn"
             found.setdefault(case, {})[teacher] = [name]
-    mapping = {"teachers": {t: {"dims": d} for t, d in dims.items()}, "cases": found}
-    (root / "case_to_features.json").write_text(json.dumps(mapping))
+    mapping = CaseMap({t: TeacherLevels(d) for t, d in dims.items()}, found)
+    write_case_map(root, mapping)
     return mapping
 
 

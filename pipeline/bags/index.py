@@ -7,13 +7,13 @@ gives a bag of size 0: a token that is masked later, not a case that is dropped.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipeline.bags.files import FeatureFile, open_features
+from pipeline.contracts.case_map import CaseMap
 from pipeline.errors import ArtifactError, ConfigError
 
 
@@ -49,23 +49,23 @@ class TeacherIndex:
         return np.cumsum(self.sizes) - self.sizes
 
 
-def available_levels(mapping: Mapping[str, Any], teacher: str, wanted: Sequence[str]) -> list[str]:
+def available_levels(mapping: CaseMap, teacher: str, wanted: Sequence[str]) -> list[str]:
     """The wanted levels that a teacher's files have; imported teachers often have `high` alone.
 
     Raises:
         ConfigError: the mapping does not know the teacher.
     """
-    teachers = mapping["teachers"]
+    teachers = mapping.teachers
     if teacher not in teachers:
         raise ConfigError(
             f"case_to_features.json has no teacher `{teacher}` (it has {', '.join(teachers)}); "
             "add it to extraction.teachers and run the mapping again"
         )
-    return [level for level in wanted if level in teachers[teacher]["dims"]]
+    return [level for level in wanted if level in teachers[teacher].dims]
 
 
 def index_teacher(
-    mapping: Mapping[str, Any],
+    mapping: CaseMap,
     root: Path,
     teacher: str,
     levels: Sequence[str],
@@ -74,7 +74,7 @@ def index_teacher(
     """Open (not read) every feature file of a teacher for the given cases.
 
     Args:
-        mapping: the content of case_to_features.json.
+        mapping: the feature files of each case.
         root: the results folder, which relative paths start from.
         teacher: the teacher's name.
         levels: the levels to read, all of which the teacher must have.
@@ -83,10 +83,10 @@ def index_teacher(
     Raises:
         ArtifactError: a file is missing, damaged, or of another width than the mapping says.
     """
-    dims = {level: int(mapping["teachers"][teacher]["dims"][level]) for level in levels}
+    dims = {level: mapping.teachers[teacher].dims[level] for level in levels}
     files: list[tuple[FeatureFile, ...]] = []
     for case in cases:
-        paths = mapping["cases"].get(case, {}).get(teacher, [])
+        paths = mapping.cases.get(case, {}).get(teacher, [])
         opened = tuple(open_features(root / path) for path in paths)
         for file in opened:
             for level, dim in dims.items():

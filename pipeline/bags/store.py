@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from pipeline.bags.files import read_level
 from pipeline.bags.index import TeacherIndex, available_levels, index_teacher
 from pipeline.bags.memory import host_budget
 from pipeline.bags.sampling import spread
+from pipeline.contracts.case_map import CaseMap
 from pipeline.errors import ArtifactError
 from pipeline.runtime import progress
 
@@ -71,7 +71,7 @@ class Store:
 
 
 def open_store(
-    mapping: Mapping[str, Any],
+    mapping: CaseMap,
     root: Path,
     teachers: Sequence[str],
     levels: Sequence[str],
@@ -82,7 +82,7 @@ def open_store(
     """Read the bags.
 
     Args:
-        mapping: the content of case_to_features.json.
+        mapping: the feature files of each case.
         root: the results folder.
         teachers: teacher names; each brings those of `levels` that its files have.
         levels: wanted levels, in order.
@@ -99,7 +99,7 @@ def open_store(
         if not has:
             raise ArtifactError(
                 f"teacher `{teacher}` has none of the levels {', '.join(levels)}; its features "
-                f"hold {', '.join(mapping['teachers'][teacher]['dims'])}"
+                f"hold {', '.join(mapping.teachers[teacher].dims)}"
             )
         indices.append(index_teacher(mapping, root, teacher, has, cases))
     allowed = host_budget() if budget is None else budget

@@ -2,9 +2,9 @@
 
 Writes under the results folder:
 
-- `case_to_features.json`: `{"teachers": {teacher: {"dims": {level: width}}},
-  "cases": {case: {teacher: [file, …]}}}`, for every case with a usable slide.
-- `coverage.parquet`, `ledger.parquet`, `cases.parquet`, each with a CSV beside it.
+- `case_to_features.json`: the feature files of every case with a usable slide
+  (`contracts.case_map`).
+- `coverage.parquet`, `ledger.parquet`, `cases.parquet`, each also as CSV.
 - `cohort_flow.json`: the counts of the report's first table.
 """
 
@@ -16,6 +16,7 @@ import pandas as pd
 
 from pipeline.config.mapping import MappingConfig
 from pipeline.contracts import slide_warnings
+from pipeline.contracts.case_map import CaseMap, TeacherLevels, write_case_map
 from pipeline.contracts.columns import SLIDE_COLUMNS
 from pipeline.contracts.ledger import Record, enforce, read_manifests
 from pipeline.errors import ArtifactError, UserError
@@ -76,7 +77,7 @@ def run(
 
     enforce(failures(tiled, coverage), cfg.max_failed_fraction)
     _check_cases(coverage, cases, cfg)
-    write_json(root / "case_to_features.json", _case_map(slides, coverage))
+    write_case_map(root, _case_map(slides, coverage))
 
 
 def _slides(path: Path) -> pd.DataFrame:
@@ -122,11 +123,11 @@ def _check_cases(coverage: Coverage, cases: pd.DataFrame, cfg: MappingConfig) ->
         )
 
 
-def _case_map(slides: pd.DataFrame, coverage: Coverage) -> dict[str, object]:
+def _case_map(slides: pd.DataFrame, coverage: Coverage) -> CaseMap:
     cases: dict[str, dict[str, list[str]]] = {}
     for slide, case in zip(slides["slide_id"], slides["case_id"], strict=True):
         for teacher in coverage.usable(slide):
             files = cases.setdefault(case, {}).setdefault(teacher, [])
             files.append(coverage.paths[teacher][slide])
-    dims = {teacher: {"dims": dict(coverage.dims[teacher])} for teacher in coverage.paths}
-    return {"teachers": dims, "cases": cases}
+    teachers = {name: TeacherLevels(dict(coverage.dims[name])) for name in coverage.paths}
+    return CaseMap(teachers, cases)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.bags.store import open_store
+from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.folds import PARTS, Fold, read_folds
 from pipeline.errors import UserError, nearest
-from pipeline.files.artifacts import read_json
 from pipeline.runtime import progress
 from pipeline.training.attention import attention_table, slide_names
 from pipeline.training.checkpoint import load_checkpoint
@@ -64,15 +64,15 @@ def look(
     """
     place = device_of(device)
     folder = root / "models" / task / model
-    mapping = read_json(root / "case_to_features.json")
-    unknown = [case for case in cases or () if case not in mapping["cases"]]
+    mapping = read_case_map(root)
+    unknown = [case for case in cases or () if case not in mapping.cases]
     if unknown:
         raise UserError(
-            f"case `{unknown[0]}` has no features{nearest(unknown[0], list(mapping['cases']))}"
+            f"case `{unknown[0]}` has no features{nearest(unknown[0], list(mapping.cases))}"
         )
     folds = read_folds(root, task)
     slides = slide_names(root)
-    for fold, chosen in _dealt(folds, list(cases or sorted(mapping["cases"]))).items():
+    for fold, chosen in _dealt(folds, list(cases or sorted(mapping.cases))).items():
         network, head, meta = load_checkpoint(_trained(folder, fold, seed))
         network.to(place)
         levels = list(dict.fromkeys(level for dims in meta["dims"] for level in dims))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 
 from pipeline.aggregators.fusion import Concat, Mean, PerTeacher
@@ -18,17 +15,18 @@ from pipeline.config.models import (
     SingleModel,
     SizableFusion,
 )
+from pipeline.contracts.case_map import CaseMap
 from pipeline.distillation.shazam_v1 import LEVEL, ShazamV1
 from pipeline.distillation.shazam_v2 import ShazamV2
 from pipeline.errors import ConfigError, nearest
 
 
-def reads(model: ModelConfig, mapping: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def reads(model: ModelConfig, mapping: CaseMap) -> tuple[list[str], list[str]]:
     """The teachers and levels that a model reads.
 
     Args:
         model: the model's config; `teacher: each` has been expanded.
-        mapping: the content of case_to_features.json.
+        mapping: the feature files of each case.
 
     Returns:
         teachers that have at least one of the levels, and the levels.
@@ -36,7 +34,7 @@ def reads(model: ModelConfig, mapping: Mapping[str, Any]) -> tuple[list[str], li
     Raises:
         ConfigError: no such teacher, or none that has the level.
     """
-    known = list(mapping["teachers"])
+    known = list(mapping.teachers)
     teachers = known
     if isinstance(model, SingleModel):
         if model.teacher not in known:
@@ -48,7 +46,7 @@ def reads(model: ModelConfig, mapping: Mapping[str, Any]) -> tuple[list[str], li
         levels: list[str] = list(model.levels)
     else:
         levels = [LEVEL if isinstance(model, ShazamV1Model) else model.level]
-    able = [t for t in teachers if set(levels) & set(mapping["teachers"][t]["dims"])]
+    able = [t for t in teachers if set(levels) & set(mapping.teachers[t].dims)]
     if not able:
         raise ConfigError(
             f"none of the teachers {', '.join(teachers) or '(none left)'} has the level "
@@ -76,14 +74,14 @@ def _pooled(model: SingleModel | FusionModel, shape: Shape) -> PerTeacher:
     )
 
 
-def settled(model: ModelConfig, mapping: Mapping[str, Any], outputs: int) -> ModelConfig:
+def settled(model: ModelConfig, mapping: CaseMap, outputs: int) -> ModelConfig:
     """A fusion that is `sized_as` a student with the width that makes it so; others as they are.
 
     The student is counted with the levels that it reads itself, which a fusion does not.
 
     Args:
         model: the model's config.
-        mapping: the content of case_to_features.json.
+        mapping: the feature files of each case.
         outputs: of the task's head.
 
     Raises:
@@ -97,12 +95,12 @@ def settled(model: ModelConfig, mapping: Mapping[str, Any], outputs: int) -> Mod
     return model.model_copy(update={"d_model": width, "sized_as": None})
 
 
-def _shape(model: ModelConfig, mapping: Mapping[str, Any], outputs: int) -> Shape:
+def _shape(model: ModelConfig, mapping: CaseMap, outputs: int) -> Shape:
     """What a network of this model must fit."""
     teachers, levels = reads(model, mapping)
     dims = [
-        {level: int(has[level]) for level in levels if level in has}
-        for has in (mapping["teachers"][teacher]["dims"] for teacher in teachers)
+        {level: has[level] for level in levels if level in has}
+        for has in (mapping.teachers[teacher].dims for teacher in teachers)
     ]
     return Shape(tuple(teachers), tuple(dims), outputs)
 

@@ -28,11 +28,12 @@ from pipeline.bags.store import open_store
 from pipeline.config.models import ModelConfig
 from pipeline.config.tasks import SurvivalTask
 from pipeline.config.training import TrainingConfig
+from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.folds import PARTS, Fold, read_folds
 from pipeline.contracts.labels import Labels, Task, read_labels
 from pipeline.errors import ArtifactError, UserError
-from pipeline.files.artifacts import read_json, sweep, write_text
+from pipeline.files.artifacts import sweep, write_text
 from pipeline.provenance import digest
 from pipeline.runtime import progress
 from pipeline.runtime.cpu_budget import cpu_budget
@@ -101,8 +102,8 @@ def run(
         Beside(name, other, task.auxiliary[name], *align(read_labels(table, name, other), cases))
         for name, other in others.items()
     )
-    mapping = read_json(root / "case_to_features.json")
-    unknown = [case for case in cases if case not in mapping["cases"]]
+    mapping = read_case_map(root)
+    unknown = [case for case in cases if case not in mapping.cases]
     if unknown:
         raise ArtifactError(
             f"folds/{task_name}: case `{unknown[0]}` is not in case_to_features.json "

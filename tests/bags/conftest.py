@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+
+from pipeline.contracts.case_map import CaseMap, TeacherLevels
 
 SIZES = {"a": (4, 3), "b": (6,), "c": (5,)}  # tiles per slide of each case
 DIMS = {"one": {"low": 3, "mid": 4, "high": 5}, "two": {"high": 2}}
 
 
 @pytest.fixture
-def mapping(tmp_path: Path) -> dict[str, Any]:
-    """The content of case_to_features.json, with its files under tmp_path."""
+def mapping(tmp_path: Path) -> CaseMap:
+    """The map of three cases, with its files under tmp_path."""
     rng = np.random.default_rng(0)
     cases: dict[str, dict[str, list[str]]] = {}
     for case, slides in SIZES.items():
@@ -32,4 +33,4 @@ def mapping(tmp_path: Path) -> dict[str, Any]:
                     file["coords"] = rng.integers(0, 999, (n, 2)).astype(np.int32)
                     file.attrs["fingerprint"] = "x"
                 cases.setdefault(case, {}).setdefault(teacher, []).append(path)
-    return {"teachers": {t: {"dims": dict(d)} for t, d in DIMS.items()}, "cases": cases}
+    return CaseMap({t: TeacherLevels(dict(d)) for t, d in DIMS.items()}, cases)

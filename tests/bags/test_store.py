@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -13,30 +12,29 @@ import torch
 from pipeline.bags.sampling import draw
 from pipeline.bags.scale import LIMIT, Scaler, scaled
 from pipeline.bags.store import Store, gather, open_store, whole
+from pipeline.contracts.case_map import CaseMap, TeacherLevels
 from pipeline.errors import ArtifactError, ConfigError
 
 CPU = torch.device("cpu")
 LEVELS = ("low", "mid", "high")
 
 
-def opened(mapping: dict[str, Any], root: Path, budget: int | None = None) -> Store:
+def opened(mapping: CaseMap, root: Path, budget: int | None = None) -> Store:
     return open_store(mapping, root, ["one", "two"], LEVELS, ["a", "b", "c"], CPU, budget)
 
 
-def test_slides_of_a_case_form_one_bag_in_slide_order(
-    mapping: dict[str, Any], tmp_path: Path
-) -> None:
+def test_slides_of_a_case_form_one_bag_in_slide_order(mapping: CaseMap, tmp_path: Path) -> None:
     store = opened(mapping, tmp_path)
     assert store.sizes.tolist() == [[7, 7], [6, 0], [5, 5]]
     batch = gather(store, whole(store, [0], None))
     parts = []
-    for path in mapping["cases"]["a"]["one"]:
+    for path in mapping.cases["a"]["one"]:
         with h5py.File(tmp_path / path) as file:
             parts.append(file["mid"][:])
     assert np.array_equal(batch.features[0]["mid"][0].numpy(), np.concatenate(parts))
 
 
-def test_a_missing_teacher_is_masked_not_dropped(mapping: dict[str, Any], tmp_path: Path) -> None:
+def test_a_missing_teacher_is_masked_not_dropped(mapping: CaseMap, tmp_path: Path) -> None:
     batch = gather(store := opened(mapping, tmp_path), whole(store, [0, 1, 2], None))
     assert batch.present.tolist() == [[True, True], [True, False], [True, True]]
     assert batch.masks[1][1].all()
@@ -44,9 +42,7 @@ def test_a_missing_teacher_is_masked_not_dropped(mapping: dict[str, Any], tmp_pa
     assert all(torch.isfinite(x).all() for levels in batch.features for x in levels.values())
 
 
-def test_streamed_and_resident_bags_give_the_same_batches(
-    mapping: dict[str, Any], tmp_path: Path
-) -> None:
+def test_streamed_and_resident_bags_give_the_same_batches(mapping: CaseMap, tmp_path: Path) -> None:
     resident, streamed = opened(mapping, tmp_path), opened(mapping, tmp_path, budget=10)
     assert resident.resident is not None
     assert streamed.resident is None
@@ -61,31 +57,29 @@ def test_streamed_and_resident_bags_give_the_same_batches(
     assert resident.digest() == streamed.digest()
 
 
-def test_levels_that_a_teacher_lacks_are_left_out(mapping: dict[str, Any], tmp_path: Path) -> None:
+def test_levels_that_a_teacher_lacks_are_left_out(mapping: CaseMap, tmp_path: Path) -> None:
     store = opened(mapping, tmp_path)
     assert [t.levels for t in store.teachers] == [LEVELS, ("high",)]
     with pytest.raises(ArtifactError, match=r"two.*none of the levels low"):
         open_store(mapping, tmp_path, ["two"], ["low"], ["a"], CPU)
 
 
-def test_unknown_teacher_and_changed_width_are_named(
-    mapping: dict[str, Any], tmp_path: Path
-) -> None:
+def test_unknown_teacher_and_changed_width_are_named(mapping: CaseMap, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no teacher `three`"):
         open_store(mapping, tmp_path, ["three"], ["high"], ["a"], CPU)
-    mapping["teachers"]["one"]["dims"]["high"] = 9
+    mapping.teachers["one"].dims["high"] = 9
     with pytest.raises(ArtifactError, match=r"a0\.h5.*5 wide"):
         opened(mapping, tmp_path)
 
 
-def test_digest_changes_with_a_single_feature(mapping: dict[str, Any], tmp_path: Path) -> None:
+def test_digest_changes_with_a_single_feature(mapping: CaseMap, tmp_path: Path) -> None:
     before = opened(mapping, tmp_path).digest()
     with h5py.File(tmp_path / "features/two/c0.h5", "r+") as file:
         file["features"][0, 0] += 1
     assert opened(mapping, tmp_path).digest() != before
 
 
-def test_scaler_is_fitted_on_the_given_cases_alone(mapping: dict[str, Any], tmp_path: Path) -> None:
+def test_scaler_is_fitted_on_the_given_cases_alone(mapping: CaseMap, tmp_path: Path) -> None:
     store = opened(mapping, tmp_path)
     scaler = Scaler(tuple(t.dims for t in store.teachers))
     scaler.fit(store, np.array([0, 2]))
@@ -102,9 +96,7 @@ def test_scaler_is_fitted_on_the_given_cases_alone(mapping: dict[str, Any], tmp_
     assert not torch.allclose(again.shift_0_high, scaler.shift_0_high)
 
 
-def test_scaled_means_are_the_means_of_scaled_tiles(
-    mapping: dict[str, Any], tmp_path: Path
-) -> None:
+def test_scaled_means_are_the_means_of_scaled_tiles(mapping: CaseMap, tmp_path: Path) -> None:
     store = opened(mapping, tmp_path)
     scaler = Scaler(tuple(t.dims for t in store.teachers))
     scaler.fit(store, np.array([0, 1, 2]))
@@ -121,7 +113,7 @@ def one_teacher(folder: Path, cases: dict[str, np.ndarray]) -> Store:
         with h5py.File(folder / f"{case}.h5", "w") as file:
             file["features"] = values.astype(np.float16)
     width = next(iter(cases.values())).shape[1]
-    mapping = {"teachers": {"t": {"dims": {"high": width}}}, "cases": paths}
+    mapping = CaseMap({"t": TeacherLevels({"high": width})}, paths)
     return open_store(mapping, folder, ["t"], ["high"], list(cases), CPU)
 
 
@@ -198,7 +190,7 @@ def test_bags_take_the_bytes_that_their_files_have(
     values = np.arange(40).reshape(10, 4)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["features"] = values.astype(dtype)
-    mapping = {"teachers": {"one": {"dims": {"high": 4}}}, "cases": {"a": {"one": ["a.h5"]}}}
+    mapping = CaseMap({"one": TeacherLevels({"high": 4})}, {"a": {"one": ["a.h5"]}})
     needed = 40 * stored
     for budget, resident in ((needed, True), (needed - 1, False)):
         store = open_store(mapping, tmp_path, ["one"], ["high"], ["a"], CPU, budget)

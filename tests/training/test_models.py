@@ -11,11 +11,12 @@ from pipeline.aggregators.network import Shape, parameter_count
 from pipeline.config.models import ModelConfig
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
+from pipeline.contracts.case_map import CaseMap, TeacherLevels
 from pipeline.errors import ConfigError
 from pipeline.training.models import build_network, reads, settled
 
 DIMS = ({"low": 64, "mid": 128, "high": 256}, {"low": 96, "mid": 96, "high": 96})
-MAPPING = {"teachers": {"a": {"dims": DIMS[0]}, "b": {"dims": DIMS[1]}}}
+MAPPING = CaseMap({"a": TeacherLevels(DIMS[0]), "b": TeacherLevels(DIMS[1])}, {})
 
 
 def read(model: dict[str, Any]) -> ModelConfig:

@@ -14,8 +14,8 @@ from pipeline.bags.store import Store, open_store
 from pipeline.config.models import ModelConfig
 from pipeline.config.tasks import TaskConfig
 from pipeline.config.training import TrainingConfig
+from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.labels import read_labels
-from pipeline.files.artifacts import read_json
 from pipeline.training.job import Job, prepare
 from pipeline.training.loop import train
 from pipeline.training.stacked_training import Trial, alike, pays, train_together
@@ -38,7 +38,7 @@ def trials(
     """Two settings on three splits of different sizes; the teacher lacks two cases."""
     spec = TypeAdapter(TaskConfig).validate_python(TASKS[task])
     labels = read_labels(read_columns(root / "cases.parquet"), task, spec)
-    mapping = read_json(root / "case_to_features.json")
+    mapping = read_case_map(root)
     teachers = ["deep", "flat"] if model["kind"] == "mean" else [model["teacher"]]
     store = open_store(mapping, root, teachers, ["high"], list(labels.cases), torch.device("cpu"))
     made = TypeAdapter(ModelConfig).validate_python({"d_model": 8, "dropout": 0.0, **model})

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from pipeline.config.models import ModelConfig
 from pipeline.config.tasks import TaskConfig
 from pipeline.config.training import TrainingConfig
+from pipeline.contracts.case_map import read_case_map
 from pipeline.errors import ArtifactError, ConfigError, UserError
 from pipeline.training import stage
 from pipeline.training.checkpoint import load_checkpoint
@@ -189,7 +190,7 @@ def test_checkpoint_rebuilds_the_model(root: Path) -> None:
     from pipeline.bags.store import open_store
     from pipeline.training.predict import predict
 
-    mapping = json.loads((root / "case_to_features.json").read_text())
+    mapping = read_case_map(root)
     # A validation case is predicted before the probes learn from it, so by other weights.
     kept = table[(table.fold == 0) & (table.split != "val")].set_index("case_id")
     cases = ["case03", "case12", str(kept.index[0])]
