@@ -39,25 +39,28 @@ def nested_table(
     metric = INNER_METRIC[bench.task.type]
     rows: list[dict[str, Any]] = []
     for model in models:
-        for (seed, index), facts in sorted(model.nested.items()):
+        for (seed, index), meta in sorted(model.metas.items()):
+            nested = meta.nested
+            if nested is None:
+                continue
             (fold,) = [f for f in bench.folds if f.index == index]
             inside = {case for part in fold.inner for case in part}
             part = pooled(pool_of[model.name], bench.labels.cases, fold=index, seed=seed)
             outer = bench.score(part.there, part.values, part.curves).get(metric)
-            for number, stood in enumerate(facts["grid"]):
-                chosen = stood["point"] == facts["chosen"]
+            for number, stood in enumerate(nested.grid):
+                chosen = stood.point == nested.chosen
                 rows.append(
                     {
                         "model": model.name,
                         "seed": seed,
                         "fold": index,
                         "point": number,
-                        **stood["point"],
-                        "epoch": stood["epoch"],
-                        "inner": stood["score"],
-                        "inner_std": stood["deviation"],
+                        **stood.point,
+                        "epoch": stood.epoch,
+                        "inner": stood.score,
+                        "inner_std": stood.deviation,
                         "chosen": chosen,
-                        "judged_by": metric if facts["judged_by"] == "metric" else "loss",
+                        "judged_by": metric if nested.judged_by == "metric" else "loss",
                         "n_inner": len(inside),
                         "n_shared": len(inside & set(fold.test)),
                         "outer": float(outer[0]) if chosen and outer is not None else None,

@@ -18,8 +18,9 @@ import pandas as pd
 from pipeline.config.tasks import ClassificationTask, SurvivalTask
 from pipeline.contracts.folds import PARTS, Fold
 from pipeline.contracts.labels import Labels, Task, class_name
+from pipeline.contracts.model_meta import ModelMeta, read_metas
 from pipeline.errors import ArtifactError
-from pipeline.files.artifacts import read_json, read_table
+from pipeline.files.artifacts import read_table
 
 KEYS = ["seed", "fold", "split", "case_id"]
 
@@ -34,8 +35,7 @@ class Predictions:
         columns: risk, or a probability a class, or a value a target.
         survival: names of the columns with predicted survival at the bin edges; may be empty.
         edges: (seed, fold) -> the bin edges, in the task's unit.
-        facts: the model's kind, teacher and parameters, from its meta.json; may be empty.
-        nested: (seed, fold) -> what the inner folds chose, from its meta.json; empty without.
+        metas: (seed, fold) -> what its training wrote; empty for predictions from elsewhere.
         n_not_finite: test rows whose prediction is NaN or infinite.
     """
 
@@ -44,9 +44,13 @@ class Predictions:
     columns: tuple[str, ...]
     survival: tuple[str, ...]
     edges: dict[tuple[int, int], tuple[float, ...]]
-    facts: dict[str, Any]
-    nested: dict[tuple[int, int], dict[str, Any]]
+    metas: dict[tuple[int, int], ModelMeta]
     n_not_finite: int
+
+    @property
+    def meta(self) -> ModelMeta | None:
+        """Of the first training."""
+        return next(iter(self.metas.values()), None)
 
 
 def value_columns(task: Task, labels: Labels) -> tuple[str, ...]:
@@ -100,15 +104,19 @@ def read_predictions(
     bad = ~np.isfinite(values).all(axis=1)
     finite = pd.DataFrame(np.where(bad[:, None], np.nan, values), table.index, list(columns))
     kept = pd.concat([table[[*KEYS, *survival]], finite], axis=1)
-    metas = _metas(folder, table)
+    trained = set(zip(table["seed"], table["fold"], strict=True))
+    metas = {
+        (meta.seed, meta.fold): meta
+        for meta in sorted(read_metas(folder), key=lambda meta: (meta.seed, meta.fold))
+        if (meta.seed, meta.fold) in trained
+    }
     return Predictions(
         name=model,
         table=kept,
         columns=columns,
         survival=survival,
-        edges={key: _edges(meta.get("head", {}), beside) for key, meta in metas.items()},
-        facts=_facts(metas),
-        nested={key: meta["nested"] for key, meta in metas.items() if meta.get("nested")},
+        edges={key: _edges(meta.head, beside) for key, meta in metas.items()},
+        metas=metas,
         n_not_finite=int(bad[(table["split"] == "test").to_numpy()].sum()),
     )
 
@@ -167,25 +175,3 @@ def _edges(head: dict[str, Any], beside: str) -> tuple[float, ...]:
     if beside:
         head = next((o["head"] for o in head.get("beside", ()) if o["name"] == beside), {})
     return tuple(head.get("bin_edges", ()))
-
-
-def _metas(folder: Path, table: pd.DataFrame) -> dict[tuple[int, int], dict[str, Any]]:
-    """(seed, fold) -> meta.json, as far as there are any."""
-    found = {}
-    for seed, fold in sorted(set(zip(table["seed"], table["fold"], strict=True))):
-        path = folder / f"fold_{fold}" / f"seed_{seed}" / "meta.json"
-        if path.is_file():
-            found[int(seed), int(fold)] = dict(read_json(path))
-    return found
-
-
-def _facts(metas: dict[tuple[int, int], dict[str, Any]]) -> dict[str, Any]:
-    if not metas:
-        return {}
-    meta = next(iter(metas.values()))
-    model = meta.get("model", {})
-    return {
-        "kind": model.get("kind"),
-        "teacher": model.get("teacher"),
-        "n_parameters": meta.get("n_parameters"),
-    }

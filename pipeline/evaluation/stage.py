@@ -147,7 +147,7 @@ def _singles(models: list[Predictions]) -> list[str]:
     return [
         m.name
         for m in models
-        if m.facts.get("kind") == "single" or (not m.facts and m.name.startswith("single"))
+        if (m.meta.model["kind"] == "single" if m.meta else m.name.startswith("single"))
     ]
 
 

@@ -55,7 +55,7 @@ def summary(
     """
     task, labels = bench.task, bench.labels
     primary = PRIMARY[task.type]
-    parameters = {m.name: m.facts.get("n_parameters") for m in predictions}
+    parameters = {m.name: m.meta.n_parameters for m in predictions if m.meta}
     shown = metrics[metrics["metric"] == primary].drop(
         columns=["metric", "higher_is_better", "labelled"]
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from pipeline.contracts.model_meta import finished, read_metas
 from pipeline.report.figures import charts
 from pipeline.report.figures.charts import Drawing, History
 from pipeline.report.results import ModelInfo, Results
@@ -35,26 +34,15 @@ class Facts:
 
 def facts(root: Path, task: str, model: str) -> Facts:
     """From the model's meta.json files; nothing where there are none (`average`)."""
-    folder = root / "models" / task / model
-    metas = [_meta(p) for p in sorted(folder.glob("fold_*/seed_*/meta.json"))]
-
-    def each(key: str) -> list[float]:
-        return [float(meta[key]) for meta in metas if key in meta]
-
-    seconds, inference = each("seconds"), each("inference_seconds_per_case")
+    metas = read_metas(root / "models" / task / model)
+    if not metas:
+        return Facts(None, None, None, ())
     return Facts(
-        n_parameters=int(max(each("n_parameters"))) if each("n_parameters") else None,
-        seconds=sum(seconds) if seconds else None,
-        inference=statistics.median(inference) if inference else None,
-        teachers=tuple(metas[0].get("teachers", ())) if metas else (),
+        n_parameters=max(meta.n_parameters for meta in metas),
+        seconds=sum(meta.seconds for meta in metas),
+        inference=statistics.median(meta.inference_seconds_per_case for meta in metas),
+        teachers=tuple(metas[0].teachers),
     )
-
-
-def _meta(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError):
-        return {}
 
 
 def drawing(
@@ -69,13 +57,13 @@ def drawing(
             (results.root / "models" / task / name).glob(f"fold_*/seed_{first}/history.csv")
         ):
             table = pd.read_csv(path)
-            best = _meta(path.with_name("meta.json")).get("best_epoch")
+            meta = finished(path.parent)
             folds.append(
                 (
                     table["epoch"].to_list(),
                     table["train_loss"].to_list(),
                     table["val_loss"].to_list(),
-                    None if best is None else int(best),
+                    meta.best_epoch if meta else None,
                 )
             )
         if folds:

@@ -75,15 +75,13 @@ def look(
     for fold, chosen in _dealt(folds, list(cases or sorted(mapping.cases))).items():
         network, head, meta = load_checkpoint(_trained(folder, fold, seed))
         network.to(place)
-        levels = list(dict.fromkeys(level for dims in meta["dims"] for level in dims))
+        levels = list(dict.fromkeys(level for dims in meta.dims for level in dims))
         named = [case for case, _ in chosen]
-        store = open_store(mapping, root, meta["teachers"], levels, named, place)
+        store = open_store(mapping, root, meta.teachers, levels, named, place)
         for number, (case, part) in enumerate(progress.counted(chosen, f"cases of fold {fold}")):
             table = attention_table(network, head, store, np.array([number]), limit, slides)
             if not len(table["score"]):
-                raise UserError(
-                    f"`{model}` gives no attention for case {case}: {_why(meta['model'])}"
-                )
+                raise UserError(f"`{model}` gives no attention for case {case}: {_why(meta.model)}")
             yield Looked(case, fold, part, table)
 
 

@@ -6,26 +6,24 @@ all that is needed to build the model again; no Python objects are stored.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save
 
 from pipeline.aggregators.network import Network, Shape
 from pipeline.config.models import ModelConfig
+from pipeline.contracts.model_meta import FILE, ModelMeta, read_meta, write_meta
 from pipeline.errors import ArtifactError
-from pipeline.files.artifacts import atomic_path, read_json, write_json
+from pipeline.files.artifacts import atomic_path
 from pipeline.training.head import Head
 from pipeline.training.models import build_network
 from pipeline.training.tasks import from_facts
 
-WEIGHTS, META = "weights.safetensors", "meta.json"
-NEEDED = ("fingerprint", "model", "teachers", "dims", "outputs", "head")
+WEIGHTS = "weights.safetensors"
 
 
-def save_checkpoint(folder: Path, network: Network, meta: dict[str, Any]) -> None:
+def save_checkpoint(folder: Path, network: Network, meta: ModelMeta) -> None:
     """Write the weights without what only training needs, then meta.json."""
     state = {
         name: value.detach().cpu().contiguous().clone()
@@ -35,22 +33,10 @@ def save_checkpoint(folder: Path, network: Network, meta: dict[str, Any]) -> Non
     with atomic_path(folder / WEIGHTS) as temporary:
         # The library's own writing goes through a temporary file that a kill leaves behind.
         temporary.write_bytes(save(state))
-    write_json(folder / META, meta)
+    write_meta(folder, meta)
 
 
-def read_meta(folder: Path) -> dict[str, Any] | None:
-    """The meta.json of a finished training, or None."""
-    path = folder / META
-    if not path.is_file():
-        return None
-    try:
-        meta = json.loads(path.read_text())
-    except json.JSONDecodeError:
-        return None
-    return meta if isinstance(meta, dict) else None
-
-
-def load_checkpoint(folder: str | Path) -> tuple[Network, Head, dict[str, Any]]:
+def load_checkpoint(folder: str | Path) -> tuple[Network, Head, ModelMeta]:
     """Build the model of a fold and seed again.
 
     Args:
@@ -63,15 +49,12 @@ def load_checkpoint(folder: str | Path) -> tuple[Network, Head, dict[str, Any]]:
         ArtifactError: a file is missing or damaged, or the weights do not fit the description.
     """
     folder = Path(folder)
-    meta = read_json(folder / META)
-    absent = [key for key in NEEDED if key not in meta]
-    if absent:
-        raise ArtifactError(f"{folder / META}: no {', '.join(absent)}; train the model again")
-    model = TypeAdapter(ModelConfig).validate_python(meta["model"])
-    shape = Shape(tuple(meta["teachers"]), tuple(meta["dims"]), meta["outputs"])
+    meta = read_meta(folder)
+    model = TypeAdapter(ModelConfig).validate_python(meta.model)
+    shape = Shape(tuple(meta.teachers), tuple(meta.dims), meta.outputs)
     network = build_network(model, shape)
     try:
         network.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, RuntimeError) as error:
-        raise ArtifactError(f"{folder / WEIGHTS}: does not fit its meta.json ({error})") from None
-    return network.eval(), from_facts(meta["head"]), meta
+        raise ArtifactError(f"{folder / WEIGHTS}: does not fit its {FILE} ({error})") from None
+    return network.eval(), from_facts(meta.head), meta

@@ -14,7 +14,7 @@ import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pipeline.config.models import ModelConfig
 from pipeline.config.training import NestedConfig, TrainingConfig
+from pipeline.contracts.model_meta import GridPoint
 from pipeline.errors import UserError
 from pipeline.files.artifacts import atomic_path
 from pipeline.provenance import digest
@@ -58,8 +59,8 @@ class Choice:
     point: dict[str, Any]
     epoch: int
     score: float
-    judged_by: str
-    standings: list[dict[str, Any]]
+    judged_by: Literal["metric", "loss"]
+    standings: list[GridPoint]
     curves: np.ndarray
     trials: list[dict[str, Any]]
     cases: np.ndarray
@@ -137,10 +138,7 @@ def search(
         epoch=epoch,
         score=score,
         judged_by="metric" if _by_metric(curves, nested.criterion) else "loss",
-        standings=[
-            {"point": point, **stood}
-            for point, stood in zip(points, standings(curves, nested.criterion), strict=True)
-        ],
+        standings=standings(points, curves, nested.criterion),
         curves=curves[p].mean(0),
         trials=[
             {"point": t.point, **points[t.point], "part": t.part, **row}
@@ -183,27 +181,26 @@ def choose(curves: np.ndarray, criterion: str) -> tuple[int, int, float]:
     return p, e + 1, float(judged[p, e])
 
 
-def standings(curves: np.ndarray, criterion: str) -> list[dict[str, Any]]:
+def standings(
+    points: Sequence[dict[str, Any]], curves: np.ndarray, criterion: str
+) -> list[GridPoint]:
     """Where each point of the grid stood at its own best epoch, judged as `choose` judges.
 
     Args:
+        points: of the grid.
         curves, criterion: as in `choose`.
-
-    Returns:
-        for each point `epoch` (from 1), `score` (mean over the inner parts) and `deviation` (over
-        the parts, ddof 1); all None where no epoch is defined, the last where one part is.
     """
     column = CURVES.index("val_metric" if _by_metric(curves, criterion) else "val_loss")
-    found: list[dict[str, Any]] = []
-    for one in curves:
+    found = []
+    for point, one in zip(points, curves, strict=True):
         if not np.isfinite(one[..., column]).any():
-            found.append({"epoch": None, "score": None, "deviation": None})
+            found.append(GridPoint(point, None, None, None))
             continue
         _, epoch, score = choose(one[None], criterion)
         parts = one[:, epoch - 1, column]
         parts = parts[np.isfinite(parts)]
         deviation = float(parts.std(ddof=1)) if len(parts) > 1 else None
-        found.append({"epoch": epoch, "score": score, "deviation": deviation})
+        found.append(GridPoint(point, epoch, score, deviation))
     return found
 
 

@@ -32,13 +32,15 @@ from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.folds import PARTS, Fold, read_folds
 from pipeline.contracts.labels import Labels, Task, read_labels
+from pipeline.contracts.model_meta import FILE as META
+from pipeline.contracts.model_meta import ModelMeta, Nested, finished
 from pipeline.errors import ArtifactError, UserError
 from pipeline.files.artifacts import sweep, write_text
 from pipeline.provenance import digest
 from pipeline.runtime import progress
 from pipeline.runtime.cpu_budget import cpu_budget
 from pipeline.training.attention import attention_table, extremes, slide_names
-from pipeline.training.checkpoint import META, read_meta, save_checkpoint
+from pipeline.training.checkpoint import save_checkpoint
 from pipeline.training.head import Head
 from pipeline.training.history import Watch, history_log
 from pipeline.training.job import Job, Prepared, device_of, lesson, prepare, seed_of
@@ -150,8 +152,8 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Columns]:
         )
     inner = [_rows(part, place, has) for part in fold.inner] if job.cfg.nested else []
     fingerprint = _fingerprint(job, usable, inner, seed)
-    done = read_meta(folder)
-    if done is not None and done.get("fingerprint") == fingerprint:
+    done = finished(folder)
+    if done is not None and done.fingerprint == fingerprint:
         try:
             return {name: read_columns(path) for name, path in files.items()}
         except ArtifactError as error:
@@ -220,34 +222,32 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Columns]:
     write_text(folder / "history.csv", _csv(history))
     if choice is not None:
         write_text(folder / "inner.csv", _csv(choice.trials))
-    meta = {
-        "fingerprint": fingerprint,
-        "model_name": job.model_name,
-        "model": model.model_dump(mode="json"),
-        "task": job.task.model_dump(mode="json"),
-        "teachers": list(shape.teachers),
-        "dims": list(shape.dims),
-        "outputs": shape.outputs,
-        "head": head.facts(),
-        "network": network.facts(),
-        "levels_absent": _levels_absent(job, shape),
-        "fold": fold.index,
-        "seed": seed,
-        "labelled": fold.labelled,
-        "cases": {part: len(usable[part]) for part in PARTS},
-        "cases_without_features": {
-            part: len(fold.part(part)) - len(usable[part]) for part in PARTS
-        },
-        "cutoffs": _cutoffs(job.task, head, out[splits == "train"]),
-        "best_epoch": fitted.best_epoch,
-        "nested": None if choice is None else _nested_facts(job, choice, len(inner)),
-        "epochs": len(fitted.history),
-        "n_parameters": parameter_count(network),
-        "resident": job.store.resident is not None,
-        "device": str(job.store.device),
-        "seconds": round(time.perf_counter() - started, 3),
-        "inference_seconds_per_case": round((answered - asked) / len(rows), 6),
-    }
+    meta = ModelMeta(
+        fingerprint=fingerprint,
+        model_name=job.model_name,
+        model=model.model_dump(mode="json"),
+        task=job.task.model_dump(mode="json"),
+        teachers=list(shape.teachers),
+        dims=list(shape.dims),
+        outputs=shape.outputs,
+        head=head.facts(),
+        network=network.facts(),
+        levels_absent=_levels_absent(job, shape),
+        fold=fold.index,
+        seed=seed,
+        labelled=fold.labelled,
+        cases={part: len(usable[part]) for part in PARTS},
+        cases_without_features={part: len(fold.part(part)) - len(usable[part]) for part in PARTS},
+        cutoffs=_cutoffs(job.task, head, out[splits == "train"]),
+        best_epoch=fitted.best_epoch,
+        nested=None if choice is None else _nested_facts(job, choice, len(inner)),
+        epochs=len(fitted.history),
+        n_parameters=parameter_count(network),
+        resident=job.store.resident is not None,
+        device=str(job.store.device),
+        seconds=round(time.perf_counter() - started, 3),
+        inference_seconds_per_case=round((answered - asked) / len(rows), 6),
+    )
     save_checkpoint(folder, network, meta)
     forget(folder)
     kept = history[fitted.best_epoch - 1]
@@ -310,20 +310,20 @@ def _with_inner(history: list[dict[str, float]], choice: Choice) -> list[dict[st
     ]
 
 
-def _nested_facts(job: Job, choice: Choice, parts: int) -> dict[str, Any]:
+def _nested_facts(job: Job, choice: Choice, parts: int) -> Nested:
     assert job.cfg.nested is not None
     points = len(job.cfg.nested.points())
-    return {
-        "chosen": choice.point,
-        "epochs": choice.epoch,
-        "criterion": job.cfg.nested.criterion,
-        "judged_by": choice.judged_by,
-        "score": choice.score,
-        "grid": choice.standings,
-        "points": points,
-        "parts": parts,
-        "trainings": points * parts + 1,
-    }
+    return Nested(
+        chosen=choice.point,
+        epochs=choice.epoch,
+        criterion=job.cfg.nested.criterion,
+        judged_by=choice.judged_by,
+        score=choice.score,
+        grid=choice.standings,
+        points=points,
+        parts=parts,
+        trainings=points * parts + 1,
+    )
 
 
 def _fingerprint(job: Job, parts: dict[str, np.ndarray], inner: list[np.ndarray], seed: int) -> str:
@@ -387,7 +387,7 @@ def _levels_absent(job: Job, shape: Shape) -> dict[str, list[str]]:
     return {teacher: levels for teacher, levels in absent.items() if levels}
 
 
-def _cutoffs(task: Task, head: Head, out: np.ndarray) -> dict[str, Any]:
+def _cutoffs(task: Task, head: Head, out: np.ndarray) -> dict[str, float | list[float]]:
     """Risk cut-offs of the training part, for Kaplan-Meier groups."""
     if not isinstance(task, SurvivalTask):
         return {}

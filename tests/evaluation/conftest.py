@@ -15,9 +15,11 @@ from pipeline.config.folds import FoldsConfig
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.contracts.folds import PARTS, read_folds
 from pipeline.contracts.labels import Task, read_labels
+from pipeline.contracts.model_meta import write_meta
 from pipeline.evaluation import stage
-from pipeline.files.artifacts import read_json, write_json, write_table
+from pipeline.files.artifacts import read_json, write_table
 from pipeline.folds import stage as folds_stage
+from tests.contracts import metas
 
 TASKS: dict[str, Task] = {
     "survival": SurvivalTask(type="survival", time="time", event="event", loss="cox"),
@@ -101,7 +103,7 @@ class Results:
                 tables.append(table.assign(**self._columns(guess, rows, labels, factor)))
                 if meta is not None:
                     folder = self.folder(model) / f"fold_{fold.index}" / f"seed_{seed}"
-                    write_json(folder / "meta.json", dict(meta))
+                    write_meta(folder, metas.meta(**{**meta, "fold": fold.index, "seed": seed}))
         table = pd.concat(tables, ignore_index=True)
         self.write(model, table)
         return table

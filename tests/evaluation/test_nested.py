@@ -9,18 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.contracts.model_meta import GridPoint, Nested
+
 Make = Callable[..., Any]
 GRID = [
-    {"point": {"learning_rate": 1e-3, "dropout": 0.5}, "epoch": 4, "score": 0.7, "deviation": 0.1},
-    {"point": {"learning_rate": 1e-4, "dropout": 0.5}, "epoch": 9, "score": 0.8, "deviation": 0.2},
-    {
-        "point": {"learning_rate": 1e-5, "dropout": 0.5},
-        "epoch": None,
-        "score": None,
-        "deviation": None,
-    },
+    GridPoint({"learning_rate": 1e-3, "dropout": 0.5}, 4, 0.7, 0.1),
+    GridPoint({"learning_rate": 1e-4, "dropout": 0.5}, 9, 0.8, 0.2),
+    GridPoint({"learning_rate": 1e-5, "dropout": 0.5}, None, None, None),
 ]
-CHOSEN = {"grid": GRID, "chosen": GRID[1]["point"], "judged_by": "metric", "epochs": 9}
+CHOSEN = Nested(GRID[1].point, 9, "metric", "metric", 0.8, GRID, 3, 4, 13)
 
 
 @pytest.mark.parametrize(

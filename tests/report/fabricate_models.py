@@ -12,7 +12,9 @@ import pandas as pd
 
 from pipeline.config.whole import Config
 from pipeline.contracts.folds import PARTS, Fold, read_folds
-from pipeline.files.artifacts import write_csv, write_json, write_table
+from pipeline.contracts.model_meta import write_meta
+from pipeline.files.artifacts import write_csv, write_table
+from tests.contracts.metas import meta
 
 EPOCHS = 30
 
@@ -32,17 +34,18 @@ def models(config: Config, root: Path, task: str, cases: pd.DataFrame) -> None:
             place = folder / f"fold_{fold.index}" / "seed_0"
             best = _history(place, rng)
             facts = {"kind": spec.kind, "teacher": getattr(spec, "teacher", None)}
-            write_json(
-                place / "meta.json",
-                {
-                    "model": facts,
-                    "best_epoch": best,
-                    "n_parameters": 20_000 * (m + 1),
-                    "seconds": 0.5 * (m + 1),
-                    "inference_seconds_per_case": 0.001 * (m + 1 + fold.index),
-                    "network": _leans(fold.index) if spec.kind == "shazam_v2" else {},
-                    "teachers": [spec.teacher] if spec.kind == "single" else teachers,
-                },
+            write_meta(
+                place,
+                meta(
+                    model=facts,
+                    fold=fold.index,
+                    best_epoch=best,
+                    n_parameters=20_000 * (m + 1),
+                    seconds=0.5 * (m + 1),
+                    inference_seconds_per_case=0.001 * (m + 1 + fold.index),
+                    network=_leans(fold.index) if spec.kind == "shazam_v2" else {},
+                    teachers=[spec.teacher] if spec.kind == "single" else teachers,
+                ),
             )
 
 

@@ -122,7 +122,7 @@ def test_other_endpoints_change_the_trunk_by_training_labels_alone(
     assert not np.allclose(first.risk, alone.risk)
     folder = root / "models/time/model/fold_0/seed_0"
     before, _, meta = load_checkpoint(folder)
-    assert [other["name"] for other in meta["head"]["beside"]] == ["kind"]
+    assert [other["name"] for other in meta.head["beside"]] == ["kind"]
     table = pd.read_parquet(root / "cases.parquet")
     splits = pd.read_csv(root / "folds/time/fold_0.csv").set_index("case_id").split
     held_out = table.case_id.map(splits).isin(parts)

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from pipeline.config.models import ModelConfig
 from pipeline.config.tasks import TaskConfig
 from pipeline.config.training import TrainingConfig
+from pipeline.contracts.model_meta import GridPoint
 from pipeline.errors import ArtifactError
 from pipeline.training import nested, stage
 from pipeline.training.nested import CURVES, choose, standings
@@ -179,10 +180,11 @@ def test_where_a_point_stood_is_judged_as_the_choice_is() -> None:
     metric[0] = [[0.1, 0.5], [0.2, 0.7], [0.3, np.nan]]
     metric[1, :, 0] = 0.9
     metric[2] = np.nan
-    found = standings(curves, "metric")
-    assert [one["epoch"] for one in found] == [2, 1, None]
-    assert found[0]["score"] == pytest.approx(0.6)
-    assert found[0]["deviation"] == pytest.approx(np.std([0.5, 0.7], ddof=1))
-    assert choose(curves, "metric")[2] == found[1]["score"]
+    points: list[dict[str, Any]] = [{"a": 1}, {"a": 2}, {"a": 3}]
+    found = standings(points, curves, "metric")
+    assert [one.epoch for one in found] == [2, 1, None]
+    assert found[0].score == pytest.approx(0.6)
+    assert found[0].deviation == pytest.approx(np.std([0.5, 0.7], ddof=1))
+    assert choose(curves, "metric")[2] == found[1].score
     curves[1, :, 1, CURVES.index("val_loss")] = -2.0
-    assert standings(curves, "loss")[1] == {"epoch": 2, "score": -2.0, "deviation": 0.0}
+    assert standings(points, curves, "loss")[1] == GridPoint({"a": 2}, 2, -2.0, 0.0)

@@ -196,7 +196,7 @@ def test_checkpoint_rebuilds_the_model(root: Path) -> None:
     cases = ["case03", "case12", str(kept.index[0])]
     levels = ["low", "mid", "high"]
     cpu = torch.device("cpu")
-    store = open_store(mapping, root, meta["teachers"], levels, cases, cpu)
+    store = open_store(mapping, root, meta.teachers, levels, cases, cpu)
     out = predict(network, store, np.arange(3), None)
     np.testing.assert_allclose(head.score(out), kept.risk[cases], atol=1e-5)
 

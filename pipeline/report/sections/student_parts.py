@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.contracts.model_meta import read_metas
 from pipeline.report.results import Results
 from pipeline.report.tables.cells import Cell, Column, Table, number, text
 
@@ -25,11 +24,9 @@ def table(results: Results, task: str, student: str) -> Table | None:
     predictions of each vary over cases after weighting: a probe that weighs nothing has 0 %.
     """
     found = [
-        network
-        for path in sorted(
-            (results.root / "models" / task / student).glob("fold_*/seed_*/meta.json")
-        )
-        if "anchor" in (network := _network(path))
+        meta.network
+        for meta in read_metas(results.root / "models" / task / student)
+        if "anchor" in meta.network
     ]
     if not found:
         return None
@@ -51,13 +48,6 @@ def table(results: Results, task: str, student: str) -> Table | None:
         "weights; the validation cases decide how much the network adds.",
         source=(f"models/{task}/{student}/fold_*/seed_*/meta.json",),
     )  # fmt: skip
-
-
-def _network(path: Path) -> Mapping[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()).get("network", {}))
-    except (OSError, ValueError):
-        return {}
 
 
 def _shares(network: Mapping[str, Any], teachers: Sequence[str]) -> dict[str, float]:
