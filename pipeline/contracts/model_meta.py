@@ -1,7 +1,7 @@
 """`meta.json` of one training: all that is needed to build its model again, and how it went.
 
-Stands in `models/<task>/<model>/fold_<k>/seed_<s>/` with the weights. It is written last: a training
-is finished when it is there.
+Stands in `models/<task>/<model>/fold_<k>/seed_<s>/` with the weights. It is written last: a
+training is finished when it is there.
 """
 
 from __future__ import annotations
