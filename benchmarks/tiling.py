@@ -49,7 +49,8 @@ import sys
 from pathlib import Path
 from pipeline.config.tiling import TilingConfig
 from pipeline.tiling.stage import run_slide
-record = run_slide(cfg=TilingConfig(), code="", slide=Path(sys.argv[1]), out_dir=Path(sys.argv[2]))
+slide, folder = map(Path, sys.argv[1:3])
+record = run_slide(cfg=TilingConfig(), versions="", slide=slide, out_dir=folder)
 assert record.status == "ok", record
 status = Path("/proc/self/status").read_text()
 print(status.split("VmHWM:")[1].split()[0])

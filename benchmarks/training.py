@@ -274,7 +274,7 @@ def stage_run(
         task_name="kind",
         task=kind_task(),
         root=root,
-        code="",
+        versions="",
         workers=1,
         device=str(device),
     )

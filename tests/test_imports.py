@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -14,7 +16,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("config", "runtime"),
     ("files",),
-    ("provenance", "contracts"),
+    ("contracts",),
     ("bags", "encoders", "slides"),
     ("accounting", "aggregators"),
     ("distillation",),
@@ -34,6 +36,20 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__",),
 )
+LIGHT = (
+    "pipeline.config.reading",
+    "pipeline.contracts.ledger",
+    "pipeline.files.artifacts",
+    "pipeline.plan.stage_params",
+    "pipeline.plan.stage_versions",
+    "pipeline.plan.cohort_plan",
+    "pipeline.cli",
+    "pipeline.cohort.stage",
+    "pipeline.tiling.stage",
+    "pipeline.mapping.stage",
+    "pipeline.folds.stage",
+)
+
 HEIGHT = {room: height for height, rooms in enumerate(ROOMS) for room in rooms}
 
 
@@ -52,6 +68,19 @@ def test_rooms_import_only_rooms_below_them() -> None:
         if room(module) != room(other) and HEIGHT[room(module)] <= HEIGHT[room(other)]
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_light_modules_import_no_torch() -> None:
+    """A Snakefile that imports torch pays seconds in every dry-run and every cluster job."""
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    if {'torch', 'timm'} & set(sys.modules): sys.exit(name)\n"
+    )
+    command = [sys.executable, "-c", code, *LIGHT]
+    done = subprocess.run(command, cwd=PACKAGE.parent, text=True, stderr=subprocess.PIPE)
+    assert done.returncode == 0, f"imported by {done.stderr}"
 
 
 def test_every_room_has_its_row() -> None:

@@ -9,6 +9,9 @@ from pipeline.aggregators.base import Bag, Weighing, full_mask, masked_softmax, 
 from pipeline.config.registry import register
 from pipeline.config.section import Fraction, Width
 
+# Raised when predictions with these aggregators change. 1: the first.
+VERSION = 1
+
 
 class AttentionScore(nn.Module):
     """w·tanh(Vh), or gated w·(tanh(Vh) ⊙ sigmoid(Uh)), for each instance: (B, N).

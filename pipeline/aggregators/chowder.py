@@ -8,6 +8,9 @@ from pipeline.aggregators.base import Aggregator, Bag, extremes, full_mask, mask
 from pipeline.config.registry import register
 from pipeline.config.section import Count, Fraction, Width
 
+# Raised when predictions with this aggregator change. 1: the first.
+VERSION = 1
+
 
 @register("chowder", published=("d_model", "dropout"))
 class Chowder(Aggregator):

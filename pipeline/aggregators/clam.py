@@ -11,6 +11,9 @@ from pipeline.aggregators.base import Bag, Weighing, full_mask, masked_softmax, 
 from pipeline.config.registry import register
 from pipeline.config.section import Count, Fraction, Width
 
+# Raised when predictions with this aggregator change. 1: the first.
+VERSION = 1
+
 
 @register("clam_sb")
 class ClamSB(Weighing):

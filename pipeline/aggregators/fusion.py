@@ -13,6 +13,9 @@ from pipeline.aggregators.build import build
 from pipeline.aggregators.network import Network, Output, Shape
 from pipeline.bags.batch import Batch
 
+# Raised when predictions of a kind of model change, whatever its aggregator.
+VERSIONS = {"single": 1, "mean": 1, "concat": 1}
+
 
 class PerTeacher(Network):
     """One aggregator per teacher on one level; subclasses say how their outputs become one.

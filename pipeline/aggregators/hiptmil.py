@@ -10,6 +10,9 @@ from pipeline.aggregators.base import Aggregator, Bag, full_mask, masked_softmax
 from pipeline.config.registry import register
 from pipeline.config.section import Fraction, Width
 
+# Raised when predictions with this aggregator change. 1: the first.
+VERSION = 1
+
 FAITHFUL_WIDTH = 192
 
 

@@ -9,6 +9,9 @@ from pipeline.aggregators.base import Aggregator, Bag, full_mask, masked_mean
 from pipeline.config.registry import register
 from pipeline.config.section import Fraction
 
+# Raised when predictions with these aggregators change. 1: the first.
+VERSION = 1
+
 
 @register("mean_pool", published=("dropout",))
 class MeanPool(Aggregator):

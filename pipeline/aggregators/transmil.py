@@ -12,6 +12,9 @@ from pipeline.aggregators.base import Aggregator, Bag, full_mask
 from pipeline.config.registry import register
 from pipeline.config.section import Fraction, Width
 
+# Raised when predictions with this aggregator change. 1: the first.
+VERSION = 1
+
 
 @register("transmil", published=("d_model", "dropout"))
 class TransMIL(Aggregator):

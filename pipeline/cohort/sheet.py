@@ -19,8 +19,8 @@ from pipeline.cohort.values import filled, number
 from pipeline.contracts.ledger import chunk_of
 from pipeline.contracts.slide_row import SlideRow
 from pipeline.errors import SheetError
+from pipeline.files.digests import digest
 from pipeline.files.identity import content_digest, file_identity
-from pipeline.provenance import digest
 
 if TYPE_CHECKING:
     from pipeline.config.cohort import CohortConfig, ColumnsConfig

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from pipeline.config.cohort import CohortConfig
     from pipeline.config.tasks import TaskConfig
 
+# Raised when the slide table or the cohort's facts change. 1: the first.
+VERSION = 1
+
 _INTEGER = re.compile(r"-?\d{1,18}")
 _PADDED = re.compile(r"[+-]?0\d")
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from pipeline.accounting.job_records import recorded
-from pipeline.commands.options import Base, Cfg, Code, Device, Gpus, Root, Workers, manifests
-from pipeline.plan import stage_params
+from pipeline.commands.options import Base, Cfg, Device, Gpus, Root, Workers, manifests
+from pipeline.plan import stage_params, stage_versions
 from pipeline.runtime import gpu_locks
 from pipeline.runtime.progress import reported
 
@@ -81,7 +81,6 @@ def training(
     root: Root,
     task: Annotated[str, typer.Option(help="The task's name.")],
     model: Annotated[str, typer.Option(help="The model's name.")],
-    code: Code = "",
     workers: Workers = 1,
     gpus: Gpus = 0,
     device: Device = "auto",
@@ -89,6 +88,7 @@ def training(
     """Train one model of one task on every fold and seed, and predict all cases."""
     job = stage_params.read(stage_params.TrainingJob, cfg)
     gpu_locks.claim(gpus)
+    versions = stage_versions.training(job.training, job.model, job.task, job.others.values())
     with recorded(root, "training", task=task, model=model):
         from pipeline.training import stage
 
@@ -99,7 +99,7 @@ def training(
             task_name=task,
             task=job.task,
             root=root,
-            code=code,
+            versions=stage_versions.text(versions),
             workers=workers,
             device=device,
             others=job.others,

@@ -10,9 +10,6 @@ import typer
 Cfg = Annotated[
     str, typer.Option(help="The stage's parameters as JSON, made by pipeline.plan.stage_params.")
 ]
-Code = Annotated[
-    str, typer.Option(help="The stage's code fingerprint; part of what is recognised.")
-]
 Root = Annotated[Path, typer.Option(help="The cohort's results folder, results/<cohort>.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes or threads that may work at once.")]
 Gpus = Annotated[

@@ -12,7 +12,6 @@ from pipeline.commands.options import (
     Base,
     Cfg,
     ChunkNumber,
-    Code,
     Device,
     Gpus,
     Out,
@@ -21,7 +20,7 @@ from pipeline.commands.options import (
     manifests,
 )
 from pipeline.errors import UserError
-from pipeline.plan import stage_params
+from pipeline.plan import stage_params, stage_versions
 from pipeline.runtime import gpu_locks
 from pipeline.runtime.progress import reported
 
@@ -61,7 +60,6 @@ def tiling(
         typer.Option(help="With --slide: tiles of TRIDENT or CLAM, instead of the grid."),
     ] = None,
     cfg: Annotated[str | None, typer.Option(help="The stage's job as JSON.")] = None,
-    code: Code = "",
     root: Root = Path("results"),
     chunk: ChunkNumber = 0,
     workers: Workers = 1,
@@ -78,7 +76,7 @@ def tiling(
         section = load(config).tiling if config else TilingConfig()
         record = stage.run_slide(
             cfg=section,
-            code=code,
+            versions=stage_versions.text(stage_versions.tiling()),
             slide=slide,
             out_dir=out,
             mpp=mpp,
@@ -98,7 +96,7 @@ def tiling(
     with recorded(root, "tiling", chunk=chunk, tiles=tiles.removeprefix("tiles")):
         stage.run(
             cfg=job.tiling,
-            code=code,
+            versions=stage_versions.text(stage_versions.tiling()),
             root=root,
             chunk=chunk,
             out=out,
@@ -120,7 +118,6 @@ def extraction(
     root: Root,
     out: Out,
     chunk: ChunkNumber = 0,
-    code: Code = "",
     workers: Workers = 1,
     gpus: Gpus = 0,
     device: Device = "auto",
@@ -142,13 +139,14 @@ def extraction(
             )
         return
     gpu_locks.claim(gpus)
+    versions = stage_versions.extraction(job.extraction, teachers)
     with recorded(root, "extraction", chunk=chunk, teacher="+".join(teachers)):
         from pipeline.extraction import stage
 
         stage.run(
             cfg=job.extraction,
             teachers=teachers,
-            code=code,
+            versions={t: stage_versions.text(v) for t, v in versions.items()},
             root=root,
             chunk=chunk,
             out=out,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Set
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +22,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
-    def canonical(self) -> str:
-        """Sorted, compact JSON: equal configs give equal text whatever the YAML's order."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    def canonical(self, exclude: Set[str] = frozenset()) -> str:
+        """Sorted, compact JSON: equal configs give equal text whatever the YAML's order.
+
+        Keys with their default value are left out, so that a new key makes no result stale. Who
+        changes a default, therefore, raises the version of what it decides.
+
+        Args:
+            exclude: keys of this section to leave out.
+        """
+        facts = self.model_dump(mode="json", exclude_defaults=True, exclude=set(exclude))
+        return json.dumps(facts, sort_keys=True, separators=(",", ":"))

@@ -15,6 +15,9 @@ from pipeline.distillation.blocks import TeacherAttention, stack
 from pipeline.distillation.gate import drop, even
 from pipeline.distillation.student import Student
 
+# Raised when predictions of `shazam_v1` change. 1: the first.
+VERSION = 1
+
 LEVEL = "high"
 
 

@@ -18,6 +18,9 @@ from pipeline.distillation.gate import Gate, drop, even
 from pipeline.distillation.probe import posterior
 from pipeline.distillation.student import Student
 
+# Raised when predictions of `shazam_v2` change (its fallback included). 1: the first.
+VERSION = 1
+
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Before the validation part has spoken, a share is believed like (1 - share)^CAUTION. The network
 # was stopped where it did best on the same few cases, so that they speak too well of it; where the

@@ -16,6 +16,9 @@ from pipeline.config.models import DistillationConfig
 from pipeline.distillation.losses import feature_loss
 from pipeline.distillation.targets import fit_whitening
 
+# Raised when predictions of both students change. 1: the first.
+VERSION = 1
+
 LEVELS = ("low", "mid", "high")
 
 

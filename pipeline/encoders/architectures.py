@@ -192,3 +192,13 @@ TOWERS: dict[str, Callable[..., nn.Module]] = {
     "dino_vit": dino_vit,
     "attention_pooled": attention_pooled,
 }
+
+# Raised when what an architecture computes changes, for the teachers that have it alone.
+VERSIONS = {
+    "swin_conv_stem": 1,
+    "clip_vision": 1,
+    "keep_vision": 1,
+    "musk_vision": 1,
+    "dino_vit": 1,
+    "attention_pooled": 1,
+}

@@ -223,6 +223,20 @@ LAYOUTS: dict[str, Callable[[dict[str, Any], nn.Module], State]] = {
     "swin": _swin,
 }
 
+# Raised when what a layout makes of a checkpoint changes, for the teachers of that layout alone.
+VERSIONS = {
+    "timm": 1,
+    "hf_vit": 1,
+    "hf_dinov2": 1,
+    "hf_clip": 1,
+    "dinov2": 1,
+    "dino": 1,
+    "keep": 1,
+    "conch": 1,
+    "musk": 1,
+    "swin": 1,
+}
+
 
 def unwrap(state: dict[str, Any]) -> State:
     """The parameters inside a checkpoint that also holds other things."""

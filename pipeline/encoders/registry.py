@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,10 @@ PATH = Path(__file__).with_name("registry.yaml")
 # What a model's weights file may be called.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+
+# Facts of a row that people read or that decide whether it may run, and where its weights are.
+WORDS = {"title", "licence", "gated", "derivative_restricted", "note", "mpp", "params", "package"}
+PLACES = {"hf_id", "revision", "file", "url", "sha256"}
 
 Loader = Literal["timm", "remote"]
 Pooling = Literal["cls", "cls_mean", "mean", "proj", "model"]
@@ -100,6 +104,16 @@ class Model:
         """The authors' pooling."""
         return next(iter(self.poolings))
 
+    def facts(self, leave_out: Set[str] = WORDS) -> dict[str, Any]:
+        """The row as plain values, without those that are as for most models: another word in a
+        note, or a new kind of fact, makes no features stale."""
+        return {
+            field.name: value
+            for field in dataclasses.fields(self)
+            if field.name not in leave_out
+            and (value := getattr(self, field.name)) not in _defaults(field)
+        }
+
     @property
     def dim(self) -> int:
         """Output dimension with the authors' pooling."""
@@ -169,6 +183,12 @@ def check(name: str, cfg: TeacherConfig) -> Model:
             f"{', '.join(row.poolings)}"
         )
     return row
+
+
+def _defaults(field: dataclasses.Field[Any]) -> list[Any]:
+    if field.default_factory is not dataclasses.MISSING:
+        return [field.default_factory()]
+    return [] if field.default is dataclasses.MISSING else [field.default]
 
 
 def _plain(name: str) -> str:

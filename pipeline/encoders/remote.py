@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from pipeline.encoders.registry import Model
 from pipeline.errors import ConfigError
 
+# Raised when features of teachers with `loader: remote` change. 1: the first.
+VERSION = 1
+
 
 def load(row: Model, revision: str) -> nn.Module:
     """Fetch and build a model.

@@ -10,6 +10,9 @@ import numpy as np
 
 from pipeline.evaluation.bootstrap import ratio
 
+# Raised when measures of classification tasks change. 1: the first.
+VERSION = 1
+
 ECE_BINS = 10
 
 

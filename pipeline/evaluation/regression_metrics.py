@@ -14,6 +14,9 @@ import numpy as np
 
 from pipeline.evaluation.bootstrap import ratio
 
+# Raised when measures of regression tasks change. 1: the first.
+VERSION = 1
+
 SHOWN_TARGETS = 50
 BLOCK_VALUES = 2**22  # resamples x targets that are measured at once: 32 MiB an array
 NEED_VARIANCE = frozenset({"r2", "pearson", "spearman"})  # of the measured values

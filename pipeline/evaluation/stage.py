@@ -48,6 +48,9 @@ from pipeline.evaluation.targets import case_table, target_table
 from pipeline.files.artifacts import read_json, read_table, sweep, write_json, write_table
 from pipeline.runtime import progress
 
+# Raised when every task's measures change. 1: the first.
+VERSION = 1
+
 AVERAGE = "average"
 
 

@@ -14,6 +14,9 @@ import numpy as np
 
 from pipeline.evaluation.bootstrap import ratio
 
+# Raised when measures of survival tasks change. 1: the first.
+VERSION = 1
+
 TIED = 1e-8
 _BLOCK = 512
 

@@ -17,6 +17,9 @@ from pipeline.encoders.teachers import check_teacher
 from pipeline.errors import ConfigError
 from pipeline.files.artifacts import read_json, sweep, write_json
 
+# Raised when teachers have to be checked again. 1: the first.
+VERSION = 1
+
 FILE = "check.json"
 
 

@@ -17,8 +17,11 @@ from pipeline.contracts.ledger import Record
 from pipeline.errors import ArtifactError, MachineError
 from pipeline.extraction.locate import check_some_exist, expected_files, files_digest
 from pipeline.files.artifacts import read_table, sweep
-from pipeline.provenance import digest
+from pipeline.files.digests import digest
 from pipeline.runtime import progress
+
+# Raised when what is taken in from imported files changes. 1: the first.
+VERSION = 1
 
 
 def run(

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pipeline.config.extraction import TeacherConfig
 from pipeline.errors import ConfigError
+from pipeline.files.digests import digest
 from pipeline.files.identity import file_identity
 from pipeline.files.recall import Recall
-from pipeline.provenance import digest
 
 
 def expected_files(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config.extraction import ExtractionConfig
+from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.contracts import ledger
 from pipeline.contracts.ledger import Record
 from pipeline.encoders import registry
@@ -22,8 +22,11 @@ from pipeline.extraction.engine.writing import finished
 from pipeline.extraction.grid import read_grid
 from pipeline.extraction.writer import is_finished
 from pipeline.files.artifacts import read_table, sweep
-from pipeline.provenance import digest
+from pipeline.files.digests import digest
 from pipeline.runtime.cpu_budget import cpu_budget
+
+# Raised when every teacher's features change (reading, transforms, pooling). 1: the first.
+VERSION = 1
 
 # Keys of a teacher that decide whether it may run or which file it is, not what it computes.
 NOT_NUMBERS = {"acknowledge_licence", "revision", "sha256"}
@@ -33,7 +36,7 @@ def run(
     *,
     cfg: ExtractionConfig,
     teachers: Sequence[str],
-    code: str,
+    versions: Mapping[str, str],
     root: Path,
     chunk: int,
     out: Path,
@@ -49,7 +52,7 @@ def run(
     Args:
         cfg: the extraction section.
         teachers: keys of `cfg.teachers`; several share one decoding of the slides.
-        code: fingerprint of the code.
+        versions: teacher -> those of the code that makes its features.
         root: the cohort's results folder.
         chunk: which slides.
         out: the manifest to write; it holds the records of all these teachers.
@@ -72,7 +75,7 @@ def run(
     settled = {name: pinned(cfg.teachers[name], found[name]) for name in teachers}
     cfg = cfg.model_copy(update={"teachers": settled})
     identities = {name: found[name].get("identity") for name in teachers}
-    prints = {t: teacher_fingerprint(cfg, t, code, identities[t]) for t in teachers}
+    prints = {t: teacher_fingerprint(cfg, t, versions[t], identities[t]) for t in teachers}
     records: dict[tuple[str, str], Record] = {}
     jobs: list[Job] = []
     for slide_id, record in sorted(tiled.items()):
@@ -106,14 +109,14 @@ def output(root: Path, teacher: str, slide_id: str) -> Path:
 
 
 def teacher_fingerprint(
-    cfg: ExtractionConfig, teacher: str, code: str, identity: str | None = None
+    cfg: ExtractionConfig, teacher: str, versions: str, identity: str | None = None
 ) -> str:
-    """What decides a teacher's numbers beside the tiles: its config and row, weights, and code.
+    """What decides a teacher's numbers beside the tiles: its config and row, weights, and versions.
 
     Args:
         cfg: the extraction section.
         teacher: one of its teachers.
-        code: fingerprint of the code.
+        versions: of the code that makes its features.
         identity: of the weights file that the preflight checked. It stands for the revision: a
             revision that is written into the config later, for the same file, changes nothing.
     """
@@ -122,14 +125,21 @@ def teacher_fingerprint(
     if identity is None:
         identity = local_identity(teacher, spec, row, cfg.weights_dir)
     facts = {
-        "teacher": spec.model_dump(mode="json", exclude=NOT_NUMBERS),
-        "row": dataclasses.asdict(row) | {"revision": ""} if row else None,
-        "weights": identity or (wanted_revision(spec, row) if spec.weights == "hub" else ""),
+        "teacher": spec.canonical(NOT_NUMBERS),
+        "row": row.facts(registry.WORDS | registry.PLACES) if row else None,
+        "weights": identity or _wanted(spec, row),
         "levels": cfg.levels,
         "precision": cfg.precision,
         "on_bad_tile": cfg.on_bad_tile,
     }
-    return digest(facts, code)
+    return digest(facts, versions)
+
+
+def _wanted(spec: TeacherConfig, row: registry.Model | None) -> str:
+    """Which weights are asked for, where no file is known."""
+    if spec.weights != "hub":
+        return ""
+    return f"{row.hf_id if row else spec.model}@{wanted_revision(spec, row)}"
 
 
 def _extract(

@@ -37,6 +37,9 @@ from pipeline.folds.imported import read_folds, tests_are
 from pipeline.folds.made import make_folds, make_inner
 from pipeline.folds.units import Units, units
 
+# Raised when other cases come into a fold. 1: the first.
+VERSION = 1
+
 
 def run(*, cfg: FoldsConfig, cases: str, name: str, task: Task, root: Path) -> None:
     """Split a task's cases, or take folds from elsewhere, check them and write them.

@@ -25,6 +25,9 @@ from pipeline.mapping.cases import case_table, missing_teachers
 from pipeline.mapping.coverage import TILING, Coverage, join
 from pipeline.mapping.flow import cohort_flow, failures, ledger_table
 
+# Raised when the tables of cases, coverage or ledger change. 1: the first.
+VERSION = 1
+
 
 def run(
     *,

@@ -23,9 +23,9 @@ from pipeline.encoders import registry
 from pipeline.encoders.tile_scales import check_scales
 from pipeline.encoders.weight_files import local_file
 from pipeline.extraction.locate import check_some_exist, expected_files, files_digest
+from pipeline.files.digests import digest
 from pipeline.files.identity import content_digest, file_identity
 from pipeline.files.recall import Recall
-from pipeline.provenance import digest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,6 @@ not belong here.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -157,7 +156,7 @@ def teacher_facts(config: Config, teacher: str) -> dict[str, Any]:
     extraction = config.extraction
     settings = extraction.teachers[teacher]
     row = registry.resolve(settings.model or teacher) if settings.source == "registry" else None
-    facts = dataclasses.asdict(row) if row else {}
+    facts = row.facts() if row else {}
     identity = local_identity(teacher, settings, row, extraction.weights_dir)
     return facts | ({"identity": identity} if identity else {})
 

@@ -26,6 +26,9 @@ from pipeline.probing.probes import Probe, logistic, nearest_centre, neighbours,
 from pipeline.probing.rounds import folds_of, measured, said
 from pipeline.runtime import progress
 
+# Raised when a probe's numbers change. 1: the first.
+VERSION = 1
+
 LEAST_CASES = 3
 COLUMNS = ("probe", "training", "metric", "value", "low", "high", "fold_std", "n_train", "n_test")
 

@@ -26,6 +26,9 @@ from pipeline.probing.stage import csv_text, reason
 from pipeline.probing.students import student_probabilities
 from pipeline.runtime import progress
 
+# Raised when numbers of students on tiles change. 1: the first.
+VERSION = 1
+
 FUSED = "concatenation"
 COLUMNS = ("model", "probe", "metric", "value", "low", "high", "fold_std", "n_train", "n_test",
            "n_parameters")  # fmt: skip

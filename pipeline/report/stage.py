@@ -21,6 +21,9 @@ from pipeline.report.sections.planned_vs_actual import Planner
 from pipeline.report.tables import cells
 from pipeline.runtime import run_summary
 
+# Raised when a finished study's report should be written again. 1: the first.
+VERSION = 1
+
 HERE = Path(__file__).resolve().parent
 
 

@@ -6,6 +6,16 @@ import multiprocessing
 import os
 import threading
 
+from pipeline import ROOT
+
+
+def export_package() -> None:
+    """Let the processes that this one starts import this very package, wherever it lies."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        dict.fromkeys(os.pathsep.join(paths).split(os.pathsep))
+    )
+
 
 def stay_with_parent() -> None:
     """End this process when the one that started it ends, however that ended.

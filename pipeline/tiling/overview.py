@@ -19,6 +19,9 @@ from pipeline.slides.pixels import Image
 from pipeline.slides.qc import CAPTION_PX, encode_jpeg, write_words
 from pipeline.tiling.choose import LIMITS
 
+# Raised when the table or the contact sheet changes. 1: the first.
+VERSION = 1
+
 SHEET_PX = 4800  # longest width of the contact sheet; cells shrink for large cohorts
 CELL_PX = (64, 240)
 REDUCED = 4  # the pictures are decoded at a quarter of their size

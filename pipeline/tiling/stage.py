@@ -22,8 +22,8 @@ from pipeline.contracts.ledger import Record, failed, write_manifest
 from pipeline.errors import ArtifactError, MachineError, SlideError, UserError
 from pipeline.files.artifacts import COMPLETE, FINGERPRINT, sweep
 from pipeline.files.checksums import checksum, is_intact
+from pipeline.files.digests import digest
 from pipeline.files.identity import MISSING, check_unchanged, content_digest, file_identity
-from pipeline.provenance import digest
 from pipeline.runtime import progress
 from pipeline.runtime.child_processes import stay_with_parent
 from pipeline.runtime.cpu_budget import cpu_budget
@@ -37,6 +37,9 @@ from pipeline.tiling.write import RECORD, Files, write
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
+
+# Raised when tiles, tissue or what is measured on them change (`slides/` included). 1: the first.
+VERSION = 1
 
 STAGE = "tiling"
 UNSCALED = ("no_mpp", "implausible_mpp")
@@ -67,7 +70,7 @@ class Job:
 def run(
     *,
     cfg: TilingConfig,
-    code: str,
+    versions: str,
     root: Path,
     chunk: int,
     out: Path,
@@ -76,11 +79,11 @@ def run(
 ) -> None:
     """Tile the slides of one chunk and write its manifest.
 
-    Slides that were finished with the same config, code and inputs are recognised and skipped.
+    Slides that were finished with the same config, versions and inputs are recognised and skipped.
 
     Args:
         cfg: the tiling section.
-        code: fingerprint of the stage's code.
+        versions: of the code that makes tiles; part of what is recognised.
         root: results folder with `slides/<chunk>.parquet`.
         chunk: which hash bucket.
         out: the manifest.
@@ -98,16 +101,16 @@ def run(
     records: list[Record] = []
     todo: list[Job] = []
     for job in jobs:
-        known = _finished(job, cfg, code, folder)
+        known = _finished(job, cfg, versions, folder)
         if known is None:
             todo.append(job)
         else:
             records.append(known)
     with progress.part("slides", len(jobs), done=len(records)) as part:
-        for record in _tile_all(todo, cfg, code, folder, workers):
+        for record in _tile_all(todo, cfg, versions, folder, workers):
             records.append(record)
             part.step(tiles=int(record.facts.get("n_tiles", 0)))
-    write_manifest(out, STAGE, digest(cfg.canonical(), code), records)
+    write_manifest(out, STAGE, digest(cfg.canonical(), versions), records)
     records.sort(key=lambda record: record.slide_id)
     for line in slide_warnings.summary(slide_warnings.pairs(records), out.name):
         print(line, flush=True)
@@ -116,7 +119,7 @@ def run(
 def run_slide(
     *,
     cfg: TilingConfig,
-    code: str,
+    versions: str,
     slide: Path,
     out_dir: Path,
     mpp: float | None = None,
@@ -128,7 +131,7 @@ def run_slide(
 
     Args:
         cfg: the tiling section.
-        code: fingerprint of the stage's code.
+        versions: of the code that makes tiles; part of what is recognised.
         slide: the slide.
         out_dir: gets `<slide_id>.h5`, `<slide_id>.geojson`, `qc/` and `thumbnails/`.
         mpp: µm per pixel of level 0, in place of the file's own.
@@ -141,7 +144,7 @@ def run_slide(
         above `out_dir`.
     """
     job = Job(slide_id or slide.stem, str(slide), mpp, str(mask or ""), str(coordinates or ""))
-    return _finished(job, cfg, code, out_dir) or _tile(job, cfg, code, out_dir)
+    return _finished(job, cfg, versions, out_dir) or _tile(job, cfg, versions, out_dir)
 
 
 def _jobs(table: Path, chunk: int) -> list[Job]:
@@ -173,7 +176,7 @@ def _jobs(table: Path, chunk: int) -> list[Job]:
 
 
 def _tile_all(
-    jobs: list[Job], cfg: TilingConfig, code: str, folder: Path, workers: int
+    jobs: list[Job], cfg: TilingConfig, versions: str, folder: Path, workers: int
 ) -> Iterator[Record]:
     """Tile in separate processes: a decoder that crashes takes one slide with it, not the run."""
     from concurrent.futures.process import BrokenProcessPool
@@ -182,20 +185,20 @@ def _tile_all(
         return
     done: set[str] = set()
     try:
-        for record in _pooled(jobs, cfg, code, folder, min(workers, len(jobs))):
+        for record in _pooled(jobs, cfg, versions, folder, min(workers, len(jobs))):
             done.add(record.slide_id)
             yield record
     except BrokenProcessPool:
         for job in jobs:
             if job.slide_id not in done:
-                yield _tile_alone(job, cfg, code, folder)
+                yield _tile_alone(job, cfg, versions, folder)
 
 
-def _tile_alone(job: Job, cfg: TilingConfig, code: str, folder: Path) -> Record:
+def _tile_alone(job: Job, cfg: TilingConfig, versions: str, folder: Path) -> Record:
     """Tile in a process of its own, whose end tells a damaged file from a want of memory."""
     context = _context()
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(theirs, job, cfg, code, folder))
+    process = context.Process(target=_send, args=(theirs, job, cfg, versions, folder))
     process.start()
     theirs.close()
     try:
@@ -219,11 +222,11 @@ def _tile_alone(job: Job, cfg: TilingConfig, code: str, folder: Path) -> Record:
     return Record(job.slide_id, STAGE, "failed", kind="crashed", reason=reason)
 
 
-def _send(to: Connection, job: Job, cfg: TilingConfig, code: str, folder: Path) -> None:
+def _send(to: Connection, job: Job, cfg: TilingConfig, versions: str, folder: Path) -> None:
     """What `_tile` returns or raises, through a pipe."""
     _begin()
     try:
-        found: Any = _tile(job, cfg, code, folder)
+        found: Any = _tile(job, cfg, versions, folder)
     except Exception as error:
         found = error
     to.send(found)
@@ -244,14 +247,14 @@ def _context() -> multiprocessing.context.ForkServerContext:
 
 
 def _pooled(
-    jobs: Iterable[Job], cfg: TilingConfig, code: str, folder: Path, workers: int
+    jobs: Iterable[Job], cfg: TilingConfig, versions: str, folder: Path, workers: int
 ) -> Iterator[Record]:
     from concurrent.futures import ProcessPoolExecutor, as_completed
 
     with ProcessPoolExecutor(
         max_workers=cpu_budget(max(1, workers)), mp_context=_context(), initializer=_begin
     ) as pool:
-        futures = [pool.submit(_tile, job, cfg, code, folder) for job in jobs]
+        futures = [pool.submit(_tile, job, cfg, versions, folder) for job in jobs]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -260,21 +263,21 @@ def _pooled(
                 future.cancel()
 
 
-def _fingerprint(job: Job, cfg: TilingConfig, code: str, slide: str) -> str:
+def _fingerprint(job: Job, cfg: TilingConfig, versions: str, slide: str) -> str:
     given = [content_digest(p) if p else "" for p in (job.mask, job.coordinates)]
     learned = cfg.tissue.method == "learned"
     weights = file_identity(str(cfg.tissue.weights)) if learned else ""
-    return digest(cfg.canonical(), code, slide, job.mpp, *given, weights)
+    return digest(cfg.canonical(), versions, slide, job.mpp, *given, weights)
 
 
-def _finished(job: Job, cfg: TilingConfig, code: str, folder: Path) -> Record | None:
+def _finished(job: Job, cfg: TilingConfig, versions: str, folder: Path) -> Record | None:
     """The record of a slide whose files were made from the same inputs."""
     import h5py
 
     path = Files.of(folder, job.slide_id).tiles
     if not job.path or not path.is_file():
         return None
-    fingerprint = _fingerprint(job, cfg, code, file_identity(job.path))
+    fingerprint = _fingerprint(job, cfg, versions, file_identity(job.path))
     try:
         with h5py.File(path, "r") as file:
             attributes: Any = file.attrs
@@ -290,7 +293,7 @@ def _finished(job: Job, cfg: TilingConfig, code: str, folder: Path) -> Record | 
         return None
 
 
-def _tile(job: Job, cfg: TilingConfig, code: str, folder: Path) -> Record:
+def _tile(job: Job, cfg: TilingConfig, versions: str, folder: Path) -> Record:
     """Tile one slide; whatever is wrong with it becomes its record."""
     files = Files.of(folder, job.slide_id)
     if not job.path:
@@ -300,7 +303,7 @@ def _tile(job: Job, cfg: TilingConfig, code: str, folder: Path) -> Record:
     slide = file_identity(job.path)
     if job.there and slide == MISSING:
         check_unchanged(job.path, "there")
-    fingerprint = _fingerprint(job, cfg, code, slide)
+    fingerprint = _fingerprint(job, cfg, versions, slide)
     try:
         found = _examine(job, cfg)
     except UserError:

@@ -16,6 +16,9 @@ from pipeline.contracts.labels import Labels
 from pipeline.errors import UserError
 from pipeline.training.metrics import macro_auc
 
+# Raised when predictions of classification tasks change. 1: the first.
+VERSION = 1
+
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationHead:

@@ -7,6 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+# Raised when predictions of survival tasks with this loss change. 1: the first.
+VERSION = 1
+
 
 def cox_loss(
     risk: Tensor, time: Tensor, event: Tensor, ties: Literal["breslow", "efron"] = "efron"

@@ -12,7 +12,7 @@ from pipeline.bags.store import Store
 from pipeline.config.models import ModelConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.labels import Labels, Task
-from pipeline.provenance import digest
+from pipeline.files.digests import digest
 from pipeline.training.head import Head
 from pipeline.training.loop import objective
 from pipeline.training.models import build_network
@@ -30,7 +30,7 @@ class Job:
     task: Task
     store: Store
     labels: Labels
-    code: str
+    versions: str
     slides: dict[tuple[str, str], str]
     beside: tuple[Beside, ...] = ()
 

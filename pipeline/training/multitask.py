@@ -18,6 +18,9 @@ from torch import Tensor
 from pipeline.contracts.labels import Labels, Task
 from pipeline.training.head import Head
 
+# Raised when what is learned with auxiliary endpoints changes. 1: the first.
+VERSION = 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Beside:

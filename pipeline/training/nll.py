@@ -10,6 +10,9 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+# Raised when predictions of survival tasks with this loss change. 1: the first.
+VERSION = 1
+
 
 def fit_edges(time: np.ndarray, event: np.ndarray, bins: int) -> np.ndarray:
     """Inner bin edges: quantiles of the times of the events.

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Raised when predictions of survival tasks with this loss change. 1: the first.
+VERSION = 1
+
 
 def ranking_loss(risk: Tensor, time: Tensor, event: Tensor) -> Tensor:
     """Mean over comparable pairs of log(1 + exp(risk of the later - risk of the earlier)).

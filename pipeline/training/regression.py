@@ -14,6 +14,9 @@ from pipeline.config.tasks import RegressionTask
 from pipeline.contracts.labels import Labels
 from pipeline.training.metrics import mean_pearson
 
+# Raised when predictions of regression tasks change. 1: the first.
+VERSION = 1
+
 
 @dataclasses.dataclass(frozen=True)
 class RegressionHead:

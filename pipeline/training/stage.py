@@ -36,7 +36,7 @@ from pipeline.contracts.model_meta import FILE as META
 from pipeline.contracts.model_meta import ModelMeta, Nested, finished
 from pipeline.errors import ArtifactError, UserError
 from pipeline.files.artifacts import sweep, write_text
-from pipeline.provenance import digest
+from pipeline.files.digests import digest
 from pipeline.runtime import progress
 from pipeline.runtime.cpu_budget import cpu_budget
 from pipeline.training.attention import attention_table, extremes, slide_names
@@ -50,6 +50,10 @@ from pipeline.training.multitask import Beside, MultiHead, align
 from pipeline.training.nested import CURVES, Choice, forget, search
 from pipeline.training.predict import predict
 from pipeline.training.tables import Columns, read_columns, stack_columns, write_columns
+
+# Raised when every model's predictions change (bags, sampling, loop, what networks share).
+# 1: the first.
+VERSION = 1
 
 OWN = ""
 BESIDE = "auxiliary"
@@ -69,7 +73,7 @@ def run(
     task_name: str,
     task: Task,
     root: Path,
-    code: str,
+    versions: str,
     workers: int,
     device: str,
     others: Mapping[str, Task] | None = None,
@@ -83,7 +87,7 @@ def run(
         task_name: the task's name.
         task: the task.
         root: the results folder.
-        code: fingerprint of the code; part of each training's fingerprint.
+        versions: of the code that this model is trained with; part of each training's fingerprint.
         workers: CPU threads beside a GPU. Without one training takes a single thread: how many
             there are decides in which order sums are made, and so their last digits.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ….
@@ -114,7 +118,7 @@ def run(
     teachers, levels = reads(model, mapping)
     store = open_store(mapping, root, teachers, levels, cases, place)
     slides = slide_names(root) if cfg.attention_cases_per_fold else {}
-    job = Job(cfg, model_name, model, task, store, labels, code, slides, beside)
+    job = Job(cfg, model_name, model, task, store, labels, versions, slides, beside)
     outputs = job.head(np.arange(len(cases))).outputs
     job = dataclasses.replace(job, model=settled(model, mapping, outputs))
     folder = root / "models" / task_name / model_name
@@ -331,14 +335,14 @@ def _fingerprint(job: Job, parts: dict[str, np.ndarray], inner: list[np.ndarray]
     values = _values(job.labels)
     return digest(
         job.model_name,
-        job.model.model_dump(mode="json"),
-        job.cfg.model_dump(mode="json", exclude=NOT_TRAINING),
-        job.task.model_dump(mode="json"),
-        job.code,
+        job.model.canonical(),
+        job.cfg.canonical(NOT_TRAINING),
+        job.task.canonical(),
+        job.versions,
         job.store.digest(),
         list(job.store.cases),
         values,
-        [[b.task.model_dump(mode="json"), b.known.tolist(), _values(b.labels)] for b in job.beside],
+        [[b.task.canonical(), b.known.tolist(), _values(b.labels)] for b in job.beside],
         list(job.labels.classes),
         {part: rows.tolist() for part, rows in parts.items()},
         [rows.tolist() for rows in inner],

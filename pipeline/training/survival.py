@@ -18,6 +18,9 @@ from pipeline.training.cox import cox_loss
 from pipeline.training.metrics import concordance
 from pipeline.training.ranking import ranking_loss
 
+# Raised when predictions of every survival task change. 1: the first.
+VERSION = 1
+
 EVENT = 1  # the stratum that a loss on risk sets or pairs cannot do without
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 
 from pipeline.files.artifacts import new_hdf5
-from pipeline.provenance import digest
+from pipeline.files.digests import digest
 
 TINY = {"source": "timm", "model": "resnet10t", "weights": "random", "input_px": 32}
 

@@ -23,11 +23,18 @@ Cohort = Callable[..., Path]
 
 
 def _run(
-    root: Path, cfg: ExtractionConfig, teacher: str = "tiny", code: str = "c"
+    root: Path, cfg: ExtractionConfig, teacher: str = "tiny", versions: str = "c"
 ) -> dict[str, ledger.Record]:
     out = root / "features" / teacher / "manifest" / "0.json"
     stage.run(
-        cfg=cfg, teachers=[teacher], code=code, root=root, chunk=0, out=out, workers=1, device="cpu"
+        cfg=cfg,
+        teachers=[teacher],
+        versions={teacher: versions},
+        root=root,
+        chunk=0,
+        out=out,
+        workers=1,
+        device="cpu",
     )
     return {r.slide_id: r for r in ledger.read_manifest(out)}
 
@@ -127,8 +134,8 @@ def test_an_unsound_file_is_made_again(
     np.testing.assert_array_equal(read_level(open_features(path)), whole)
 
 
-@pytest.mark.parametrize("change", ["code", "config"])
-def test_other_code_or_config_makes_new_features(
+@pytest.mark.parametrize("change", ["versions", "config"])
+def test_other_versions_or_config_makes_new_features(
     slide: Path, cohort: Cohort, config: ExtractionConfig, change: str
 ) -> None:
     root = cohort({"a": slide})
@@ -137,7 +144,7 @@ def test_other_code_or_config_makes_new_features(
     before = path.stat().st_mtime_ns
     if change == "config":
         config = ExtractionConfig.model_validate({"teachers": {"tiny": {**TINY, "seed": 9}}})
-    _run(root, config, code="d" if change == "code" else "c")
+    _run(root, config, versions="d" if change == "versions" else "c")
     assert path.stat().st_mtime_ns != before
 
 
@@ -216,7 +223,7 @@ def test_leftovers_of_killed_and_earlier_runs_are_cleared(
     slide.write_bytes(slide.read_bytes()[:900])
     excluded = ledger.Record("b", "tiling", "excluded", kind="no_file", reason="x")
     cohort({"a": slide}, {"b": excluded})
-    records = _run(root, config, code="new")
+    records = _run(root, config, versions="new")
     assert (records["a"].status, records["b"].status) == ("failed", "excluded")
     assert [p.name for p in folder.iterdir()] == ["manifest"]
 
@@ -266,7 +273,7 @@ def test_together_equals_one_by_one(slide: Path, tmp_path: Path, cohort: Cohort)
         stage.run(
             cfg=cfg,
             teachers=["tiny", "vit"],
-            code="c",
+            versions={"tiny": "c", "vit": "c"},
             root=root,
             chunk=0,
             out=out,

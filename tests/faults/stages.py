@@ -182,7 +182,7 @@ def _jobs(config: Config, cohort: cohort_plan.CohortPlan) -> Iterator[tuple[str,
     for name, chunk, part in each("tiling"):
         cfg = stage_params.tiling(config, cohort.digest(chunk))
         out = ["--out", str(results / f"tiles/manifest/{chunk}.json")]
-        yield name, ["tiling", "--cfg", cfg.canonical(), "--code", "c", *root, *part, *out]
+        yield name, ["tiling", "--cfg", cfg.canonical(), *root, *part, *out]
     yield "tiling_overview", ["tiling-overview", *root]
     for teacher, facts in config.extraction.teachers.items():
         if facts.source != "import":
@@ -194,13 +194,13 @@ def _jobs(config: Config, cohort: cohort_plan.CohortPlan) -> Iterator[tuple[str,
             digest = cohort.imported(teacher, chunk) if imported else cohort.digest(chunk)
             cfg = stage_params.extraction(config, teacher, digest)
             out = ["--out", str(results / f"features/{teacher}/manifest/{chunk}.json")]
-            yield name, ["extraction", "--cfg", cfg.canonical(), "--code", "c", *root, *part, *out]
+            yield name, ["extraction", "--cfg", cfg.canonical(), *root, *part, *out]
     yield "mapping", ["mapping", "--cfg", stage_params.mapping(config).canonical(), *root]
     cfg = stage_params.folds(config, TASK, cohort.folds())
     yield "folds", ["folds", "--cfg", cfg.canonical(), *root, "--task", TASK]
     for model in config.model_specs():
         cfg = stage_params.training(config, TASK, model)
-        argv = ["training", "--cfg", cfg.canonical(), "--code", "c", *root, "--task", TASK]
+        argv = ["training", "--cfg", cfg.canonical(), *root, "--task", TASK]
         yield "training", [*argv, "--model", model]
     cfg = stage_params.evaluation(config, TASK)
     yield "evaluation", ["evaluation", "--cfg", cfg.canonical(), *root, "--task", TASK]

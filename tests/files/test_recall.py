@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import provenance
 from pipeline.files import identity, recall
 from pipeline.files.identity import file_identity
 
@@ -90,19 +89,3 @@ def test_a_damaged_file_or_a_readonly_folder_costs_time_only(slide: Path, tmp_pa
     nowhere = recall.Recall(tmp_path / "file" / "recall.json", {})
     nowhere.answer("key", lambda: 1)
     nowhere.save()
-
-
-def test_code_that_is_known_gives_the_same_fingerprint(tmp_path: Path) -> None:
-    provenance._facts.cache_clear()
-    parsed = provenance.code_fingerprint("pipeline.tiling.stage")
-    memory = recall.open_recall(tmp_path / "recall.json")
-    try:
-        for _ in range(2):
-            provenance._facts.cache_clear()
-            provenance.recall_code(memory)
-            assert provenance.code_fingerprint("pipeline.tiling.stage") == parsed
-            memory = again(memory)
-        assert memory.known, "the second time, every text was known"
-    finally:
-        provenance._recall = None
-        provenance._facts.cache_clear()

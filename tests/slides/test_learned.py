@@ -121,11 +121,11 @@ def test_through_the_stage(tmp_path):
     slide = files.write_aperio(tmp_path / "a.svs", files.tissue_image(1000, 1200))
     tissue = {"method": "learned", "weights": write(tmp_path)}
     cfg = TilingConfig.model_validate({"tissue": tissue})
-    record = run_slide(cfg=cfg, code="", slide=slide, out_dir=tmp_path / "tiles")
+    record = run_slide(cfg=cfg, versions="", slide=slide, out_dir=tmp_path / "tiles")
     assert record.status == "ok" and record.facts["tissue_source"] == "learned"
     (tmp_path / "net.pt").unlink()
     with pytest.raises(ConfigError, match="does not exist"):
-        run_slide(cfg=cfg, code="new", slide=slide, out_dir=tmp_path / "tiles")
+        run_slide(cfg=cfg, versions="new", slide=slide, out_dir=tmp_path / "tiles")
 
 
 def test_other_methods_do_not_import_torch():

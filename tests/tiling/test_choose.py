@@ -22,7 +22,7 @@ def tile(tmp_path: Path, image: np.ndarray, cfg: TilingConfig | None = None, **g
     """The record, the coordinates, and the shares of each tile."""
     path = files.write_ome(tmp_path / "s.ome.tif", image, levels=0)
     record = run_slide(
-        cfg=cfg or TilingConfig(), code="", slide=path, out_dir=tmp_path / "tiles", **given
+        cfg=cfg or TilingConfig(), versions="", slide=path, out_dir=tmp_path / "tiles", **given
     )
     name = path.name.removesuffix(".tif")
     with h5py.File(tmp_path / "tiles" / f"{name}.h5") as file:

@@ -26,7 +26,7 @@ def tiles(request, tmp_path_factory):
         2,
     )
     cfg = TilingConfig(overlap_px=24)
-    run_slide(cfg=cfg, code="", slide=slide, out_dir=folder / "tiles")
+    run_slide(cfg=cfg, versions="", slide=slide, out_dir=folder / "tiles")
     return exchange.read_tiles(folder / "tiles" / "slide.h5")
 
 
@@ -118,7 +118,7 @@ def test_a_whole_folder_leaves_out_empty_slides(tmp_path):
     slide = files.write_aperio(tmp_path / "a.svs", files.tissue_image(900, 900))
     blank = files.write_aperio(tmp_path / "b.svs", np.full((900, 900, 3), 243, np.uint8))
     for path in (slide, blank):
-        run_slide(cfg=TilingConfig(), code="", slide=path, out_dir=tmp_path / "tiles")
+        run_slide(cfg=TilingConfig(), versions="", slide=path, out_dir=tmp_path / "tiles")
     for tool in ("trident", "clam"):
         (path,) = exchange.export(tmp_path / "tiles", tmp_path / tool, tool)
         assert path.is_file()

@@ -20,12 +20,12 @@ CFG = TilingConfig(overlap_px=24, min_tissue_fraction=0.3)
 def slide(tmp_path_factory):
     folder = tmp_path_factory.mktemp("given")
     path = files.write_aperio(folder / "slide.svs", files.tissue_image(1500, 1800), 0.24, 40, 1, 2)
-    run_slide(cfg=CFG, code="", slide=path, out_dir=folder / "tiles")
+    run_slide(cfg=CFG, versions="", slide=path, out_dir=folder / "tiles")
     return path
 
 
 def again(slide, given, out, cfg=CFG):
-    return run_slide(cfg=cfg, code="", slide=slide, out_dir=out / "tiles", coordinates=given)
+    return run_slide(cfg=cfg, versions="", slide=slide, out_dir=out / "tiles", coordinates=given)
 
 
 def content(path):

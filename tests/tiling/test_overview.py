@@ -21,7 +21,7 @@ def cohort(tmp_path_factory):
     root = tmp_path_factory.mktemp("cohort")
     image = files.draw_pen(files.tissue_image(1000, 1400), "green", (100, 100), (1300, 150))
     slide = files.write_aperio(root / "penned.svs", image)
-    tiled = run_slide(cfg=TilingConfig(), code="", slide=slide, out_dir=root / "tiles")
+    tiled = run_slide(cfg=TilingConfig(), versions="", slide=slide, out_dir=root / "tiles")
     lost = Record("lost", "tiling", "failed", kind="truncated", reason="the file, it ends early")
     manifests = [root / "tiles" / "manifest" / f"{n}.json" for n in range(2)]
     write_manifest(manifests[0], "tiling", "f", [tiled])

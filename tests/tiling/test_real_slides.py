@@ -28,14 +28,14 @@ FATES = {
 @pytest.mark.parametrize("name", FATES)
 def test_fates(tmp_path, name):
     path = DATA / name
-    record = run_slide(cfg=TilingConfig(), code="", slide=path, out_dir=tmp_path / "tiles")
+    record = run_slide(cfg=TilingConfig(), versions="", slide=path, out_dir=tmp_path / "tiles")
     assert (record.status, record.kind) == FATES[name]
     assert record.status == "ok" or len(record.reason) > 20
 
 
 def test_aperio_region(tmp_path):
     path = DATA / "CMU-1-Small-Region.svs"
-    facts = run_slide(cfg=TilingConfig(), code="", slide=path, out_dir=tmp_path).facts
+    facts = run_slide(cfg=TilingConfig(), versions="", slide=path, out_dir=tmp_path).facts
     assert (facts["mpp"], facts["mpp_source"]) == (0.499, "aperio.MPP")
     assert 0.55 < facts["tissue_mm2"] < 0.75  # of 1.64 mm2, by eye
     assert facts["pen_fraction"] == 0 and facts["blur_fraction"] == 0
@@ -43,7 +43,7 @@ def test_aperio_region(tmp_path):
 
 def test_frozen_section_with_the_scale_given(tmp_path):
     path = DATA / "TCGA-CR-7395-01A-01-TS1.svs"
-    facts = run_slide(cfg=TilingConfig(), code="", slide=path, out_dir=tmp_path, mpp=0.5).facts
+    facts = run_slide(cfg=TilingConfig(), versions="", slide=path, out_dir=tmp_path, mpp=0.5).facts
     assert facts["mpp_source"] == "sheet"
     share = facts["tissue_mm2"] / (4443 * 3567 * 0.25e-6)
     assert 0.57 < share < 0.68

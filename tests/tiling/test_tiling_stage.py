@@ -79,9 +79,9 @@ def write_table(root: Path, folder: Path, names=FATES, chunk: int = 0, **columns
     rows.to_parquet(root / "slides" / f"{chunk}.parquet")
 
 
-def run(root: Path, cfg=CFG, code="c0", chunk=0, workers=2) -> dict:
+def run(root: Path, cfg=CFG, versions="c0", chunk=0, workers=2) -> dict:
     out = root / "tiles" / "manifest" / f"{chunk}.json"
-    stage.run(cfg=cfg, code=code, root=root, chunk=chunk, out=out, workers=workers)
+    stage.run(cfg=cfg, versions=versions, root=root, chunk=chunk, out=out, workers=workers)
     return {record.slide_id: record for record in read_manifest(out)}
 
 
@@ -190,7 +190,7 @@ def test_only_what_changed_is_computed_again(tmp_path, slides):
     assert {n for n, t in snapshot(root).items() if t != after[n]} == {"good.h5"}
 
     after = snapshot(root)
-    run(root, code="c1")
+    run(root, versions="c1")
     assert all(t != after[n] for n, t in snapshot(root).items())
 
 
@@ -267,10 +267,10 @@ def test_a_full_disk_is_not_the_slides_fault(tmp_path, slides, monkeypatch):
 
     monkeypatch.setattr(stage, "write", full)
     with pytest.raises(OSError, match="No space"):
-        stage.run_slide(cfg=CFG, code="", slide=slides / "good.svs", out_dir=tmp_path / "tiles")
+        stage.run_slide(cfg=CFG, versions="", slide=slides / "good.svs", out_dir=tmp_path / "tiles")
     monkeypatch.setattr(stage, "examine", full)
     with pytest.raises(OSError, match="No space"):
-        stage.run_slide(cfg=CFG, code="", slide=slides / "good.svs", out_dir=tmp_path / "tiles")
+        stage.run_slide(cfg=CFG, versions="", slide=slides / "good.svs", out_dir=tmp_path / "tiles")
 
 
 def test_nothing_is_half_written(tmp_path, slides, monkeypatch):
@@ -280,10 +280,10 @@ def test_nothing_is_half_written(tmp_path, slides, monkeypatch):
     monkeypatch.setattr(write, "write_geojson", stop)
     out = tmp_path / "tiles"
     with pytest.raises(KeyboardInterrupt):
-        stage.run_slide(cfg=CFG, code="", slide=slides / "good.svs", out_dir=out)
+        stage.run_slide(cfg=CFG, versions="", slide=slides / "good.svs", out_dir=out)
     assert not (out / "good.h5").exists()
     monkeypatch.undo()
-    record = stage.run_slide(cfg=CFG, code="", slide=slides / "good.svs", out_dir=out)
+    record = stage.run_slide(cfg=CFG, versions="", slide=slides / "good.svs", out_dir=out)
     assert record.status == "ok" and (out / "good.h5").exists()
 
 
@@ -362,7 +362,7 @@ from pathlib import Path
 from pipeline.config.tiling import TilingConfig
 from pipeline.tiling import stage
 slide, out = map(Path, sys.argv[1:])
-record = stage.run_slide(cfg=TilingConfig(), code="", slide=slide, out_dir=out)
+record = stage.run_slide(cfg=TilingConfig(), versions="", slide=slide, out_dir=out)
 assert record.status == "ok", record
 heavy = {"torch", "timm", "pandas", "scipy", "matplotlib"} & set(sys.modules)
 assert not heavy, heavy

@@ -34,7 +34,7 @@ def train(root: Path, **model: Any) -> None:
         task_name="score",
         task=TypeAdapter(TaskConfig).validate_python(TASK),
         root=root,
-        code="",
+        versions="",
         workers=1,
         device="cpu",
     )

@@ -33,7 +33,9 @@ def task(name: str, **auxiliary: float) -> Any:
     return TypeAdapter(TaskConfig).validate_python({**TASKS[name], "auxiliary": auxiliary})
 
 
-def train(root: Path, model: dict[str, Any], code: str = "", **auxiliary: float) -> pd.DataFrame:
+def train(
+    root: Path, model: dict[str, Any], versions: str = "", **auxiliary: float
+) -> pd.DataFrame:
     stage.run(
         cfg=TrainingConfig(epochs=3, batch_size=6),
         model_name="model",
@@ -41,7 +43,7 @@ def train(root: Path, model: dict[str, Any], code: str = "", **auxiliary: float)
         task_name="time",
         task=task("time", **auxiliary),
         root=root,
-        code=code,
+        versions=versions,
         workers=1,
         device="cpu",
         others={name: task(name) for name in auxiliary},

@@ -42,7 +42,7 @@ def train(
         task_name=task,
         task=TypeAdapter(TaskConfig).validate_python(TASKS[task]),
         root=root,
-        code="code",
+        versions="code",
         workers=1,
         device="cpu",
     )

@@ -42,7 +42,7 @@ def train(
     task_name: str = "time",
     task: dict[str, Any] | None = None,
     name: str = "model",
-    code: str = "code",
+    versions: str = "code",
     **cfg: Any,
 ) -> pd.DataFrame:
     stage.run(
@@ -52,7 +52,7 @@ def train(
         task_name=task_name,
         task=TypeAdapter(TaskConfig).validate_python(task or TASKS[task_name]),
         root=root,
-        code=code,
+        versions=versions,
         workers=1,
         device="cpu",
     )
@@ -117,7 +117,7 @@ def test_labels_and_features_of_test_cases_do_not_reach_the_model(root: Path) ->
 
 def test_the_same_run_twice_gives_the_same_numbers(root: Path) -> None:
     first = train(root, MODELS["shazam_v2"], name="a", tiles_per_step=4)
-    second = train(root, MODELS["shazam_v2"], name="a", tiles_per_step=4, code="other")
+    second = train(root, MODELS["shazam_v2"], name="a", tiles_per_step=4, versions="other")
     pd.testing.assert_frame_equal(first, second)
     other = train(root, MODELS["shazam_v2"], name="a", tiles_per_step=4, seeds=(7,))
     assert not np.allclose(first.risk, other.risk)
@@ -142,7 +142,7 @@ def test_a_finished_fold_is_not_trained_again(root: Path, monkeypatch: pytest.Mo
     assert len(trained) == 3  # the new seed alone
     train(root, MODELS["single"], learning_rate=0.01)
     assert len(trained) == 5
-    train(root, MODELS["single"], code="new", learning_rate=0.01)
+    train(root, MODELS["single"], versions="new", learning_rate=0.01)
     assert len(trained) == 7
 
 
@@ -151,7 +151,7 @@ def test_streamed_bags_train_to_the_same_numbers(
 ) -> None:
     resident = train(root, MODELS["shazam_v2"], name="a", tiles_per_step=3)
     monkeypatch.setattr("pipeline.bags.store.host_budget", lambda: 0)
-    streamed = train(root, MODELS["shazam_v2"], name="a", code="again", tiles_per_step=3)
+    streamed = train(root, MODELS["shazam_v2"], name="a", versions="again", tiles_per_step=3)
     meta = json.loads((root / "models/time/a/fold_0/seed_0/meta.json").read_text())
     assert not meta["resident"]
     np.testing.assert_allclose(resident.risk, streamed.risk, atol=1e-5)
@@ -160,7 +160,7 @@ def test_streamed_bags_train_to_the_same_numbers(
 def test_mixed_precision_trains_to_about_the_same(root: Path) -> None:
     settings: dict[str, Any] = {"model": MODELS["single"], "name": "a", "epochs": 4}
     full = train(root, **settings, precision="fp32")
-    mixed = train(root, **settings, precision="bf16", code="again")
+    mixed = train(root, **settings, precision="bf16", versions="again")
     assert not np.array_equal(full.risk, mixed.risk)
     assert np.corrcoef(full.risk, mixed.risk)[0, 1] > 0.99
 
@@ -203,7 +203,7 @@ def test_checkpoint_rebuilds_the_model(root: Path) -> None:
 
 def test_the_probes_learn_from_validation_cases_that_were_predicted_before(root: Path) -> None:
     refit = train(root, MODELS["shazam_v2"], name="model")
-    fixed = train(root, {**MODELS["shazam_v2"], "refit": False}, name="model", code="other")
+    fixed = train(root, {**MODELS["shazam_v2"], "refit": False}, name="model", versions="other")
     validated = refit.split == "val"
     # Predicted in batches of other cases, which moves the last digits.
     np.testing.assert_allclose(refit.risk[validated], fixed.risk[validated], atol=1e-6)
@@ -223,7 +223,7 @@ def test_no_probe_learns_from_validation_cases_that_are_also_tested(root: Path) 
         json.dumps({**summary, "labelled": "validation", "tests": "incomplete"})
     )
     refit = train(root, MODELS["shazam_v2"], name="model")
-    fixed = train(root, {**MODELS["shazam_v2"], "refit": False}, name="model", code="other")
+    fixed = train(root, {**MODELS["shazam_v2"], "refit": False}, name="model", versions="other")
     assert (refit.split == "test").any()
     np.testing.assert_array_equal(refit.risk, fixed.risk)
 

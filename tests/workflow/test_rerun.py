@@ -108,23 +108,138 @@ def test_a_config_change_reruns_its_stage_and_what_follows(house: House, name: s
     )
 
 
-CODE = {
-    "slides": ("pipeline/slides/grid.py", TILING | AFTER_TILES),
-    "encoders": (
-        "pipeline/encoders/taps.py",
-        set().union(*CHECKS.values()) | AFTER_TILES - {"tiling_overview"},
-    ),
-    "aggregators": ("pipeline/aggregators/abmil.py", TRAINING | EVALUATION),
-    "evaluation": ("pipeline/evaluation/metrics.py", EVALUATION),
+TEACHER_IN = "pipeline/encoders/registry.yaml"
+NEW_TEACHER = """
+  a_new_one:
+    title: A new one
+    loader: timm
+    arch: vit_small_patch16_224
+    hf_id: owner/new
+    pooling: {cls: 384}
+    crop: 224
+    interp: bicubic
+    stats: imagenet
+    mpp: [0.5]
+    tokens: 1
+    patch: 16
+    depth: 12
+    taps: [3, 7]
+    params: 1
+    licence: MIT
+    gated: false
+"""
+NEW_AGGREGATOR = """
+from torch import Tensor
+
+from pipeline.aggregators.pool import MeanPool
+from pipeline.config.registry import register
+
+VERSION = 1
+
+
+@register("new_pool")
+class NewPool(MeanPool):
+    '''A new one.'''
+
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__(dim, out, dropout=0.0)
+"""
+
+# What an upgrade may bring: file -> (old, new) text; nothing is to be replaced in a new file.
+HARMLESS = {
+    "a reworded message": {
+        "pipeline/errors.py": ("did you mean", "do you mean"),
+        "pipeline/files/artifacts.py": ("damaged", "broken"),
+        "pipeline/runtime/machine_errors.py": ("the disk is full", "no space is left"),
+    },
+    "another annotation": {
+        "pipeline/slides/grid.py": ("import annotations", "import annotations\n\nPlain = object")
+    },
+    "a new teacher's row": {TEACHER_IN: ("models:\n", f"models:\n{NEW_TEACHER}")},
+    "another word in a row": {TEACHER_IN: ("title: UNI\n", "title: UNI (2024)\n")},
+    "a new layout": {
+        "pipeline/encoders/checkpoint_layouts.py": (
+            '    "swin": 1,',
+            '    "swin": 1,\n    "new": 1,',
+        )
+    },
+    "a new aggregator": {"pipeline/aggregators/new_pool.py": ("", NEW_AGGREGATOR)},
+    "a new key": {
+        "pipeline/config/extraction.py": (
+            "    seed: int = 0\n",
+            "    seed: int = 0\n    new: int = 3\n",
+        ),
+        "pipeline/config/training.py": (
+            "class TrainingConfig(Section):\n",
+            "class TrainingConfig(Section):\n    new: int = 3\n",
+        ),
+        "pipeline/config/tiling.py": (
+            "class TilingConfig(Section):\n",
+            "class TilingConfig(Section):\n    new: int = 3\n",
+        ),
+    },
+    "another measure's code": {
+        "pipeline/evaluation/metrics.py": ("import annotations", "import annotations\n\nADDED = 1")
+    },
 }
 
 
-@pytest.mark.parametrize("name", CODE)
-def test_a_code_change_reruns_the_stages_that_import_it(house: House, name: str) -> None:
-    file, expected = CODE[name]
-    path = house.path / file
-    path.write_text(path.read_text() + "\nADDED = 1\n")
-    assert set(house.planned()) == expected
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_changes_no_number_reruns_nothing(house: House, name: str) -> None:
+    for file, (old, new) in HARMLESS[name].items():
+        if old:
+            house.edit(file, old, new)
+        else:
+            (house.path / file).write_text(new)
+    assert house.planned() == {}
+
+
+def raised(file: str, name: str = "") -> tuple[str, str, str]:
+    """An edit that raises the version of a module, or of one of the things that it holds."""
+    line = f'"{name}": 1' if name else "VERSION = 1"
+    return (f"pipeline/{file}.py", line, line[:-1] + "2")
+
+
+VERSIONS = {
+    "the cohort's slides": (
+        raised("cohort/synthetic/painting"),
+        {"cohort", "cohort_chunk[chunk=0]", "cohort_chunk[chunk=1]"} | TILING | AFTER_TILES,
+    ),
+    "tiling": (raised("tiling/stage"), TILING | AFTER_TILES),
+    "extraction": (raised("extraction/stage"), AFTER_TILES - {"tiling_overview"}),
+    "mapping": (raised("mapping/stage"), AFTER_FEATURES),
+    "probing": (raised("probing/stage"), set().union(*PROBING.values()) | {"report"}),
+    "folds": (raised("folds/stage"), {"folds[task=survival]"} | TRAINING | EVALUATION),
+    "training": (raised("training/stage"), TRAINING | EVALUATION),
+    "evaluation": (raised("evaluation/stage"), EVALUATION),
+    "report": (raised("report/stage"), {"report"}),
+    "one aggregator": (
+        raised("aggregators/abmil"),
+        {"training[model=single_resnet10t,task=survival]"}
+        | {"training[model=single_vit_tiny,task=survival]"}
+        | EVALUATION,
+    ),
+    "one student": (
+        raised("distillation/shazam_v2"),
+        {"training[model=shazam_v2,task=survival]"} | EVALUATION,
+    ),
+    "one loss": (raised("training/cox"), TRAINING | EVALUATION),
+    "another aggregator": (raised("aggregators/transmil"), set()),
+    "another loss": (raised("training/nll"), set()),
+    "another type of task": (raised("training/regression"), set()),
+    "another layout": (raised("encoders/checkpoint_layouts", "hf_vit"), set()),
+    "another loader": (raised("encoders/remote"), set()),
+}
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_a_raised_version_reruns_what_it_is_about_and_what_follows(house: House, name: str) -> None:
+    edit, expected = VERSIONS[name]
+    house.edit(*edit)
+    planned = house.planned()
+    assert set(planned) == expected
+    whys = set().union(*planned.values()) if planned else set()
+    assert not planned or "params" in whys
 
 
 def test_one_new_slide_reruns_its_chunk_and_computes_only_itself(house: House) -> None:

@@ -13,7 +13,7 @@ rule cohort_chunk:
         "../../envs/shazam.yaml"
     params:
         cfg=chunk_job,
-        code=provenance.stage_code("cohort"),
+        version=version(stage_versions.cohort_chunk(CONFIG.cohort)),
     shell:
         "python -m pipeline cohort chunk --cfg {params.cfg:q} --chunk {wildcards.chunk}"
         " --out {output.slides:q} --workers {threads} > {log:q} 2>&1"
@@ -35,7 +35,7 @@ rule cohort:
         "../../envs/shazam.yaml"
     params:
         cfg=cohort_job,
-        code=provenance.stage_code("cohort"),
+        version=version(stage_versions.cohort()),
     shell:
         "python -m pipeline cohort check --cfg {params.cfg:q} --root $(dirname {output.slides:q})"
         " > {log:q} 2>&1"

@@ -1,4 +1,4 @@
-# What the rules share: the checked config, the slides by chunk, and the two provenance params.
+# What the rules share: the checked config, the slides by chunk, and the two params that make a job stale.
 import atexit
 import re
 import sys
@@ -12,15 +12,19 @@ REPOSITORY = Path(str(workflow.current_basedir)).resolve().parent.parent
 if (REPOSITORY / "pipeline").is_dir():
     sys.path.insert(0, str(REPOSITORY))
 
-from pipeline import provenance
 from pipeline.accounting import time_limits
-from pipeline.config.models import aggregators
 from pipeline.config.reading import parse as parse_config
 from pipeline.encoders import tile_scales
 from pipeline.errors import UserError
 from pipeline.files import recall
-from pipeline.plan import cohort_plan, estimate, stage_params
-from pipeline.runtime import machine_errors, run_lock, run_summary, run_watch
+from pipeline.plan import cohort_plan, estimate, stage_params, stage_versions
+from pipeline.runtime import (
+    child_processes,
+    machine_errors,
+    run_lock,
+    run_summary,
+    run_watch,
+)
 from snakemake.logging import logger
 
 # A job on a cluster parses the workflow again: the mistakes have been looked for by then, and what
@@ -28,8 +32,7 @@ from snakemake.logging import logger
 MAIN = workflow.is_main_process
 RECALL = recall.open_recall(Path(".snakemake/shazam/recall.json"))
 
-provenance.export_package()
-provenance.recall_code(RECALL)
+child_processes.export_package()
 try:
     CONFIG = parse_config(config)
     COHORT = cohort_plan.cohort_plan(CONFIG, Path.cwd(), RECALL, check=MAIN)
@@ -46,8 +49,6 @@ ENCODERS = ["+".join(group) for group in tile_scales.groups(CONFIG)]
 SCALES = list(tile_scales.scales(CONFIG))
 RUN = [teacher for group in ENCODERS for teacher in group.split("+")]
 MODELS = list(CONFIG.model_specs())
-# Found by their registration, which no import shows.
-AGGREGATORS = [entry.module for entry in aggregators().values()]
 
 
 def group_of(teacher):
@@ -60,6 +61,34 @@ def job(make, *names):
     return lambda wildcards: make(
         CONFIG, *(getattr(wildcards, n) for n in names)
     ).canonical()
+
+
+def version(versions):
+    """The `version` param: a function for the same reason."""
+    return lambda wildcards: stage_versions.text(versions)
+
+
+def check_version(wildcards):
+    teacher = wildcards.teacher
+    return stage_versions.text(stage_versions.check(teacher, TEACHERS[teacher]))
+
+
+def extraction_version(wildcards):
+    teachers = wildcards.teacher.split("+")
+    return stage_versions.text(stage_versions.extraction(CONFIG.extraction, teachers))
+
+
+def training_version(wildcards):
+    task = CONFIG.tasks[wildcards.task]
+    others = [CONFIG.tasks[name] for name in task.auxiliary]
+    model = CONFIG.model_specs()[wildcards.model]
+    return stage_versions.text(
+        stage_versions.training(CONFIG.training, model, task, others)
+    )
+
+
+def evaluation_version(wildcards):
+    return stage_versions.text(stage_versions.evaluation(CONFIG.tasks[wildcards.task]))
 
 
 def chunk_job(wildcards):

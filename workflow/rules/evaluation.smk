@@ -29,7 +29,7 @@ rule evaluation:
         mem_mb=4000,
     params:
         cfg=job(stage_params.evaluation, "task"),
-        code=provenance.stage_code("evaluation"),
+        version=evaluation_version,
     shell:
         "python -m pipeline evaluation --cfg {params.cfg:q} --root $(dirname {input.cohort:q})"
         " --task {wildcards.task} > {log:q} 2>&1"

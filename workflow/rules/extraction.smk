@@ -15,7 +15,7 @@ if ENCODERS:
             environment
         params:
             cfg=job(stage_params.check, "teacher"),
-            code=provenance.code_fingerprint("pipeline.extraction.check"),
+            version=check_version,
         shell:
             "python -m pipeline extraction-check --cfg {params.cfg:q} --out {output.facts:q}"
             " > {log:q} 2>&1"
@@ -45,9 +45,9 @@ if ENCODERS:
             gpu=0,
         params:
             cfg=extraction_job,
-            code=provenance.stage_code("extraction"),
+            version=extraction_version,
         shell:
-            "python -m pipeline extraction --cfg {params.cfg:q} --code {params.code}"
+            "python -m pipeline extraction --cfg {params.cfg:q}"
             " --root $(dirname $(dirname {input.slides:q})) --chunk {wildcards.chunk}"
             " --out {output.manifest:q} --workers {threads} --gpus {resources.gpu}"
             " > {log:q} 2>&1"
@@ -72,8 +72,8 @@ if IMPORTED:
             mem_mb=2000,
         params:
             cfg=extraction_job,
-            code=provenance.code_fingerprint("pipeline.extraction.imports"),
+            version=version(stage_versions.imports()),
         shell:
-            "python -m pipeline extraction --cfg {params.cfg:q} --code {params.code}"
+            "python -m pipeline extraction --cfg {params.cfg:q}"
             " --root $(dirname $(dirname {input.slides:q})) --chunk {wildcards.chunk}"
             " --out {output.manifest:q} > {log:q} 2>&1"

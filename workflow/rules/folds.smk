@@ -12,7 +12,7 @@ rule folds:
         "../../envs/shazam.yaml"
     params:
         cfg=folds_job,
-        code=provenance.stage_code("folds"),
+        version=version(stage_versions.folds()),
     shell:
         "python -m pipeline folds --cfg {params.cfg:q} --root $(dirname {input.cases:q})"
         " --task {wildcards.task} > {log:q} 2>&1"

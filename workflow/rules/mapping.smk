@@ -36,7 +36,7 @@ rule mapping:
         "../../envs/shazam.yaml"
     params:
         cfg=job(stage_params.mapping),
-        code=provenance.stage_code("mapping"),
+        version=version(stage_versions.mapping()),
     shell:
         # What mapping says of slides with a warning is for the terminal, too.
         "python -m pipeline mapping --cfg {params.cfg:q} --root $(dirname {output.flow:q})"

@@ -31,7 +31,7 @@ if CONFIG.probing is not None:
             mem_mb=8000,
         params:
             cfg=probing_job,
-            code=provenance.stage_code("probing"),
+            version=version(stage_versions.probing()),
         shell:
             "python -m pipeline probing --cfg {params.cfg:q} --root $(dirname {input.slides:q})"
             " --teacher {wildcards.probed} > {log:q} 2>&1"
@@ -69,7 +69,7 @@ if CONFIG.probing is not None:
                 mem_mb=16000,
             params:
                 cfg=tile_students_job,
-                code=provenance.stage_code("probing", "pipeline.probing.together"),
+                version=version(stage_versions.tile_students(CONFIG.probing)),
             shell:
                 "python -m pipeline tile-students --cfg {params.cfg:q}"
                 " --root $(dirname {input.slides:q}) > {log:q} 2>&1"

@@ -15,9 +15,9 @@ rule tiling:
         runtime=tiling_minutes,
     params:
         cfg=tiling_job,
-        code=provenance.stage_code("tiling"),
+        version=version(stage_versions.tiling()),
     shell:
-        "python -m pipeline tiling --cfg {params.cfg:q} --code {params.code}"
+        "python -m pipeline tiling --cfg {params.cfg:q}"
         " --root $(dirname $(dirname {input.slides:q})) --chunk {wildcards.chunk} --out {output.manifest:q}"
         " --workers {threads} > {log:q} 2>&1"
 
@@ -44,9 +44,9 @@ if SCALES:
             runtime=tiling_minutes,
         params:
             cfg=tiling_job,
-            code=provenance.stage_code("tiling"),
+            version=version(stage_versions.tiling()),
         shell:
-            "python -m pipeline tiling --cfg {params.cfg:q} --code {params.code}"
+            "python -m pipeline tiling --cfg {params.cfg:q}"
             " --root $(dirname $(dirname {input.slides:q})) --tiles tiles_{wildcards.scale}"
             " --chunk {wildcards.chunk} --out {output.manifest:q} --workers {threads}"
             " > {log:q} 2>&1"
@@ -77,7 +77,7 @@ rule tiling_overview:
     conda:
         "../../envs/shazam.yaml"
     params:
-        code=provenance.code_fingerprint("pipeline.tiling.overview"),
+        version=version(stage_versions.overview()),
     shell:
         "python -m pipeline tiling-overview --root $(dirname {input.slides:q})"
         " > {log:q} 2>&1"

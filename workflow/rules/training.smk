@@ -17,9 +17,9 @@ rule training:
         gpu=0,
     params:
         cfg=job(stage_params.training, "task", "model"),
-        code=provenance.stage_code("training", *AGGREGATORS),
+        version=training_version,
     shell:
-        "python -m pipeline training --cfg {params.cfg:q} --code {params.code}"
+        "python -m pipeline training --cfg {params.cfg:q}"
         " --root $(dirname {input.cases:q}) --task {wildcards.task} --model {wildcards.model}"
         " --workers {threads} --gpus {resources.gpu}"
         " > {log:q} 2>&1"

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.cohort.synthetic.hidden_states import TUMOUR_RANGE, HiddenCase, hidden_cases
 from pipeline.contracts.ledger import chunk_of
 from pipeline.contracts.slide_row import SlideRow
+from pipeline.contracts.versions import version_of
 from pipeline.files.artifacts import atomic_path, sweep, write_text
-from pipeline.provenance import code_fingerprint, digest
+from pipeline.files.digests import digest
 from pipeline.runtime import progress
 from pipeline.runtime.child_processes import stay_with_parent
 from pipeline.runtime.cpu_budget import cpu_budget
@@ -64,10 +65,8 @@ class PlannedSlide:
 
     def fingerprint(self) -> str:
         """Changes when the slide must be drawn anew: another state, or another painter."""
-        painter = code_fingerprint(
-            "pipeline.cohort.synthetic.painting", "pipeline.cohort.synthetic.aperio"
-        )
-        return digest(dataclasses.asdict(self), painter)
+        painting = version_of("pipeline.cohort.synthetic.painting")
+        return digest(dataclasses.asdict(self), painting)
 
 
 def sheet_path(cfg: CohortConfig, base: Path) -> Path:

@@ -33,6 +33,9 @@ from pipeline.cohort.synthetic.tissue import (
     sample,
 )
 
+# Raised when the embedded cohort's slides look different. 1: the first.
+VERSION = 1
+
 TEXTURE_UM = 0.5
 
 

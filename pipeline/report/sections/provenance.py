@@ -6,11 +6,12 @@ import dataclasses
 import platform
 import subprocess
 from collections.abc import Iterable
+from importlib import metadata
 
 import yaml
 
+from pipeline import ROOT
 from pipeline.config.whole import Config
-from pipeline.provenance import ROOT, versions
 from pipeline.report.results import Results
 from pipeline.report.tables.cells import Column, Table, code, text
 
@@ -87,9 +88,20 @@ def _git(*arguments: str) -> str:
 
 def _versions() -> Table:
     rows = [[text("Python"), code(platform.python_version())]]
-    rows += [[text(name), code(version)] for name, version in versions(*_LIBRARIES).items()]
+    rows += [[text(name), code(version)] for name, version in installed(*_LIBRARIES).items()]
     rows.append([text("system"), code(f"{platform.system()} {platform.machine()}")])
     return Table("Versions", [Column("what"), Column("version")], rows)
+
+
+def installed(*names: str) -> dict[str, str]:
+    """Installed versions by distribution name (`-` where one is not installed)."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "-"
+    return found
 
 
 def _seeds(config: Config) -> Table:

@@ -1,0 +1,168 @@
+"""Which version numbers decide a job's result, by what it does: the workflow's `version` params.
+
+What is independent has its own number, so that a new loader leaves the features of other teachers
+and a new aggregator the trainings of other models. Installed libraries have none: which they were
+is written down with the results, and an upgrade of one makes nothing stale.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pipeline.config.cohort import CohortConfig
+from pipeline.config.extraction import ExtractionConfig, TeacherConfig
+from pipeline.config.models import (
+    ModelConfig,
+    ShazamV1Model,
+    ShazamV2Model,
+    SizableFusion,
+    aggregators,
+)
+from pipeline.config.probing import ProbingConfig
+from pipeline.config.section import Section
+from pipeline.config.tasks import SurvivalTask, TaskConfig
+from pipeline.config.training import TrainingConfig
+from pipeline.contracts.versions import Versions, version_of, versions_in
+from pipeline.encoders import registry
+
+
+def text(versions: Mapping[str, Any]) -> str:
+    """As a param of a rule, and as a part of fingerprints."""
+    return json.dumps(versions, sort_keys=True)
+
+
+def cohort_chunk(cohort: CohortConfig) -> Versions:
+    """One chunk's slide table; the slides of the embedded cohort are drawn with it."""
+    drawn = {"painting": version_of("pipeline.cohort.synthetic.painting")}
+    return _stage("cohort") | (drawn if cohort.source == "synthetic" else {})
+
+
+def cohort() -> Versions:
+    """The checked sheet."""
+    return _stage("cohort")
+
+
+def tiling() -> Versions:
+    """Tiles of any scale."""
+    return _stage("tiling")
+
+
+def overview() -> Versions:
+    """The table and contact sheet of all slides."""
+    return {"overview": version_of("pipeline.tiling.overview")}
+
+
+def check(teacher: str, settings: TeacherConfig) -> Versions:
+    """A teacher's preflight, which builds it."""
+    return {"check": version_of("pipeline.extraction.check")} | _encoder(teacher, settings)
+
+
+def extraction(cfg: ExtractionConfig, teachers: Sequence[str]) -> dict[str, Versions]:
+    """Each of some teachers' features."""
+    return {
+        name: _stage("extraction") | _encoder(name, cfg.teachers[name]) for name in sorted(teachers)
+    }
+
+
+def imports() -> Versions:
+    """Features that another tool made."""
+    return {"imports": version_of("pipeline.extraction.imports")}
+
+
+def mapping() -> Versions:
+    """Cases and their files."""
+    return _stage("mapping")
+
+
+def probing() -> Versions:
+    """A teacher's probes."""
+    return _stage("probing")
+
+
+def tile_students(cfg: ProbingConfig) -> Versions:
+    """Students on tiles, and each teacher's probes on the same tiles."""
+    found = _stage("probing") | {"together": version_of("pipeline.probing.together")}
+    for kind in cfg.students:
+        found |= _student(kind)
+    return found
+
+
+def folds() -> Versions:
+    """A task's folds."""
+    return _stage("folds")
+
+
+def training(
+    cfg: TrainingConfig, model: ModelConfig, task: TaskConfig, others: Iterable[TaskConfig]
+) -> Versions:
+    """One model of one task.
+
+    Args:
+        cfg: the training section.
+        model: the model.
+        task: the task.
+        others: the endpoints that are learned with it.
+    """
+    found = _stage("training") | _model(model) | _task(task)
+    if cfg.nested is not None:
+        found["nested"] = version_of("pipeline.training.nested")
+    for other in others:
+        found |= {"multitask": version_of("pipeline.training.multitask")} | _task(other)
+    return found
+
+
+def evaluation(task: TaskConfig) -> Versions:
+    """A task's measures."""
+    metrics = version_of(f"pipeline.evaluation.{task.type}_metrics")
+    return _stage("evaluation") | {f"{task.type} metrics": metrics}
+
+
+def report() -> Versions:
+    """The page."""
+    return _stage("report")
+
+
+def _stage(name: str) -> Versions:
+    return {name: version_of(f"pipeline.{name}.stage")}
+
+
+def _encoder(name: str, settings: TeacherConfig) -> Versions:
+    """A teacher's loader, the layout of its checkpoint, and its architecture where that is ours."""
+    row = registry.resolve(settings.model or name) if settings.source == "registry" else None
+    if row is not None and row.loader == "remote":
+        return {"loader remote": version_of("pipeline.encoders.remote")}
+    found: Versions = {}
+    if settings.weights != "random":
+        layout = row.layout if row else "timm"
+        found[f"layout {layout}"] = version_of("pipeline.encoders.checkpoint_layouts", layout)
+    if row is not None and row.arch in versions_in("pipeline.encoders.architectures"):
+        found[f"architecture {row.arch}"] = version_of("pipeline.encoders.architectures", row.arch)
+    return found
+
+
+def _model(model: ModelConfig) -> Versions:
+    if isinstance(model, ShazamV1Model | ShazamV2Model):
+        return _student(model.kind)
+    found = {f"model {model.kind}": version_of("pipeline.aggregators.fusion", model.kind)}
+    # A file that somebody drops into the folder may state no version, which is the first.
+    own = versions_in(aggregators()[model.aggregator].module).get("", 1)
+    found[f"aggregator {model.aggregator}"] = own
+    # A fusion that is as large as a student is another one when the student changes.
+    student = model.sized_as if isinstance(model, SizableFusion) else None
+    return found | (_student(student.kind) if isinstance(student, Section) else {})
+
+
+def _student(kind: str) -> Versions:
+    return {
+        "students": version_of("pipeline.distillation.student"),
+        f"model {kind}": version_of(f"pipeline.distillation.{kind}"),
+    }
+
+
+def _task(task: TaskConfig) -> Versions:
+    found = {f"task {task.type}": version_of(f"pipeline.training.{task.type}")}
+    if isinstance(task, SurvivalTask):
+        found[f"loss {task.loss}"] = version_of(f"pipeline.training.{task.loss}")
+    return found
