@@ -139,7 +139,10 @@ VERSION = 1
 
 @register("new_pool")
 class NewPool(MeanPool):
-    '''A new one.'''
+    '''A new one.
+
+    Source: nobody.
+    '''
 
     def __init__(self, dim: int, out: int) -> None:
         super().__init__(dim, out, dropout=0.0)
