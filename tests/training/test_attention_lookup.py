@@ -30,7 +30,7 @@ def train(root: Path, **model: Any) -> None:
     stage.run(
         cfg=TrainingConfig(epochs=2, batch_size=6, attention_cases_per_fold=2),
         model_name="single",
-        model=TypeAdapter(ModelConfig).validate_python({**MODEL, **model}),
+        model=TypeAdapter(ModelConfig).validate_python(model or MODEL),
         task_name="score",
         task=TypeAdapter(TaskConfig).validate_python(TASK),
         root=root,
@@ -77,7 +77,7 @@ def test_a_case_without_a_label_and_one_that_is_never_tested(root: Path) -> None
 
 
 def test_what_cannot_be_looked_at_is_said(root: Path) -> None:
-    train(root, aggregator="mean_pool")
+    train(root, kind="single", teacher="deep", aggregator="mean_pool")
     with pytest.raises(UserError, match="case99"):
         look(root, ["case99"])
     with pytest.raises(UserError, match=r"no attention.*`mean_pool` weighs all tiles alike"):

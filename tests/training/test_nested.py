@@ -27,8 +27,8 @@ TASKS: dict[str, dict[str, Any]] = {
     "score": {"type": "regression", "targets": ["score"]},
 }
 POOL = {"kind": "single", "teacher": "deep", "aggregator": "mean_pool"}
-ABMIL = {"kind": "single", "teacher": "deep", "aggregator": "abmil"}
-V2 = {"kind": "shazam_v2", "levels": ["high"], "layers": 1}
+ABMIL = {"kind": "single", "teacher": "deep", "aggregator": "abmil", "d_model": 8}
+V2 = {"kind": "shazam_v2", "levels": ["high"], "layers": 1, "d_model": 8}
 
 
 def train(
@@ -38,7 +38,7 @@ def train(
     stage.run(
         cfg=TrainingConfig.model_validate(settings),
         model_name="model",
-        model=TypeAdapter(ModelConfig).validate_python({"d_model": 8, **model}),
+        model=TypeAdapter(ModelConfig).validate_python(model),
         task_name=task,
         task=TypeAdapter(TaskConfig).validate_python(TASKS[task]),
         root=root,

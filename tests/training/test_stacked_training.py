@@ -41,7 +41,7 @@ def trials(
     mapping = read_case_map(root)
     teachers = ["deep", "flat"] if model["kind"] == "mean" else [model["teacher"]]
     store = open_store(mapping, root, teachers, ["high"], list(labels.cases), torch.device("cpu"))
-    made = TypeAdapter(ModelConfig).validate_python({"d_model": 8, "dropout": 0.0, **model})
+    made = TypeAdapter(ModelConfig).validate_python({"dropout": 0.0, **model})
     job = Job(TrainingConfig(), "m", made, spec, store, labels, "", {})
     found = []
     for split in range(3):
@@ -65,9 +65,9 @@ CASES: list[tuple[str, dict[str, Any], int | None]] = [
     ("cox", {"kind": "single", "teacher": "deep", "aggregator": "mean_pool"}, 2),
     ("kind", {"kind": "single", "teacher": "deep", "aggregator": "max_pool"}, 3),
     ("nll", {"kind": "mean", "aggregator": "mean_pool"}, None),
-    ("score", {"kind": "single", "teacher": "deep", "aggregator": "abmil"}, None),
-    ("kind", {"kind": "mean", "aggregator": "gated_abmil"}, 3),
-    ("score", {"kind": "single", "teacher": "deep", "aggregator": "chowder"}, 4),
+    ("score", {"kind": "single", "teacher": "deep", "aggregator": "abmil", "d_model": 8}, None),
+    ("kind", {"kind": "mean", "aggregator": "gated_abmil", "d_model": 8}, 3),
+    ("score", {"kind": "single", "teacher": "deep", "aggregator": "chowder", "d_model": 8}, 4),
 ]
 
 
