@@ -47,11 +47,11 @@ from pipeline.config.reading import parse
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.case_map import CaseMap, TeacherLevels, write_case_map
 from pipeline.contracts.labels import read_labels
+from pipeline.files.parquet import read_columns, write_columns
 from pipeline.plan import stage_params
 from pipeline.training import nested, stage
 from pipeline.training.job import Job, prepare
 from pipeline.training.loop import train
-from pipeline.training.tables import read_columns, write_columns
 
 TEACHERS = {  # the reference's five, and how wide each is at every level
     "virchow2": 1280,

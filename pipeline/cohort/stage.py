@@ -20,7 +20,8 @@ from pipeline.cohort.values import number
 from pipeline.contracts.ledger import chunk_of
 from pipeline.contracts.slide_row import SlideRow
 from pipeline.errors import ArtifactError
-from pipeline.files.artifacts import sweep, write_json, write_table
+from pipeline.files.artifacts import sweep, write_json
+from pipeline.files.parquet import write_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,7 +24,7 @@ ConfigFile = Annotated[Path, typer.Option(help="The config file.")]
 
 def manifests(root: Path, folder: str) -> list[Path]:
     """The manifests of the chunks that the cohort has now; older ones may lie beside them."""
-    from pipeline.files.artifacts import read_table
+    from pipeline.files.parquet import read_table
 
     chunks = sorted(read_table(root / "slides.parquet")["chunk"].unique())
     return [root / folder / "manifest" / f"{chunk}.json" for chunk in chunks]

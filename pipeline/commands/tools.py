@@ -107,7 +107,7 @@ def attention(
     import pandas as pd
 
     from pipeline.config.reading import load
-    from pipeline.files.artifacts import read_table, write_table
+    from pipeline.files.parquet import read_table, write_table
     from pipeline.report.figures import atlas
     from pipeline.training import attention_lookup
 

@@ -20,7 +20,7 @@ from pipeline.contracts.folds import PARTS, Fold
 from pipeline.contracts.labels import Labels, Task, class_name
 from pipeline.contracts.model_meta import ModelMeta, read_metas
 from pipeline.errors import ArtifactError
-from pipeline.files.artifacts import read_table
+from pipeline.files.parquet import read_table
 
 KEYS = ["seed", "fold", "split", "case_id"]
 

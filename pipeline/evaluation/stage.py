@@ -45,7 +45,8 @@ from pipeline.evaluation.reference import reference_metrics
 from pipeline.evaluation.summary import summary
 from pipeline.evaluation.survival_curves import GROUP_NAMES, QUANTILES
 from pipeline.evaluation.targets import case_table, target_table
-from pipeline.files.artifacts import read_json, read_table, sweep, write_json, write_table
+from pipeline.files.artifacts import read_json, sweep, write_json
+from pipeline.files.parquet import read_table, write_table
 from pipeline.runtime import progress
 
 # Raised when every task's measures change. 1: the first.

@@ -16,8 +16,9 @@ from pipeline.contracts import ledger
 from pipeline.contracts.ledger import Record
 from pipeline.errors import ArtifactError, MachineError
 from pipeline.extraction.locate import check_some_exist, expected_files, files_digest
-from pipeline.files.artifacts import read_table, sweep
+from pipeline.files.artifacts import sweep
 from pipeline.files.digests import digest
+from pipeline.files.parquet import read_table
 from pipeline.runtime import progress
 
 # Raised when what is taken in from imported files changes. 1: the first.

@@ -21,8 +21,9 @@ from pipeline.extraction.engine.run import extract
 from pipeline.extraction.engine.writing import finished
 from pipeline.extraction.grid import read_grid
 from pipeline.extraction.writer import is_finished
-from pipeline.files.artifacts import read_table, sweep
+from pipeline.files.artifacts import sweep
 from pipeline.files.digests import digest
+from pipeline.files.parquet import read_table
 from pipeline.runtime.cpu_budget import cpu_budget
 
 # Raised when every teacher's features change (reading, transforms, pooling). 1: the first.

@@ -14,19 +14,15 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.errors import ArtifactError
 from pipeline.runtime.machine_errors import is_machines
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 FINGERPRINT = "fingerprint"
 COMPLETE = "complete"
-AT_ONCE = 1000  # columns of a table that are read together: each takes much more than its values
 # A temporary file says who writes it: two machines may have the same process number.
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[^/]*)-(?P<pid>\d+)-[0-9a-f]{8}\.tmp(\.\w+)?")
 ABANDONED_SECONDS = 86_400
@@ -104,46 +100,6 @@ def read_json(path: str | Path) -> Any:
         raise ArtifactError(f"{path}: missing; run the stage that makes it") from None
     except ValueError as error:
         raise ArtifactError(f"{path}: not valid JSON ({error}); delete it and run again") from None
-
-
-def write_table(path: str | Path, table: pd.DataFrame, csv: bool = False) -> None:
-    """Write a table as Parquet, and with `csv` beside it as CSV where a person will look."""
-    path = Path(path)
-    with atomic_path(path) as temporary:
-        table.to_parquet(temporary, index=False)
-    if csv:
-        write_csv(path.with_suffix(".csv"), table)
-
-
-def write_csv(path: str | Path, table: pd.DataFrame) -> None:
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False)
-
-
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a Parquet table.
-
-    Raises:
-        ArtifactError: the file is missing or damaged.
-    """
-    import pandas as pd
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            parts = [file.read(some).to_pandas() for some in slices(file.schema_arrow.names)]
-        return parts[0] if len(parts) == 1 else pd.concat(parts, axis=1)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: missing; run the stage that makes it") from None
-    except (OSError, ValueError) as error:
-        if is_machines(error):
-            raise
-        raise ArtifactError(f"{path}: damaged ({error}); delete it and run again") from None
-
-
-def slices(columns: Sequence[str]) -> list[list[str]]:
-    """The columns in order, AT_ONCE at a time."""
-    return [list(columns[i : i + AT_ONCE]) for i in range(0, max(len(columns), 1), AT_ONCE)]
 
 
 @contextlib.contextmanager

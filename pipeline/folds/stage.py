@@ -32,7 +32,8 @@ from pipeline.contracts.folds import (
 )
 from pipeline.contracts.labels import Task
 from pipeline.errors import UserError
-from pipeline.files.artifacts import read_table, sweep, write_csv, write_json, write_text
+from pipeline.files.artifacts import sweep, write_json, write_text
+from pipeline.files.parquet import read_table, write_csv
 from pipeline.folds.imported import read_folds, tests_are
 from pipeline.folds.made import make_folds, make_inner
 from pipeline.folds.units import Units, units

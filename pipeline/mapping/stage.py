@@ -20,7 +20,8 @@ from pipeline.contracts.case_map import CaseMap, TeacherLevels, write_case_map
 from pipeline.contracts.columns import SLIDE_COLUMNS
 from pipeline.contracts.ledger import Record, enforce, read_manifests
 from pipeline.errors import ArtifactError, UserError
-from pipeline.files.artifacts import read_table, sweep, write_json, write_table
+from pipeline.files.artifacts import sweep, write_json
+from pipeline.files.parquet import read_table, write_table
 from pipeline.mapping.cases import case_table, missing_teachers
 from pipeline.mapping.coverage import TILING, Coverage, join
 from pipeline.mapping.flow import cohort_flow, failures, ledger_table

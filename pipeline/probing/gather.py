@@ -12,7 +12,7 @@ from pipeline.bags.files import open_features, read_coords, read_level
 from pipeline.bags.sampling import spread
 from pipeline.config.probing import ProbingConfig
 from pipeline.contracts.ledger import Record, read_manifests
-from pipeline.files.artifacts import read_table
+from pipeline.files.parquet import read_table
 from pipeline.probing.labels import TileLabels, read_labels
 
 

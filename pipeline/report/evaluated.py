@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline.errors import ArtifactError
-from pipeline.files.artifacts import read_json, read_table
+from pipeline.files.artifacts import read_json
+from pipeline.files.parquet import read_table
 from pipeline.report.tables import metrics
 
 _METRICS = (

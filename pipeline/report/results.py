@@ -14,7 +14,8 @@ from pipeline.config.whole import Config
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.ledger import Record, read_manifest
 from pipeline.errors import ArtifactError
-from pipeline.files.artifacts import read_json, read_table
+from pipeline.files.artifacts import read_json
+from pipeline.files.parquet import read_table
 from pipeline.report.figures import style
 
 

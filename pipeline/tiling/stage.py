@@ -19,11 +19,12 @@ import cv2
 from pipeline.config.tiling import TilingConfig
 from pipeline.contracts import slide_warnings
 from pipeline.contracts.ledger import Record, failed, write_manifest
-from pipeline.errors import ArtifactError, MachineError, SlideError, UserError
+from pipeline.errors import MachineError, SlideError, UserError
 from pipeline.files.artifacts import COMPLETE, FINGERPRINT, sweep
 from pipeline.files.checksums import checksum, is_intact
 from pipeline.files.digests import digest
 from pipeline.files.identity import MISSING, check_unchanged, content_digest, file_identity
+from pipeline.files.parquet import read_columns
 from pipeline.runtime import progress
 from pipeline.runtime.child_processes import stay_with_parent
 from pipeline.runtime.cpu_budget import cpu_budget
@@ -149,18 +150,9 @@ def run_slide(
 
 def _jobs(table: Path, chunk: int) -> list[Job]:
     """The chunk's slides. Read without pandas, which would double the start-up time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     wanted = ["slide_id", "path", "mpp", "mask", "coordinates", "chunk", "identity"]
-    try:
-        rows = pq.read_table(table, columns=wanted).to_pylist()
-    except FileNotFoundError:
-        raise ArtifactError(f"{table}: missing; run the cohort stage") from None
-    except (OSError, pa.ArrowException) as error:
-        if is_machines(error):
-            raise
-        raise ArtifactError(f"{table}: damaged ({error}); delete it and run again") from None
+    columns = read_columns(table, wanted)
+    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     return [
         Job(
             str(row["slide_id"]),

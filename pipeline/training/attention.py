@@ -10,9 +10,9 @@ import numpy as np
 from pipeline.aggregators.network import Network
 from pipeline.bags.files import read_coords
 from pipeline.bags.store import Store, gather, whole
+from pipeline.files.parquet import read_columns
 from pipeline.training.head import Head
 from pipeline.training.influence import influences
-from pipeline.training.tables import read_columns
 
 COLUMNS = ("case_id", "slide_id", "teacher", "level", "x", "y", "score", "influence")
 

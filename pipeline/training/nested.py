@@ -26,12 +26,12 @@ from pipeline.contracts.model_meta import GridPoint
 from pipeline.errors import UserError
 from pipeline.files.artifacts import atomic_path
 from pipeline.files.digests import digest
+from pipeline.files.parquet import stack_columns
 from pipeline.runtime import progress
 from pipeline.training.job import Job, Prepared, prepare, seed_of
 from pipeline.training.loop import Fitted, train
 from pipeline.training.predict import Batches, outputs
 from pipeline.training.stacked_training import Trial, alike, pays, train_together
-from pipeline.training.tables import stack_columns
 
 # Raised when nested selection chooses differently. 1: the first.
 VERSION = 1

@@ -37,6 +37,7 @@ from pipeline.contracts.model_meta import ModelMeta, Nested, finished
 from pipeline.errors import ArtifactError, UserError
 from pipeline.files.artifacts import sweep, write_text
 from pipeline.files.digests import digest
+from pipeline.files.parquet import Columns, read_columns, stack_columns, write_columns
 from pipeline.runtime import progress
 from pipeline.runtime.cpu_budget import cpu_budget
 from pipeline.training.attention import attention_table, extremes, slide_names
@@ -49,7 +50,6 @@ from pipeline.training.models import reads, settled
 from pipeline.training.multitask import Beside, MultiHead, align
 from pipeline.training.nested import CURVES, Choice, forget, search
 from pipeline.training.predict import predict
-from pipeline.training.tables import Columns, read_columns, stack_columns, write_columns
 
 # Raised when every model's predictions change (bags, sampling, loop, what networks share).
 # 1: the first.

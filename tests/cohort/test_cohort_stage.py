@@ -14,7 +14,8 @@ from pipeline.config.cohort import CohortConfig, SyntheticConfig
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.contracts.ledger import chunk_of
 from pipeline.errors import ArtifactError, SheetError
-from pipeline.files.artifacts import read_json, read_table
+from pipeline.files.artifacts import read_json
+from pipeline.files.parquet import read_table
 
 SURVIVAL = SurvivalTask(type="survival", time="time", event="event")
 GRADE = ClassificationTask(type="classification", label="grade")

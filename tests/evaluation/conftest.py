@@ -17,7 +17,8 @@ from pipeline.contracts.folds import PARTS, read_folds
 from pipeline.contracts.labels import Task, read_labels
 from pipeline.contracts.model_meta import write_meta
 from pipeline.evaluation import stage
-from pipeline.files.artifacts import read_json, write_table
+from pipeline.files.artifacts import read_json
+from pipeline.files.parquet import write_table
 from pipeline.folds import stage as folds_stage
 from tests.contracts import metas
 

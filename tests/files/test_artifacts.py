@@ -6,12 +6,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
 
 from pipeline.errors import ArtifactError
 from pipeline.files import artifacts
-from pipeline.training.tables import read_columns
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -39,28 +37,6 @@ def test_damaged_files_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "half.json").write_text('{"a":')
     with pytest.raises(ArtifactError, match="delete it and run again"):
         artifacts.read_json(tmp_path / "half.json")
-    (tmp_path / "half.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ArtifactError, match="delete it and run again"):
-        artifacts.read_table(tmp_path / "half.parquet")
-
-
-def test_tables_round_trip(tmp_path: Path) -> None:
-    table = pd.DataFrame({"case_id": ["a", "b"], "x": [1.0, 2.0]})
-    artifacts.write_table(tmp_path / "t.parquet", table, csv=True)
-    assert artifacts.read_table(tmp_path / "t.parquet").equals(table)
-    assert pd.read_csv(tmp_path / "t.csv").equals(table)
-
-
-def test_a_table_of_many_columns_is_read_some_at_a_time(tmp_path: Path) -> None:
-    names = [f"gene{i}" for i in range(2 * artifacts.AT_ONCE + 5)]
-    table = pd.DataFrame(np.arange(3.0 * len(names)).reshape(3, -1), columns=names)
-    table.insert(1, "text", ["a", None, "c"])
-    artifacts.write_table(tmp_path / "t.parquet", table)
-    assert artifacts.read_table(tmp_path / "t.parquet").equals(table)
-    columns = read_columns(tmp_path / "t.parquet")
-    assert list(columns) == list(table.columns)
-    assert columns["text"] == ["a", None, "c"]
-    assert columns[names[-1]] == table[names[-1]].tolist()
 
 
 def test_hdf5_is_recognised_by_its_fingerprint_only_when_complete(tmp_path: Path) -> None:

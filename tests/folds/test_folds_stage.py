@@ -17,7 +17,8 @@ from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTa
 from pipeline.contracts.folds import PARTS, fold_path, folder, read_fold, read_folds
 from pipeline.contracts.labels import Task
 from pipeline.errors import ArtifactError, SheetError, UserError
-from pipeline.files.artifacts import read_json, write_json, write_table
+from pipeline.files.artifacts import read_json, write_json
+from pipeline.files.parquet import write_table
 from pipeline.folds import stage
 
 SURVIVAL = SurvivalTask(type="survival", time="time", event="event")

@@ -13,7 +13,8 @@ from pipeline.contracts import slide_warnings
 from pipeline.contracts.ledger import Record, write_manifest
 from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.errors import ArtifactError, SheetError, UserError
-from pipeline.files.artifacts import read_json, read_table, write_table
+from pipeline.files.artifacts import read_json
+from pipeline.files.parquet import read_table, write_table
 from pipeline.mapping import stage
 
 DIMS = {"low": 8, "high": 16}

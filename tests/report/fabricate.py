@@ -16,7 +16,8 @@ from pipeline.contracts import slide_warnings
 from pipeline.contracts.ledger import Record, chunk_of, write_manifest
 from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.evaluation import stage as evaluation
-from pipeline.files.artifacts import write_json, write_table
+from pipeline.files.artifacts import write_json
+from pipeline.files.parquet import write_table
 from pipeline.folds import stage as folds
 from pipeline.mapping import stage as mapping
 from tests.report import fabricate_models

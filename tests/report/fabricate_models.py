@@ -13,7 +13,7 @@ import pandas as pd
 from pipeline.config.whole import Config
 from pipeline.contracts.folds import PARTS, Fold, read_folds
 from pipeline.contracts.model_meta import write_meta
-from pipeline.files.artifacts import write_csv, write_table
+from pipeline.files.parquet import write_csv, write_table
 from tests.contracts.metas import meta
 
 EPOCHS = 30

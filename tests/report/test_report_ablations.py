@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.config.whole import Config
-from pipeline.files.artifacts import write_table
+from pipeline.files.parquet import write_table
 from pipeline.report import results
 from pipeline.report.evaluated import read_evaluation
 from pipeline.report.results import describe

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.files.artifacts import write_table
+from pipeline.files.parquet import write_table
 from pipeline.report import results
 from pipeline.report.evaluated import read_evaluation
 from pipeline.report.results import describe

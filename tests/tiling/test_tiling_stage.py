@@ -340,7 +340,7 @@ def test_a_worker_killed_for_want_of_memory_blames_no_slide(tmp_path, slides, mo
 
 
 def test_a_missing_or_damaged_table_is_named(tmp_path):
-    with pytest.raises(ArtifactError, match="missing; run the cohort stage"):
+    with pytest.raises(ArtifactError, match="missing; run the stage that makes it"):
         run(tmp_path)
     (tmp_path / "slides").mkdir()
     (tmp_path / "slides" / "0.parquet").write_text("x")

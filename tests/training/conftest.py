@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.training.tables import write_columns
+from pipeline.files.parquet import write_columns
 
 CASES = [f"case{i:02d}" for i in range(24)]
 DIMS = {"deep": {"low": 5, "mid": 6, "high": 8}, "flat": {"high": 4}}

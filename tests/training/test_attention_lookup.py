@@ -18,7 +18,7 @@ from pipeline.config.models import ModelConfig
 from pipeline.config.tasks import TaskConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.errors import UserError
-from pipeline.files.artifacts import write_table
+from pipeline.files.parquet import write_table
 from pipeline.training import attention_lookup, stage
 from tests.training.conftest import CASES, DIMS
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline.commands import cases
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
-from pipeline.files.artifacts import write_table
+from pipeline.files.parquet import write_table
 from pipeline.plan import stage_params
 from tests.training.conftest import CASES, DIMS
 

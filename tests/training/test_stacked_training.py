@@ -16,10 +16,10 @@ from pipeline.config.tasks import TaskConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.labels import read_labels
+from pipeline.files.parquet import read_columns
 from pipeline.training.job import Job, prepare
 from pipeline.training.loop import train
 from pipeline.training.stacked_training import Trial, alike, pays, train_together
-from pipeline.training.tables import read_columns
 
 SURVIVAL = {"type": "survival", "time": "time", "event": "event"}
 TASKS: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.errors import ArtifactError
-from pipeline.files.artifacts import read_table
+from pipeline.files.parquet import read_table
 from pipeline.report.figures import maps, pictures
 from pipeline.report.figures.geojson import attention_geojson
 from pipeline.report.results import Results, describe

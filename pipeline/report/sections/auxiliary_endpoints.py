@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from pipeline.files.artifacts import read_table
+from pipeline.files.parquet import read_table
 from pipeline.report.evaluated import Evaluation, read_evaluation
 from pipeline.report.results import ModelInfo, Results
 from pipeline.report.tables import metrics

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.files.artifacts import read_table
+from pipeline.files.parquet import read_table
 from pipeline.report.evaluated import Evaluation
 from pipeline.report.figures import style
 from pipeline.report.figures.charts import Drawing

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config.tasks import RegressionTask
-from pipeline.files.artifacts import read_table
+from pipeline.files.parquet import read_table
 from pipeline.report.evaluated import Evaluation
 from pipeline.report.figures import style
 from pipeline.report.figures.charts import Drawing
