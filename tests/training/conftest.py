@@ -18,6 +18,11 @@ LACKS_FLAT = {"case03", "case10"}
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
+    return results_folder(tmp_path)
+
+
+def results_folder(tmp_path: Path) -> Path:
+    """What this module's first line says, in an empty folder."""
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=24)
     mapping: dict[str, dict[str, list[str]]] = {}

@@ -1,0 +1,247 @@
+"""Tiny inputs of each stage, of each aggregator and of each loss, and the numbers that they give.
+
+Each entry makes numbers in an empty folder; `versions` are those that decide them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import TypeAdapter
+
+from pipeline.aggregators.build import build as build_aggregator
+from pipeline.cohort.synthetic.hidden_states import hidden_cases
+from pipeline.cohort.synthetic.painting import Picture, paint
+from pipeline.config.extraction import ExtractionConfig
+from pipeline.config.folds import FoldsConfig
+from pipeline.config.models import ModelConfig, aggregators
+from pipeline.config.tasks import SurvivalTask, TaskConfig
+from pipeline.config.tiling import TilingConfig
+from pipeline.config.training import TrainingConfig
+from pipeline.contracts.folds import read_folds
+from pipeline.contracts.labels import read_labels
+from pipeline.contracts.versions import Versions, version_of, versions_in
+from pipeline.encoders.build import build as build_teacher
+from pipeline.encoders.build import encode
+from pipeline.files.artifacts import read_json
+from pipeline.folds import stage as folds_stage
+from pipeline.plan import stage_versions
+from pipeline.tiling.stage import run_slide
+from pipeline.training import stage as training_stage
+from pipeline.training.survival import HEADS
+from tests.evaluation.conftest import TASKS as MEASURED
+from tests.evaluation.conftest import Results
+from tests.extraction.made import TINY, tissue
+from tests.folds.test_folds_stage import write_cases
+from tests.mapping.test_mapping_stage import House, _missing, _ok
+from tests.probing import test_probing_stage as probing
+from tests.slides import files
+from tests.training.conftest import results_folder
+
+Numbers = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """Numbers of one thing.
+
+    Attributes:
+        versions: what decides them.
+        make: makes them in an empty folder.
+        tolerance: how far they may be off, relative to their size (at least 0.1): other processors
+            and libraries add up in another order.
+    """
+
+    versions: Versions
+    make: Callable[[Path], Numbers]
+    tolerance: float = 1e-3
+
+
+def painting(folder: Path) -> Numbers:
+    picture = Picture(500, 400, 0.5, "north", 0.4, 0.4, 0.3, 0.5, True, "", 3)
+    pixels = np.asarray(paint(picture), dtype=float)
+    cases = hidden_cases(20, 0.3, 5)
+    times = [case.time for case in cases]
+    return {"mean": pixels.mean(), "spread": pixels.std(), "time": float(np.mean(times))}
+
+
+def tiling(folder: Path) -> Numbers:
+    slide = files.write_aperio(folder / "a.svs", files.tissue_image(1300, 1700))
+    record = run_slide(cfg=TilingConfig(), versions="", slide=slide, out_dir=folder / "tiles")
+    with h5py.File(folder / "tiles" / "a.h5") as file:
+        coords, fraction = file["coords"][()], file["tissue_fraction"][()]
+    found = {"tiles": len(coords), "x": coords[:, 0].mean(), "fraction": fraction.mean()}
+    return {k: float(v) for k, v in (found | {"mm2": record.facts["tissue_mm2"]}).items()}
+
+
+def extraction(folder: Path) -> Numbers:
+    cfg = ExtractionConfig.model_validate({"teachers": {"tiny": TINY}})
+    tiles = torch.from_numpy(np.stack([tissue(64, 64, seed) for seed in range(3)]))
+    found = encode(build_teacher("tiny", cfg.teachers["tiny"]), tiles)
+    return {f"{k} {s}": _of(v.float(), s) for k, v in found.items() for s in ("mean", "std")}
+
+
+def mapping(folder: Path) -> Numbers:
+    slides = {"s1": "c1", "s2": "c1", "s3": "c2", "s4": "c3"}
+    house = House(folder, slides, time=[3.0, 3.0, 4.0, 5.0])
+    house.run([*(_ok(s, "a") for s in slides), *(_ok(s, "b") for s in ("s1", "s3"))]
+              + [_missing(s, "b") for s in ("s2", "s4")], max_failed_fraction=0.9)  # fmt: skip
+    cases = pd.read_parquet(folder / "cases.parquet")
+    mapped = read_json(folder / "case_to_features.json")["cases"]
+    return {
+        "files": float(sum(len(f) for teachers in mapped.values() for f in teachers.values())),
+        "usable": float(cases["n_usable_slides"].sum()),
+        "complete": float(cases["complete"].sum()),
+        "lost": float(len(pd.read_parquet(folder / "ledger.parquet"))),
+    }
+
+
+def folds(folder: Path) -> Numbers:
+    write_cases(folder)
+    task = SurvivalTask(type="survival", time="time", event="event")
+    folds_stage.run(cfg=FoldsConfig(k=3), cases="intersection", name="t", task=task, root=folder)
+    return {
+        f"{fold.index} {part}": float(sum(int(case[1:]) ** 2 for case in fold.part(part)))
+        for fold in read_folds(folder, "t")
+        for part in ("train", "val", "test")
+    }
+
+
+def probes(folder: Path) -> Numbers:
+    manifests = probing.build(folder, labels=True)
+    rows = probing.run(folder, manifests)["rows"]
+    return {" ".join(map(str, (r["probe"], r["training"], r["metric"]))): r["value"] for r in rows}
+
+
+def measures(kind: str) -> Callable[[Path], Numbers]:
+    def make(folder: Path) -> Numbers:
+        results = Results(folder, MEASURED[kind])
+        results.add("student", 0.3)
+        results.add("other", 1.0)
+        results.evaluate()
+        table = pd.read_csv(folder / "evaluation" / "task" / "metrics.csv")
+        means = table.select_dtypes("number").mean()
+        return {name: float(value) for name, value in means.items() if np.isfinite(value)}
+
+    return make
+
+
+def model(kind: Mapping[str, Any], task: Mapping[str, Any], name: str) -> Golden:
+    """A model trained for two epochs on cases of random features."""
+    spec = TypeAdapter(ModelConfig).validate_python({"d_model": 8, **kind})
+    target = TypeAdapter(TaskConfig).validate_python(task)
+    cfg = TrainingConfig.model_validate({"epochs": 2, "batch_size": 6, "precision": "fp32"})
+
+    def make(folder: Path) -> Numbers:
+        results_folder(folder)
+        training_stage.run(
+            cfg=cfg,
+            model_name="model",
+            model=spec,
+            task_name=name,
+            task=target,
+            root=folder,
+            versions="",
+            workers=1,
+            device="cpu",
+        )
+        table = pd.read_parquet(folder / "models" / name / "model" / "predictions.parquet")
+        numbers = table.select_dtypes("number").drop(columns=["seed", "fold"])
+        return {
+            f"{column} {of}": float(getattr(values, of)())
+            for column, values in numbers.items()
+            for of in ("mean", "std")
+        }
+
+    return Golden(stage_versions.training(cfg, spec, target, []), make, 2e-2)
+
+
+def aggregator(name: str) -> Callable[[Path], Numbers]:
+    """Outputs of fixed weights for fixed bags, and what its weights learn from them."""
+
+    def make(folder: Path) -> Numbers:
+        torch.manual_seed(0)
+        network = build_aggregator(name, 8, 3).eval()
+        x = torch.randn(2, 30, 8)
+        mask = torch.arange(30).expand(2, 30) >= torch.tensor([[30], [20]])
+        out = network(x, mask).out
+        out.square().sum().backward()
+        learned = [p.grad.square().sum() for p in network.parameters() if p.grad is not None]
+        return {
+            **{f"{i}": float(value) for i, value in enumerate(out.detach().flatten())},
+            "gradient": float(torch.stack(learned).sum().sqrt()),
+        }
+
+    return make
+
+
+def loss(name: str) -> Callable[[Path], Numbers]:
+    """The loss of fixed outputs, and its gradient."""
+
+    def make(folder: Path) -> Numbers:
+        cases = write_cases(folder, n=20)
+        task = SurvivalTask.model_validate(
+            {"type": "survival", "time": "time", "event": "event", "loss": name}
+        )
+        labels = read_labels(cases, "t", task)
+        head = HEADS[name].fit(task, labels, np.arange(20))
+        torch.manual_seed(0)
+        out = torch.randn(20, head.outputs, requires_grad=True)
+        value = head.loss(out, torch.from_numpy(head.targets(labels)))
+        value.backward()
+        assert out.grad is not None
+        return {"loss": value.item(), "gradient": float(out.grad.norm())}
+
+    return make
+
+
+def _of(values: torch.Tensor, what: str) -> float:
+    return float(getattr(values, what)())
+
+
+COX = {"type": "survival", "time": "time", "event": "event", "loss": "cox"}
+KIND = {"type": "classification", "label": "kind"}
+SCORE = {"type": "regression", "targets": ["score"]}
+MODELS: dict[str, Golden] = {
+    "model single": model({"kind": "single", "teacher": "deep"}, COX, "time"),
+    "model concat": model({"kind": "concat"}, COX, "time"),
+    "model mean": model({"kind": "mean"}, COX, "time"),
+    "model shazam_v1": model({"kind": "shazam_v1"}, COX, "time"),
+    "model shazam_v2": model({"kind": "shazam_v2"}, COX, "time"),
+    "task classification": model({"kind": "single", "teacher": "deep"}, KIND, "kind"),
+    "task regression": model({"kind": "single", "teacher": "deep"}, SCORE, "score"),
+}
+GOLDEN: dict[str, Golden] = {
+    "painting": Golden({"painting": version_of("pipeline.cohort.synthetic.painting")}, painting),
+    "tiling": Golden(stage_versions.tiling(), tiling, 1e-2),
+    "extraction": Golden(
+        {"extraction": version_of("pipeline.extraction.stage")}, extraction, 1e-2
+    ),
+    "mapping": Golden(stage_versions.mapping(), mapping, 0),
+    "folds": Golden(stage_versions.folds(), folds, 0),
+    "probing": Golden(stage_versions.probing(), probes, 1e-2),
+    **MODELS,
+    **{
+        f"aggregator {name}": Golden(
+            {name: versions_in(entry.module).get("", 1)}, aggregator(name)
+        )
+        for name, entry in aggregators().items()
+    },
+    **{
+        f"loss {name}": Golden(
+            {name: version_of(f"pipeline.training.{name}")}, loss(name)
+        )
+        for name in HEADS
+    },
+    **{
+        f"evaluation {kind}": Golden(stage_versions.evaluation(task), measures(kind))
+        for kind, task in MEASURED.items()
+    },
+}  # fmt: skip
