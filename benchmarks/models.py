@@ -29,7 +29,7 @@ from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.labels import read_labels
 from pipeline.runtime import progress
 from pipeline.training.job import Job, lesson, prepare
-from pipeline.training.loop import train
+from pipeline.training.loop import Trial, train
 from pipeline.training.metrics import macro_auc
 from pipeline.training.models import reads
 from pipeline.training.multitask import Beside, align
@@ -115,7 +115,7 @@ def trained(
     job = Job(cfg, name, model, spec, store, read_labels(sheet, task, spec), "", {}, beside)
     ready = prepare(job, cfg, model, parts["train"], repeat)
     network, head, y = ready.network, ready.head, ready.y
-    train(network, head, store, y, {k: parts[k] for k in ("train", "val")}, cfg, repeat)
+    train(Trial(network, head, y, parts, cfg, repeat), store)
     learned = np.sort(np.concatenate([parts["train"], parts["val"]]))
     if network.refits:
         network.finish(lesson(job, cfg, head, y, learned, repeat))

@@ -51,7 +51,7 @@ from pipeline.files.parquet import read_columns, write_columns
 from pipeline.plan import stage_params
 from pipeline.training import nested, stage
 from pipeline.training.job import Job, prepare
-from pipeline.training.loop import train
+from pipeline.training.loop import Trial, train
 
 TEACHERS = {  # the reference's five, and how wide each is at every level
     "virchow2": 1280,
@@ -147,7 +147,7 @@ def epoch(root: Path, options: argparse.Namespace) -> None:
         ready = prepare(job, cfg, model, everyone, 0)
         ours = spent(
             lambda ready=ready, cfg=cfg: train(  # type: ignore[misc]
-                ready.network, ready.head, store, ready.y, parts, cfg, 0, length=1
+                Trial(ready.network, ready.head, ready.y, parts, cfg, 0), store, length=1
             ),
             device,
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.aggregators.network import Endpoint, Network, Objective
 from pipeline.bags.sampling import draw
@@ -18,22 +19,147 @@ from pipeline.errors import UserError
 from pipeline.runtime import progress
 from pipeline.training.head import Head
 from pipeline.training.multitask import MultiHead
-from pipeline.training.optimiser import AdamW
 from pipeline.training.predict import Batches, outputs, precision
 from pipeline.training.sampler import batches
 from pipeline.training.tasks import own
 
-CLIP = 5.0
+CLIP = 5.0  # largest norm of a gradient
+
+Order = tuple[int, bytes, int | None, int]  # seed, cases, tile limit and batch size of a trial
+Drawn = Mapping[int, list[np.ndarray]]  # case -> row numbers per teacher
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One training.
+
+    Attributes:
+        network: fitted to the training part (`Network.fit`) and on the store's device.
+        head: the task's head, fitted to the training part.
+        y: float32 (cases, columns), as `head.targets` makes it.
+        parts: case numbers of `train` and `val` (which may be empty). Nothing else is read.
+        cfg: epochs, patience, batch size and so on.
+        seed: of the order, the tile draws and the dropout.
+    """
+
+    network: Network
+    head: Head
+    y: np.ndarray
+    parts: Mapping[str, np.ndarray]
+    cfg: TrainingConfig
+    seed: int
+
+    def order_key(self) -> Order:
+        """Trials with the same key see the same cases and tiles in the same order."""
+        limit = tile_limit(self.cfg)
+        return self.seed, self.parts["train"].tobytes(), limit, self.cfg.batch_size
+
+
+class Learner(Protocol):
+    """Trials whose weights are updated together."""
+
+    def begin(self, drawn: Mapping[Order, Drawn], rates: Sequence[float]) -> None:
+        """Start an epoch with the tiles drawn for it, by order key, and each trial's rate."""
+        ...
+
+    def step(self, chosen: Mapping[Order, np.ndarray]) -> Mapping[int, float]:
+        """One update from a batch of cases for each order key: trial number -> mean loss."""
+        ...
+
+    def validate(self) -> list[np.ndarray]:
+        """Raw outputs float32 (n, C) of each trial's validation part."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """What one epoch of one trial came to.
+
+    Attributes:
+        row: of the history: epoch, train_loss, val_loss, val_metric (NaN without a validation part)
+            and learning_rate.
+        judged: float32 (validation cases, C), raw outputs after it.
+    """
+
+    row: dict[str, float]
+    judged: np.ndarray
+
+
+def epochs(
+    trials: Sequence[Trial], learner: Learner, store: Store, count: int
+) -> Iterator[list[Epoch]]:
+    """The loop: every training goes through it, alone or with others.
+
+    Args:
+        trials: the trainings.
+        learner: holds their weights.
+        store: the bags.
+        count: epochs at most; whoever iterates may stop before.
+
+    Yields:
+        after each epoch, what it came to for each trial.
+
+    Raises:
+        UserError: a loss is not a number.
+    """
+    torch.manual_seed(trials[0].seed)
+    dice = [np.random.default_rng(trial.seed) for trial in trials]
+    strata = [trial.head.strata(trial.y[trial.parts["train"]]) for trial in trials]
+    for epoch in progress.counted(range(1, count + 1), "epochs"):
+        drawn: dict[Order, Drawn] = {}
+        dealt: dict[Order, list[np.ndarray]] = {}
+        for trial, rng, own_strata in zip(trials, dice, strata, strict=True):
+            key, learn, cfg = trial.order_key(), trial.parts["train"], trial.cfg
+            if key not in drawn:
+                drawn[key] = draw(store.sizes, learn.tolist(), tile_limit(cfg), rng)
+                dealt[key] = batches(learn, own_strata, cfg.batch_size, rng, trial.head.needed)
+        rates = [trial.cfg.learning_rate * cosine(epoch, trial.cfg.epochs) for trial in trials]
+        totals = np.zeros(len(trials))
+        learner.begin(drawn, rates)
+        for step in range(max(len(each) for each in dealt.values())):
+            chosen = {key: each[step] for key, each in dealt.items() if step < len(each)}
+            for m, loss in learner.step(chosen).items():
+                size = len(chosen[trials[m].order_key()])
+                totals[m] += loss * size / len(trials[m].parts["train"])
+        ended = [
+            _ended(trial, epoch, total, rate, judged)
+            for trial, total, rate, judged in zip(
+                trials, totals.tolist(), rates, learner.validate(), strict=True
+            )
+        ]
+        progress.note(
+            told(totals[0], ended[0].row["val_metric"], trials[0].head.metric_name)
+            if len(trials) == 1
+            else f"{len(trials)} models at once, mean loss {totals.mean():.4g}"
+        )
+        yield ended
+
+
+def _ended(trial: Trial, epoch: int, total: float, rate: float, judged: np.ndarray) -> Epoch:
+    if not math.isfinite(total):
+        raise UserError(
+            f"training: the loss is not a number in epoch {epoch}; lower "
+            f"training.learning_rate (now {trial.cfg.learning_rate})"
+        )
+    aims = trial.y[trial.parts["val"]]
+    loss, metric = appraise(trial.head, judged, aims) if len(aims) else (math.nan, math.nan)
+    row = {
+        "epoch": epoch,
+        "train_loss": total,
+        "val_loss": loss,
+        "val_metric": metric,
+        "learning_rate": rate,
+    }
+    return Epoch(row, judged)
 
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """How a training went; the network holds the weights of the epoch that was kept.
+    """How a training went.
 
     Attributes:
         best_epoch: the epoch that was kept, from 1.
-        history: a row an epoch: epoch, train_loss, val_loss, val_metric (NaN without a validation
-            part) and learning_rate.
+        history: `Epoch.row` of every epoch.
         validated: float32 (epochs, validation cases, C), raw outputs after each epoch; empty unless
             the training had a fixed length.
     """
@@ -44,119 +170,131 @@ class Fitted:
 
 
 def train(
-    network: Network,
-    head: Head,
+    trial: Trial,
     store: Store,
-    y: np.ndarray,
-    parts: dict[str, np.ndarray],
-    cfg: TrainingConfig,
-    seed: int,
     length: int | None = None,
     watch: Callable[[dict[str, float]], None] | None = None,
 ) -> Fitted:
-    """Train on one fold's training part, keep the epoch that is best on its validation part.
+    """Train one network, which holds the weights of the epoch that was kept afterwards.
 
-    With `length` the training runs for just so many epochs of the same schedule and the last one
-    is kept: a validation part, if there is one, only looks on.
+    The epoch that is best on the validation part is kept. With `length` the training runs for just
+    so many epochs of the same schedule and the last one is kept: a validation part, if there is
+    one, only looks on.
 
     Args:
-        network: fitted to the training part (`Network.fit`) and on the store's device.
-        head: the task's head, fitted to the training part.
+        trial: the training.
         store: the bags.
-        y: float32 (cases, columns), as `head.targets` makes it.
-        parts: case numbers of `train` and `val` (which may be empty with `length`). Nothing else
-            is read.
-        cfg: epochs, patience, batch size and so on.
-        seed: of the order, the tile draws and the dropout.
         length: epochs to train for; None: until early stopping or `cfg.epochs`.
         watch: called with each row of the history.
 
     Raises:
-        UserError: the loss is not a number.
+        UserError: the loss is not a number, or no epoch can be told from another.
     """
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    learn = parts["train"]
-    targets = torch.from_numpy(y).to(store.device)
-    strata = head.strata(y[learn])
-    sizes, limit = store.sizes, tile_limit(cfg)
-    validation = Batches(store, parts["val"], cfg.max_tiles_per_case)
-    aims = y[parts["val"]]
-    validated: list[np.ndarray] = []
-
-    def judge() -> tuple[float, float]:
-        if not len(aims):
-            return math.nan, math.nan
-        out = outputs(network, validation, cfg.precision)
-        judged = np.stack([out[case] for case in parts["val"].tolist()])
-        if length is not None:
-            validated.append(judged)
-        return appraise(head, judged, aims)
-
-    optimiser = AdamW(network.parameters(), cfg.learning_rate, cfg.weight_decay, clip=CLIP)
-    best, best_epoch, best_values = math.inf, 0, optimiser.snapshot()
+    learner, cfg, validation = _Alone(trial, store), trial.cfg, trial.parts["val"]
+    best, best_epoch, best_values = math.inf, 0, learner.snapshot()
     history: list[dict[str, float]] = []
-    for epoch in progress.counted(range(1, (length or cfg.epochs) + 1), "epochs"):
-        network.train()
-        optimiser.learning_rate = cfg.learning_rate * cosine(epoch, cfg.epochs)
-        total = 0.0
-        drawn = draw(sizes, learn.tolist(), limit, rng)
-        for chosen in batches(learn, strata, cfg.batch_size, rng, head.needed):
-            batch = gather(store, {case: drawn[case] for case in chosen.tolist()})
-            with precision(batch, cfg.precision):
-                output = network(batch)
-                aim = targets[batch.cases]
-                extra = network.auxiliary(output, batch, head.classes_of(aim))
-            loss: Tensor = head.loss(output.out.float(), aim)
-            if extra is not None:
-                loss = loss + extra
-            optimiser.zero()
-            loss.backward()
-            optimiser.step()
-            total += float(loss.detach()) * len(chosen) / len(learn)
-        check_finite(total, epoch, cfg.learning_rate)
-        val_loss, metric = judge()
-        history.append(history_row(epoch, total, val_loss, metric, optimiser.learning_rate))
-        progress.note(told(total, metric, head.metric_name))
+    validated: list[np.ndarray] = []
+    for (ended,) in epochs([trial], learner, store, length or cfg.epochs):
+        history.append(ended.row)
+        epoch, val_loss = len(history), ended.row["val_loss"]
         if watch is not None:
-            watch(history[-1])
+            watch(ended.row)
         if length is not None:
             best_epoch = epoch
+            if len(validation):
+                validated.append(ended.judged)
         elif math.isnan(val_loss):
             raise UserError(
-                f"training: the {len(aims)} validation cases have no event, so that no epoch can "
-                "be told from another; use another folds.validation_fraction, or more cases"
+                f"training: the {len(validation)} validation cases have no event, so that no epoch "
+                "can be told from another; use another folds.validation_fraction, or more cases"
             )
         elif val_loss < best:
-            best, best_epoch, best_values = val_loss, epoch, optimiser.snapshot()
+            best, best_epoch, best_values = val_loss, epoch, learner.snapshot()
         elif epoch - best_epoch >= cfg.patience:
             break
     if length is None:
-        optimiser.restore(best_values)
-    if len(aims):
-        network.settle(validation, y, objective(head, y[learn]))
+        learner.restore(best_values)
+    if len(validation):
+        learned = trial.y[trial.parts["train"]]
+        trial.network.settle(learner.validation, trial.y, objective(trial.head, learned))
     return Fitted(best_epoch, history, np.array(validated, dtype=np.float32))
+
+
+class _Alone:
+    """One trial as a `Learner`."""
+
+    def __init__(self, trial: Trial, store: Store) -> None:
+        self.trial, self.store = trial, store
+        self.validation = Batches(store, trial.parts["val"], trial.cfg.max_tiles_per_case)
+        self.targets = torch.from_numpy(trial.y).to(store.device)
+        self.weights = [p for p in trial.network.parameters() if p.requires_grad]
+        self.optimiser = adamw(self.weights, trial.cfg)
+        self.drawn: Drawn = {}
+
+    def begin(self, drawn: Mapping[Order, Drawn], rates: Sequence[float]) -> None:
+        self.drawn = drawn[self.trial.order_key()]
+        self.trial.network.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rates[0]
+
+    def step(self, chosen: Mapping[Order, np.ndarray]) -> Mapping[int, float]:
+        (cases,) = chosen.values()
+        network, head = self.trial.network, self.trial.head
+        batch = gather(self.store, {case: self.drawn[case] for case in cases.tolist()})
+        with precision(batch, self.trial.cfg.precision):
+            output = network(batch)
+            aim = self.targets[batch.cases]
+            extra = network.auxiliary(output, batch, head.classes_of(aim))
+        loss: Tensor = head.loss(output.out.float(), aim)
+        if extra is not None:
+            loss = loss + extra
+        self.optimiser.zero_grad(set_to_none=False)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.weights, CLIP)
+        self.optimiser.step()
+        return {0: float(loss.detach())}
+
+    def validate(self) -> list[np.ndarray]:
+        out = outputs(self.trial.network, self.validation, self.trial.cfg.precision)
+        cases = self.trial.parts["val"].tolist()
+        return [np.stack([out[case] for case in cases]) if cases else np.empty((0, 0), np.float32)]
+
+    def snapshot(self) -> list[Tensor]:
+        """A copy of all trained weights."""
+        return [weight.detach().clone() for weight in self.weights]
+
+    @torch.no_grad()
+    def restore(self, values: Sequence[Tensor]) -> None:
+        """Set all trained weights to a snapshot."""
+        for weight, value in zip(self.weights, values, strict=True):
+            weight.copy_(value)
+
+
+def adamw(weights: Sequence[nn.Parameter], cfg: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW whose decay acts on matrices only: biases, norms and tokens have no sense of scale.
+
+    Gradients start as zeros: what a batch does not touch (a teacher that is left out) has a
+    gradient of zero, so that its momentum fades, rather than none.
+    """
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    groups = [
+        {"params": [w for w in weights if w.ndim > 1], "weight_decay": cfg.weight_decay},
+        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, cfg.learning_rate)
 
 
 def appraise(head: Head, out: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Loss and metric of a validation part's raw outputs float32 (n, C); NaN where undefined.
 
-    What is learned beside the task does not count.
+    Auxiliary endpoints do not count.
     """
     head, out, y = own(head, out, y)
     if head.needed is not None and head.needed not in head.strata(y):
         return math.nan, math.nan
     loss = float(head.loss(torch.from_numpy(out), torch.from_numpy(y)))
     return loss, head.metric(out, y)
-
-
-def check_finite(loss: float, epoch: int, learning_rate: float) -> None:
-    """Raises UserError when a loss is not a number."""
-    if not math.isfinite(loss):
-        raise UserError(
-            f"training: the loss is not a number in epoch {epoch}; lower "
-            f"training.learning_rate (now {learning_rate})"
-        )
 
 
 def objective(head: Head, y: np.ndarray) -> Objective:
@@ -167,19 +305,6 @@ def objective(head: Head, y: np.ndarray) -> Objective:
         known = ~np.isnan(aims).any(axis=1)
         endpoints.append(Endpoint(name, objective(one, aims[known]), outs, columns))
     return Objective(head.loss, head.evidence, head.null(y), head.one_question, tuple(endpoints))
-
-
-def history_row(
-    epoch: int, train: float, val: float, metric: float, rate: float
-) -> dict[str, float]:
-    """One epoch of a history."""
-    return {
-        "epoch": epoch,
-        "train_loss": train,
-        "val_loss": val,
-        "val_metric": metric,
-        "learning_rate": rate,
-    }
 
 
 def told(loss: float, metric: float, name: str) -> str:

@@ -29,9 +29,9 @@ from pipeline.files.digests import digest
 from pipeline.files.parquet import stack_columns
 from pipeline.runtime import progress
 from pipeline.training.job import Job, Prepared, prepare, seed_of
-from pipeline.training.loop import Fitted, train
+from pipeline.training.loop import Fitted, Trial, train
 from pipeline.training.predict import Batches, outputs
-from pipeline.training.stacked_training import Trial, alike, pays, train_together
+from pipeline.training.stacked_training import alike, pays, train_together
 
 # Raised when nested selection chooses differently. 1: the first.
 VERSION = 1
@@ -277,12 +277,8 @@ def _train(job: Job, group: Sequence[Inner], open_: Sequence[Inner]) -> None:
                 _write(group[n], fitted)
         return
     for inner in open_:
-        ready = _prepared(job, inner)
-        parts, cfg = inner.parts, inner.cfg
-        fitted = train(
-            ready.network, ready.head, job.store, ready.y, parts, cfg, inner.draw, cfg.epochs
-        )
-        _write(inner, fitted)
+        trial = _trial(inner, _prepared(job, inner))
+        _write(inner, train(trial, job.store, inner.cfg.epochs))
 
 
 def _prepared(job: Job, inner: Inner) -> Prepared:
@@ -304,12 +300,11 @@ def _settle(
         ready = _prepared(job, inner)
         if not ready.network.settled:
             break
-        parts, cfg = inner.parts, inner.cfg
-        train(ready.network, ready.head, job.store, ready.y, parts, cfg, inner.draw, epoch)
+        train(_trial(inner, ready), job.store, epoch)
         for name in ready.network.settled:
             found.setdefault(name, []).append(ready.network.get_buffer(name).clone())
         val = inner.parts["val"]
-        said = outputs(ready.network, Batches(job.store, val, cfg.max_tiles_per_case))
+        said = outputs(ready.network, Batches(job.store, val, inner.cfg.max_tiles_per_case))
         held_out.append(np.stack([said[case] for case in val.tolist()]))
     return {name: torch.stack(values).mean(0) for name, values in found.items()}, held_out
 

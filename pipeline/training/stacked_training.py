@@ -13,7 +13,6 @@ Every training keeps its own order, tile draws, learning rate, gradient norm and
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,42 +26,12 @@ from pipeline.aggregators.base import Aggregator
 from pipeline.aggregators.fusion import Mean
 from pipeline.aggregators.network import Network
 from pipeline.bags.batch import Batch
-from pipeline.bags.sampling import draw
 from pipeline.bags.store import Store, gather, whole
-from pipeline.config.training import TrainingConfig
-from pipeline.runtime import progress
-from pipeline.training.head import Head
-from pipeline.training.loop import (
-    CLIP,
-    Fitted,
-    appraise,
-    check_finite,
-    cosine,
-    history_row,
-    tile_limit,
-)
+from pipeline.training.loop import CLIP, Drawn, Fitted, Order, Trial, epochs, tile_limit
 from pipeline.training.predict import Batches, precision
-from pipeline.training.sampler import batches
 
 STACKED_VALUES = 2**28  # feature values of a stacked batch on a GPU: 1 GiB in float32
 REDUCED_CASES = 64  # cases whose tiles are in memory at once while they are reduced
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """One training of many; the fields are the arguments of `pipeline.training.loop.train`."""
-
-    network: Network
-    head: Head
-    y: np.ndarray
-    parts: Mapping[str, np.ndarray]
-    cfg: TrainingConfig
-    seed: int
-
-    def order_key(self) -> tuple[Any, ...]:
-        """Trials with the same key see the same cases and tiles in the same order."""
-        limit = tile_limit(self.cfg)
-        return self.seed, self.parts["train"].tobytes(), limit, self.cfg.batch_size
 
 
 def alike(trial: Trial) -> tuple[Any, ...]:
@@ -111,55 +80,20 @@ def train_together(trials: Sequence[Trial], store: Store, length: int) -> list[F
     Raises:
         UserError: a loss is not a number.
     """
-    torch.manual_seed(trials[0].seed)
     stack = _Stack(trials, store)
-    learners = [np.random.default_rng(trial.seed) for trial in trials]
-    strata = [trial.head.strata(trial.y[trial.parts["train"]]) for trial in trials]
-    targets = [torch.from_numpy(trial.y).to(store.device) for trial in trials]
-    history: list[list[dict[str, float]]] = [[] for _ in trials]
-    validated: list[list[np.ndarray]] = [[] for _ in trials]
-    for epoch in progress.counted(range(1, length + 1), "epochs"):
-        orders: dict[tuple[Any, ...], tuple[dict[int, list[np.ndarray]], list[np.ndarray]]] = {}
-        for m, trial in enumerate(trials):
-            if trial.order_key() in orders:
-                continue
-            learn = trial.parts["train"]
-            drawn = draw(store.sizes, learn.tolist(), tile_limit(trial.cfg), learners[m])
-            size = trial.cfg.batch_size
-            orders[trial.order_key()] = (
-                drawn,
-                batches(learn, strata[m], size, learners[m], trial.head.needed),
-            )
-        rates = [trial.cfg.learning_rate * cosine(epoch, trial.cfg.epochs) for trial in trials]
-        totals = np.zeros(len(trials))
-        source = stack.training({key: drawn for key, (drawn, _) in orders.items()})
-        for step in range(max(len(dealt) for _, dealt in orders.values())):
-            chosen = {key: dealt[step] for key, (_, dealt) in orders.items() if step < len(dealt)}
-            outs = stack.forward(source, chosen)
-            losses = []
-            for m, trial in enumerate(trials):
-                cases = chosen.get(trial.order_key())
-                if cases is None:
-                    continue
-                aim = targets[m][torch.from_numpy(cases).to(store.device)]
-                loss = trial.head.loss(outs[m][: len(cases)].float(), aim)
-                losses.append(loss)
-                totals[m] += float(loss.detach()) * len(cases) / len(trial.parts["train"])
-            stack.step(torch.stack(losses).sum(), rates, [t.order_key() in chosen for t in trials])
-        progress.note(f"{len(trials)} models at once, mean loss {totals.mean():.4g}")
-        for m, (trial, judged) in enumerate(zip(trials, stack.validate(), strict=True)):
-            check_finite(totals[m], epoch, trial.cfg.learning_rate)
-            loss_, metric = appraise(trial.head, judged, trial.y[trial.parts["val"]])
-            history[m].append(history_row(epoch, totals[m], loss_, metric, rates[m]))
-            validated[m].append(judged)
+    ended = list(epochs(trials, stack, store, length))  # by epoch and trial
     return [
-        Fitted(length, rows, np.array(outs, dtype=np.float32))
-        for rows, outs in zip(history, validated, strict=True)
+        Fitted(
+            length,
+            [each[m].row for each in ended],
+            np.array([each[m].judged for each in ended], dtype=np.float32),
+        )
+        for m in range(len(trials))
     ]
 
 
 class _Stack:
-    """The stacked parameters, AdamW on them, and the bags as the stacked network reads them."""
+    """Trials as a `Learner`: stacked parameters, AdamW on them, and the bags as they read them."""
 
     def __init__(self, trials: Sequence[Trial], store: Store) -> None:
         self.trials, self.store, self.sizes = trials, store, store.sizes
@@ -175,6 +109,9 @@ class _Stack:
         self.steps = torch.zeros(len(trials), device=store.device)
         decays = [trial.cfg.weight_decay for trial in trials]
         self.decays = torch.tensor(decays, device=store.device)
+        self.targets = [torch.from_numpy(trial.y).to(store.device) for trial in trials]
+        self.rates: Sequence[float] = ()
+        self.source: Mapping[Any, Any] = {}
         self.views: dict[bytes, list[int]] = {}
         for m, trial in enumerate(trials):
             self.views.setdefault(trial.parts["val"].tobytes() + _key(trial), []).append(m)
@@ -190,10 +127,12 @@ class _Stack:
 
     # --- bags ---
 
-    def training(self, drawn: Mapping[Any, dict[int, list[np.ndarray]]]) -> Mapping[Any, Any]:
-        """What `forward` reads of this epoch's tiles, by order key."""
-        if not self.reduced:
-            return drawn
+    def begin(self, drawn: Mapping[Order, Drawn], rates: Sequence[float]) -> None:
+        self.rates = rates
+        self.source = self._reduced(drawn) if self.reduced else drawn
+
+    def _reduced(self, drawn: Mapping[Order, Drawn]) -> Mapping[Any, Any]:
+        """This epoch's tiles as one vector a bag, by order key."""
         owner = {trial.order_key(): trial for trial in self.trials}
         for key, rows in drawn.items():
             limit = tile_limit(owner[key].cfg)
@@ -253,12 +192,12 @@ class _Stack:
 
     # --- passes ---
 
-    def forward(self, source: Mapping[Any, Any], chosen: Mapping[Any, np.ndarray]) -> Tensor:
+    def _forward(self, chosen: Mapping[Order, np.ndarray]) -> Tensor:
         """Outputs (trials, B, C) of one batch for each trial; rows beyond its size are padding."""
         made = {
-            key: self._one_tile(source[key], cases)
+            key: self._one_tile(self.source[key], cases)
             if self.reduced
-            else gather(self.store, {case: source[key][case] for case in cases.tolist()})
+            else gather(self.store, {case: self.source[key][case] for case in cases.tolist()})
             for key, cases in chosen.items()
         }
         any_batch = next(iter(made.values()))
@@ -302,10 +241,23 @@ class _Stack:
         batch = Batch(none, features, masks, (), present)
         return functional_call(self.base, (values, buffers), (batch,)).out
 
-    def step(self, loss: Tensor, rates: Sequence[float], active: Sequence[bool]) -> None:
-        """AdamW as in `pipeline.training.optimiser`, each trial with its own norm and rate.
+    def step(self, chosen: Mapping[Order, np.ndarray]) -> Mapping[int, float]:
+        outs = self._forward(chosen)
+        losses: dict[int, Tensor] = {}
+        for m, trial in enumerate(self.trials):
+            cases = chosen.get(trial.order_key())
+            if cases is not None:
+                aim = self.targets[m][torch.from_numpy(cases).to(self.store.device)]
+                losses[m] = trial.head.loss(outs[m][: len(cases)].float(), aim)
+        active = [m in losses for m in range(len(outs))]
+        self._update(torch.stack(list(losses.values())).sum(), active)
+        return {m: float(loss.detach()) for m, loss in losses.items()}
 
-        A trial without a batch in this step stays as it is, its moments too.
+    def _update(self, loss: Tensor, active: Sequence[bool]) -> None:
+        """AdamW as in `pipeline.training.loop`, each trial with its own norm and rate.
+
+        torch's own has one rate for a tensor, which here holds all trials. A trial without a batch
+        in this step stays as it is, its moments too.
         """
         names = list(self.values)
         slopes = torch.autograd.grad(loss, list(self.values.values()))
@@ -314,7 +266,7 @@ class _Stack:
         steps = self.steps.double().clamp(min=1)
         norm = torch.stack([g.flatten(1).square().sum(1) for g in slopes]).sum(0).sqrt()
         shrink = (CLIP / (norm + 1e-6)).clamp(max=1.0)
-        rate = torch.tensor(rates, device=self.store.device) * moved
+        rate = torch.tensor(self.rates, device=self.store.device) * moved
         one, two = 0.9, 0.999
         first_size = rate / (1 - one**steps).float()
         second_size = (1 - two**steps).sqrt().float()

@@ -45,7 +45,7 @@ from pipeline.training.checkpoint import save_checkpoint
 from pipeline.training.head import Head
 from pipeline.training.history import Watch, history_log
 from pipeline.training.job import Job, Prepared, device_of, lesson, prepare, seed_of
-from pipeline.training.loop import Fitted, told, train
+from pipeline.training.loop import Fitted, Trial, told, train
 from pipeline.training.models import reads, settled
 from pipeline.training.multitask import Beside, MultiHead, align
 from pipeline.training.nested import CURVES, Choice, forget, search
@@ -291,7 +291,8 @@ def _train(
     length: int | None,
     watch: Watch,
 ) -> Fitted:
-    return train(ready.network, ready.head, job.store, ready.y, learning, cfg, draw, length, watch)
+    trial = Trial(ready.network, ready.head, ready.y, learning, cfg, draw)
+    return train(trial, job.store, length, watch)
 
 
 def _validation_unseen(columns: dict[str, Any], rows: np.ndarray, choice: Choice) -> None:

@@ -18,8 +18,8 @@ from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.labels import read_labels
 from pipeline.files.parquet import read_columns
 from pipeline.training.job import Job, prepare
-from pipeline.training.loop import train
-from pipeline.training.stacked_training import Trial, alike, pays, train_together
+from pipeline.training.loop import Trial, train
+from pipeline.training.stacked_training import alike, pays, train_together
 
 SURVIVAL = {"type": "survival", "time": "time", "event": "event"}
 TASKS: dict[str, dict[str, Any]] = {
@@ -79,16 +79,7 @@ def test_together_and_one_by_one_give_the_same(
     assert len({alike(trial) for trial in found}) == 1
     together = train_together(found, store, EPOCHS - 1)
     for trial, stacked in zip(found, together, strict=True):
-        alone = train(
-            trial.network,
-            trial.head,
-            store,
-            trial.y,
-            dict(trial.parts),
-            trial.cfg,
-            trial.seed,
-            EPOCHS - 1,
-        )
+        alone = train(trial, store, EPOCHS - 1)
         outs = [fitted.validated for fitted in (stacked, alone)]
         if task == "cox":  # which knows no constant: its bias follows rounding
             outs = [out - out.mean(1, keepdims=True) for out in outs]

@@ -15,7 +15,7 @@ from pipeline.config.models import ModelConfig, ShazamV1Model, ShazamV2Model
 from pipeline.config.tasks import ClassificationTask
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.labels import Labels
-from pipeline.training.loop import objective, train
+from pipeline.training.loop import Trial, objective, train
 from pipeline.training.models import build_network
 from pipeline.training.predict import predict
 from pipeline.training.tasks import fit_head
@@ -75,7 +75,7 @@ def test_students_learn_tile_classes_of_cases_they_have_not_seen(model: Any) -> 
         )
     )
     cfg = TrainingConfig(epochs=12, batch_size=64)
-    train(network, head, store, target, {k: parts[k] for k in ("train", "val")}, cfg, 0)
+    train(Trial(network, head, target, parts, cfg, 0), store)
     said = predict(network, store, parts["test"], None).argmax(1)
     assert (said == y[parts["test"]]).mean() > 0.7  # chance is a third, either teacher alone 0.6
     # A tile that a teacher lacks has a masked token and still gets its class.
