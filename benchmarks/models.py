@@ -32,7 +32,7 @@ from pipeline.training.job import Job, lesson, prepare
 from pipeline.training.loop import Trial, train
 from pipeline.training.metrics import macro_auc
 from pipeline.training.models import reads
-from pipeline.training.multitask import Beside, align
+from pipeline.training.multitask import AuxiliaryTask, align
 from pipeline.training.predict import predict
 
 VALIDATED = 0.2
@@ -103,8 +103,8 @@ def trained(
     sheet = pd.DataFrame([vars(case) for case in cases]).assign(time=time, event=event)
     spec = config.tasks[task]
     ids = [case.case_id for case in cases]
-    beside = tuple(
-        Beside(other, config.tasks[other], weight, *align(labels, ids))
+    auxiliary = tuple(
+        AuxiliaryTask(other, config.tasks[other], weight, *align(labels, ids))
         for other, weight in spec.auxiliary.items()
         for labels in [read_labels(sheet, other, config.tasks[other])]
     )
@@ -112,7 +112,7 @@ def trained(
     teachers, levels = reads(model, read_case_map(root))
     store = bags(root, tuple(teachers), tuple(levels), tuple(ids))
     cfg = config.training
-    job = Job(cfg, name, model, spec, store, read_labels(sheet, task, spec), "", {}, beside)
+    job = Job(cfg, name, model, spec, store, read_labels(sheet, task, spec), "", {}, auxiliary)
     ready = prepare(job, cfg, model, parts["train"], repeat)
     network, head, y = ready.network, ready.head, ready.y
     train(Trial(network, head, y, parts, cfg, repeat), store)

@@ -169,7 +169,7 @@ def plain_epoch(
         for i, case in enumerate(cases):
             output = network(batch := read_slide(mapping, root, case, i, device))
             loss = head.loss(output.out.float(), targets[i : i + 1])
-            extra = network.auxiliary(output, batch, None)
+            extra = network.extra_loss(output, batch, None)
             (loss if extra is None else loss + extra).div(ACCUMULATE).backward()
             if (i + 1) % ACCUMULATE == 0 or i + 1 == len(cases):
                 optimiser.step()

@@ -66,7 +66,7 @@ class PerTeacher(Network):
         }
         return Output(out, attention, bags=tuple(bags))
 
-    def auxiliary(self, output: Output, batch: Batch, classes: Tensor | None) -> Tensor | None:
+    def extra_loss(self, output: Output, batch: Batch, classes: Tensor | None) -> Tensor | None:
         if classes is None:
             return None
         losses = []

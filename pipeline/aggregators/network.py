@@ -61,7 +61,7 @@ class Objective:
         evidence: (out float (n, C), y float32 (n, columns)) -> log-likelihood, summed over cases.
         null: float64 (C,), the constant prediction with the least training loss.
         one_question: all outputs ask the same of a case (its hazard, bin by bin).
-        endpoints: the task's own endpoint and then those learned beside it; empty where it is the
+        endpoints: the task's own endpoint and then the auxiliary ones; empty where it is the
             only one.
     """
 
@@ -132,8 +132,8 @@ class Network(nn.Module):
     def forward(self, batch: Batch) -> Output:
         raise NotImplementedError
 
-    def auxiliary(self, output: Output, batch: Batch, classes: Tensor | None) -> Tensor | None:
-        """A loss beside the task's, or None.
+    def extra_loss(self, output: Output, batch: Batch, classes: Tensor | None) -> Tensor | None:
+        """A loss besides the task's, or None.
 
         Args:
             output: what `forward` returned for the batch.

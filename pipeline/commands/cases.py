@@ -51,7 +51,7 @@ def probing(
 
 
 def tile_students(cfg: Cfg, root: Root, base: Base = Path()) -> None:
-    """Train students on the labelled tiles of all teachers, beside the teachers' linear probes."""
+    """Train students on the labelled tiles of all teachers, to compare with linear probes."""
     from pipeline.probing import together
 
     job = stage_params.read(stage_params.TileStudentsJob, cfg)
@@ -88,7 +88,7 @@ def training(
     """Train one model of one task on every fold and seed, and predict all cases."""
     job = stage_params.read(stage_params.TrainingJob, cfg)
     gpu_locks.claim(gpus)
-    versions = stage_versions.training(job.training, job.model, job.task, job.others.values())
+    versions = stage_versions.training(job.training, job.model, job.task, job.auxiliary.values())
     with recorded(root, "training", task=task, model=model):
         from pipeline.training import stage
 
@@ -102,7 +102,7 @@ def training(
             versions=stage_versions.text(versions),
             workers=workers,
             device=device,
-            others=job.others,
+            auxiliary=job.auxiliary,
         )
 
 
@@ -120,7 +120,7 @@ def evaluation(
             task=job.task,
             models=job.models,
             root=root,
-            others=job.others,
+            auxiliary=job.auxiliary,
         )
 
 

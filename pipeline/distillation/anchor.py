@@ -60,13 +60,13 @@ class Anchor(nn.Module):
         self.readings: dict[str, dict[str, float]] = {}
         self.joint: dict[str, float] = {}
         self.parts: dict[str, float] = {}
-        self.beside: dict[str, float] = {}
+        self.auxiliary: dict[str, float] = {}
 
     def fit(self, lesson: Lesson, scaler: Scaler) -> None:
         """Probe every teacher and weigh the probes, on the training part alone."""
         train, y = lesson.train, lesson.y[lesson.train].astype(np.float32)
         rng = np.random.default_rng(lesson.seed)
-        self.readings, self.joint, self.parts, self.beside = {}, {}, {}, {}
+        self.readings, self.joint, self.parts, self.auxiliary = {}, {}, {}, {}
         z: dict[int, np.ndarray] = {}
         has: dict[int, np.ndarray] = {}
         deviations: dict[int, np.ndarray] = {}
@@ -100,7 +100,7 @@ class Anchor(nn.Module):
             grounds[""], weights = lean(
                 grounds[""], told, y[:, own.columns], own.task, lesson.strata, rng
             )
-            self.beside = dict(zip(others, weights, strict=True))
+            self.auxiliary = dict(zip(others, weights, strict=True))
         for name, ground in grounds.items():
             outputs = endpoints[name].outputs
             held[train, outputs] += ground.held
@@ -165,13 +165,13 @@ class Anchor(nn.Module):
         return self.held[batch.cases]
 
     def facts(self) -> dict[str, Any]:
-        beside = {"beside": self.beside} if self.beside else {}
+        auxiliary = {"auxiliary": self.auxiliary} if self.auxiliary else {}
         return {
             "kind": self.kind,
             "teachers": self.readings,
             "joint": self.joint,
             "parts": self.parts,
-            **beside,
+            **auxiliary,
         }
 
     def _set(self, name: str, values: np.ndarray) -> None:

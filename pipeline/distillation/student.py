@@ -79,7 +79,7 @@ class Student(Network):
             }
         )
 
-    def auxiliary(self, output: Output, batch: Batch, classes: Tensor | None) -> Tensor | None:
+    def extra_loss(self, output: Output, batch: Batch, classes: Tensor | None) -> Tensor | None:
         cfg = self.distillation
         losses = []
         compared = self._compared(output, batch) if cfg.weight else None

@@ -1,6 +1,6 @@
-"""Endpoints that a task's models learned beside their own: measured, not tested.
+"""Auxiliary endpoints, which a task's models learned with their own: measured, not tested.
 
-Nothing was chosen by them and no differences between models are tested on them: secondary.
+Nothing was chosen by them and no differences between models are tested on them.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from pipeline.evaluation.metrics import LEAST_CASES, metric_table
 from pipeline.evaluation.predictions import read_predictions
 
 
-def secondary_table(
+def auxiliary_table(
     cfg: EvaluationConfig,
     root: Path,
     task_name: str,
-    others: Mapping[str, Task],
+    auxiliary: Mapping[str, Task],
     models: Sequence[str],
     folds: Sequence[Fold],
     cases: pd.DataFrame,
 ) -> pd.DataFrame | None:
-    """A row an endpoint, model and metric; None without other endpoints.
+    """A row an endpoint, model and metric; None without auxiliary endpoints.
 
     Args:
         cfg: the stage's config.
         root: the results folder.
         task_name: the task that the models were trained for.
-        others: the tasks that they learned beside it.
+        auxiliary: the tasks that they learned with it.
         models: their names.
         folds: of the task; cases without another endpoint's label take no part in it.
         cases: the case table.
 
     Returns:
-        columns endpoint, role (`secondary`), and those of `metrics.metric_table`.
+        columns endpoint, role (`auxiliary`), and those of `metrics.metric_table`.
 
     Raises:
         ArtifactError: predictions are missing, or do not fit the folds or the labels.
     """
     tables = []
-    for name, given in others.items():
+    for name, given in auxiliary.items():
         task = spelled_out(given, cases.columns)
         has = set(read_labels(cases, name, task).cases)
         kept = [_restricted(fold, has) for fold in folds]
@@ -55,12 +55,12 @@ def secondary_table(
             continue
         labels = known_labels(cases, name, task, kept)
         found = [
-            read_predictions(root, task_name, task, m, labels, kept, beside=name) for m in models
+            read_predictions(root, task_name, task, m, labels, kept, auxiliary=name) for m in models
         ]
         bench, pools = open_bench(cfg, task, labels, kept, found)
         table = metric_table([bench.measure(pool) for pool in pools], bench, cfg.confidence)
         table.insert(0, "endpoint", name)
-        table.insert(1, "role", "secondary")
+        table.insert(1, "role", "auxiliary")
         tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else None
 

@@ -69,7 +69,7 @@ def read_predictions(
     model: str,
     labels: Labels,
     folds: Sequence[Fold],
-    beside: str = "",
+    auxiliary: str = "",
 ) -> Predictions:
     """Read `models/<task>/<model>/predictions.parquet`, or what the model says of another endpoint.
 
@@ -80,13 +80,17 @@ def read_predictions(
         model: the model's name.
         labels: labels of all cases that the folds know.
         folds: the folds that it was trained on.
-        beside: the name of `task`, where it is one that the model learned beside its own.
+        auxiliary: the name of `task`, where it is an auxiliary one of the model.
 
     Raises:
         ArtifactError: the table is missing, damaged, or does not fit the folds or the labels.
     """
     folder = root / "models" / task_name / model
-    path = folder / "auxiliary" / f"{beside}.parquet" if beside else folder / "predictions.parquet"
+    path = (
+        folder / "auxiliary" / f"{auxiliary}.parquet"
+        if auxiliary
+        else folder / "predictions.parquet"
+    )
     table = read_table(path)
     columns = value_columns(task, labels)
     absent = [c for c in (*KEYS, *columns) if c not in table.columns]
@@ -115,7 +119,7 @@ def read_predictions(
         table=kept,
         columns=columns,
         survival=survival,
-        edges={key: _edges(meta.head, beside) for key, meta in metas.items()},
+        edges={key: _edges(meta.head, auxiliary) for key, meta in metas.items()},
         metas=metas,
         n_not_finite=int(bad[(table["split"] == "test").to_numpy()].sum()),
     )
@@ -170,8 +174,8 @@ def _check_labels(path: Path, table: pd.DataFrame, task: Task, labels: Labels) -
         )
 
 
-def _edges(head: dict[str, Any], beside: str) -> tuple[float, ...]:
+def _edges(head: dict[str, Any], auxiliary: str) -> tuple[float, ...]:
     """The bin edges in a head's facts; empty where it has none."""
-    if beside:
-        head = next((o["head"] for o in head.get("beside", ()) if o["name"] == beside), {})
+    if auxiliary:
+        head = next((o["head"] for o in head.get("auxiliary", ()) if o["name"] == auxiliary), {})
     return tuple(head.get("bin_edges", ()))

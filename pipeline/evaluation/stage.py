@@ -9,14 +9,14 @@ Writes `evaluation/<task>/`:
 - `per_case.parquet`: the pooled out-of-fold test predictions that all numbers come from;
 - `nested.parquet` and `.csv`, with nested cross-validation: what each fold chose, and from what
   (`nested.nested_table`);
-- `auxiliary.parquet` and `.csv`, where models learn other endpoints beside this one: metrics of
-  those (`secondary.secondary_table`);
+- `auxiliary.parquet` and `.csv`, where models learn auxiliary endpoints: metrics of
+  those (`auxiliary_endpoints.auxiliary_table`);
 - `targets.parquet` and `.csv`, of several regression targets: a row a model and target, and
   `profiles.parquet` and `.csv`: a row a model and case (`targets.target_table`, `case_table`);
 - `curves.json`: the points of the figures (`figures.figure_points`), and `forest`;
 - `evaluation.json`: the summary (`summary.summary`).
 
-Beside the trained models stands `average`, the mean of the single-teacher models' predictions.
+With the trained models stands `average`, the mean of the single-teacher models' predictions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.folds import read_folds, read_summary
 from pipeline.contracts.labels import Task
 from pipeline.errors import ConfigError, nearest
-from pipeline.evaluation.auxiliary_endpoints import secondary_table
+from pipeline.evaluation.auxiliary_endpoints import auxiliary_table
 from pipeline.evaluation.comparisons import compare
 from pipeline.evaluation.figures import figure_points, forest, jsonable
 from pipeline.evaluation.load_inputs import known_labels, open_bench
@@ -62,7 +62,7 @@ def run(
     task: Task,
     models: list[str],
     root: Path,
-    others: Mapping[str, Task] | None = None,
+    auxiliary: Mapping[str, Task] | None = None,
 ) -> None:
     """Measure and compare the models of one task.
 
@@ -71,7 +71,7 @@ def run(
         task_name, task: the task.
         models: names of the trained models, ablations among them.
         root: the results folder.
-        others: the tasks that the models learned beside it.
+        auxiliary: the tasks that the models learned with it.
 
     Raises:
         ConfigError: the student is not among the models, or one is called `average`.
@@ -116,8 +116,8 @@ def run(
     _write_or_remove(folder / "nested.parquet", nested_table(predictions, pools, bench))
     _write_or_remove(folder / "targets.parquet", target_table(pools, bench, cfg.confidence))
     _write_or_remove(folder / "profiles.parquet", case_table(pools, bench, labels))
-    secondary = secondary_table(cfg, root, task_name, others or {}, models, folds, cases)
-    _write_or_remove(folder / "auxiliary.parquet", secondary)
+    learned_too = auxiliary_table(cfg, root, task_name, auxiliary or {}, models, folds, cases)
+    _write_or_remove(folder / "auxiliary.parquet", learned_too)
     curves["forest"] = forest(metrics, comparisons, PRIMARY[task.type])
     write_json(folder / "curves.json", jsonable(curves))
     found = summary(

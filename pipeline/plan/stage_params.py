@@ -91,14 +91,14 @@ class TrainingJob(Section):
     training: TrainingConfig
     model: ModelConfig
     task: TaskConfig
-    others: dict[str, TaskConfig]
+    auxiliary: dict[str, TaskConfig]
 
 
 class EvaluationJob(Section):
     evaluation: EvaluationConfig
     task: TaskConfig
     models: list[str]
-    others: dict[str, TaskConfig]
+    auxiliary: dict[str, TaskConfig]
 
 
 class ReportJob(Section):
@@ -225,7 +225,7 @@ def _features_of(config: Config, teacher: str) -> tuple[str, str]:
 
 
 def _alone(config: Config, task: str) -> Any:
-    """A task without what is learned beside it, which decides neither folds nor measures."""
+    """A task without its auxiliary ones, which decides neither folds nor measures."""
     return config.tasks[task].model_copy(update={"auxiliary": {}})
 
 
@@ -245,12 +245,12 @@ def training(config: Config, task: str, model: str) -> TrainingJob:
         training=alone,
         model=config.model_specs()[model],
         task=config.tasks[task],
-        others=_others(config, task),
+        auxiliary=_auxiliary(config, task),
     )
 
 
-def _others(config: Config, task: str) -> dict[str, Any]:
-    """The tasks that a task's models learn beside their own."""
+def _auxiliary(config: Config, task: str) -> dict[str, Any]:
+    """The auxiliary tasks of a task."""
     return {name: _alone(config, name) for name in config.tasks[task].auxiliary}
 
 
@@ -259,7 +259,7 @@ def evaluation(config: Config, task: str) -> EvaluationJob:
         evaluation=config.evaluation,
         task=_alone(config, task),
         models=list(config.model_specs()),
-        others=_others(config, task),
+        auxiliary=_auxiliary(config, task),
     )
 
 

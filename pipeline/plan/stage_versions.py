@@ -95,7 +95,7 @@ def folds() -> Versions:
 
 
 def training(
-    cfg: TrainingConfig, model: ModelConfig, task: TaskConfig, others: Iterable[TaskConfig]
+    cfg: TrainingConfig, model: ModelConfig, task: TaskConfig, auxiliary: Iterable[TaskConfig]
 ) -> Versions:
     """One model of one task.
 
@@ -103,12 +103,12 @@ def training(
         cfg: the training section.
         model: the model.
         task: the task.
-        others: the endpoints that are learned with it.
+        auxiliary: the tasks that are learned with it.
     """
     found = _stage("training") | _model(model) | _task(task)
     if cfg.nested is not None:
         found["nested"] = version_of("pipeline.training.nested")
-    for other in others:
+    for other in auxiliary:
         found |= {"multitask": version_of("pipeline.training.multitask")} | _task(other)
     return found
 

@@ -110,7 +110,7 @@ def _train(
             output = network(batch)
             aim = labels[batch.cases]
             loss = F.cross_entropy(output.out, aim)
-            extra = network.auxiliary(output, batch, aim)
+            extra = network.extra_loss(output, batch, aim)
             step.zero_grad()
             (loss if extra is None else loss + extra).backward()
             step.step()

@@ -16,7 +16,7 @@ from pipeline.files.digests import digest
 from pipeline.training.head import Head
 from pipeline.training.loop import objective
 from pipeline.training.models import build_network
-from pipeline.training.multitask import Beside
+from pipeline.training.multitask import AuxiliaryTask
 from pipeline.training.tasks import fit_head
 
 
@@ -32,11 +32,11 @@ class Job:
     labels: Labels
     versions: str
     slides: dict[tuple[str, str], str]
-    beside: tuple[Beside, ...] = ()
+    auxiliary: tuple[AuxiliaryTask, ...] = ()
 
     def head(self, train: np.ndarray) -> Head:
         """The task's head, fitted on training rows."""
-        return fit_head(self.task, self.labels, train, self.beside)
+        return fit_head(self.task, self.labels, train, self.auxiliary)
 
     def shape(self, outputs: int) -> Shape:
         """What a network of this job must fit."""

@@ -244,7 +244,7 @@ class _Alone:
         with precision(batch, self.trial.cfg.precision):
             output = network(batch)
             aim = self.targets[batch.cases]
-            extra = network.auxiliary(output, batch, head.classes_of(aim))
+            extra = network.extra_loss(output, batch, head.classes_of(aim))
         loss: Tensor = head.loss(output.out.float(), aim)
         if extra is not None:
             loss = loss + extra

@@ -1,8 +1,9 @@
-"""Several endpoints in one model: the task's own, and others that are learned beside it.
+"""Several endpoints in one model: the task's own, and auxiliary ones.
 
-One trunk, one block of outputs per endpoint. The others lend their labels to the training of the
-trunk (in the training part alone, like all labels); what is validated and chosen by is the task's
-own endpoint. What the model says of the others is written beside its predictions.
+One trunk, one block of outputs per endpoint. The auxiliary endpoints lend their labels to the
+training of the trunk (in the training part alone, like all labels); what is validated and chosen by
+is the task's own endpoint. What the model says of the auxiliary ones is written into a file of its
+own for each.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Beside:
-    """Another endpoint's labels.
+class AuxiliaryTask:
+    """An auxiliary endpoint and its labels.
 
     Attributes:
         name: the task's name.
@@ -42,8 +43,8 @@ class Beside:
 
 
 @dataclasses.dataclass(frozen=True)
-class Other:
-    """Another endpoint as a head knows it: its own head, the weight, and its target columns."""
+class AuxiliaryHead:
+    """An auxiliary endpoint as a head knows it: its own head, weight, and target columns."""
 
     name: str
     weight: float
@@ -53,20 +54,20 @@ class Other:
 
 @dataclasses.dataclass(frozen=True)
 class MultiHead:
-    """The own endpoint's head with others beside it. Targets: own columns, then each other's, NaN
-    where a case has no such label.
+    """The own endpoint's head with auxiliary ones. Targets: own columns, then each auxiliary
+    endpoint's, NaN where a case has no such label.
 
     Attributes:
         main: the own endpoint's head.
         width: its target columns.
-        others: the other endpoints.
-        beside: their labels; empty when the head was rebuilt from a file.
+        auxiliary: the auxiliary endpoints.
+        tasks: their labels; empty when the head was rebuilt from a file.
     """
 
     main: Head
     width: int
-    others: tuple[Other, ...]
-    beside: tuple[Beside, ...] = ()
+    auxiliary: tuple[AuxiliaryHead, ...]
+    tasks: tuple[AuxiliaryTask, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -82,20 +83,20 @@ class MultiHead:
 
     @property
     def outputs(self) -> int:
-        return self.main.outputs + sum(other.head.outputs for other in self.others)
+        return self.main.outputs + sum(one.head.outputs for one in self.auxiliary)
 
     def targets(self, labels: Labels) -> np.ndarray:
         blocks = [self.main.targets(labels)]
-        for other, beside in zip(self.others, self.beside, strict=True):
-            block = other.head.targets(beside.labels)
-            blocks.append(np.where(beside.known[:, None], block, np.float32(np.nan)))
+        for one, task in zip(self.auxiliary, self.tasks, strict=True):
+            block = one.head.targets(task.labels)
+            blocks.append(np.where(task.known[:, None], block, np.float32(np.nan)))
         return np.concatenate(blocks, axis=1)
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
-        """Own loss plus the weighted losses of the others on the cases that have their label.
+        """Own loss plus the weighted auxiliary losses on the cases that have their label.
 
-        Another endpoint of which a batch says nothing (no label, or no event where its loss needs
-        one) adds nothing to that batch.
+        An auxiliary endpoint of which a batch says nothing (no label, or no event where its loss
+        needs one) adds nothing to that batch.
         """
         total = self.main.loss(*self.own(out, y))
         for other, outs, aims in self._blocks(out, y):
@@ -145,10 +146,10 @@ class MultiHead:
     def columns(self, out: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         return self.main.columns(*self.own(out, y))
 
-    def columns_beside(
+    def auxiliary_columns(
         self, out: np.ndarray, y: np.ndarray
     ) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
-        """Of each other endpoint: which cases have its label, bool (n,), and their columns."""
+        """Of each auxiliary endpoint: which cases have its label, bool (n,), and their columns."""
         found = {}
         for other, outs, aims in self._blocks(out, y):
             known = ~np.isnan(aims).any(axis=1)
@@ -156,27 +157,27 @@ class MultiHead:
         return found
 
     def facts(self) -> dict[str, Any]:
-        others = [
+        auxiliary = [
             {"name": o.name, "weight": o.weight, "width": o.width, "head": o.head.facts()}
-            for o in self.others
+            for o in self.auxiliary
         ]
-        return {**self.main.facts(), "width": self.width, "beside": others}
+        return {**self.main.facts(), "width": self.width, "auxiliary": auxiliary}
 
     def places(self) -> Iterator[tuple[str, Head, slice, slice]]:
-        """The own endpoint and each other one: name, head, and where its outputs and target columns
-        stand."""
+        """The own endpoint and each auxiliary one: name, head, and where its outputs and target
+        columns stand."""
         yield "", self.main, slice(0, self.main.outputs), slice(0, self.width)
         output, column = self.main.outputs, self.width
-        for other in self.others:
+        for other in self.auxiliary:
             outputs = slice(output, output + other.head.outputs)
             columns = slice(column, column + other.width)
             yield other.name, other.head, outputs, columns
             output, column = outputs.stop, columns.stop
 
-    def _blocks(self, out: Any, y: Any) -> Iterator[tuple[Other, Any, Any]]:
-        """Each other endpoint with its outputs and targets."""
+    def _blocks(self, out: Any, y: Any) -> Iterator[tuple[AuxiliaryHead, Any, Any]]:
+        """Each auxiliary endpoint with its outputs and targets."""
         places = itertools.islice(self.places(), 1, None)
-        for other, (_, _, outputs, columns) in zip(self.others, places, strict=True):
+        for other, (_, _, outputs, columns) in zip(self.auxiliary, places, strict=True):
             yield other, out[:, outputs], y[:, columns]
 
 
@@ -191,35 +192,38 @@ def align(labels: Labels, cases: Sequence[str]) -> tuple[Labels, np.ndarray]:
     return labels.take(rows), known
 
 
-def with_others(
+def with_auxiliary(
     main: Head,
     width: int,
-    beside: Sequence[Beside],
+    tasks: Sequence[AuxiliaryTask],
     train: np.ndarray,
     fit: Callable[[Task, Labels, np.ndarray], Head],
 ) -> MultiHead:
-    """A head for the own endpoint and those beside it, fitted on the training rows.
+    """A head for the own endpoint and auxiliary ones, fitted on the training rows.
 
     Args:
         main: the own endpoint's head.
         width: its target columns.
-        beside: the other endpoints.
-        train: training rows; each other endpoint is fitted on those that have its label.
+        tasks: the auxiliary endpoints.
+        train: training rows; each auxiliary endpoint is fitted on those that have its label.
         fit: makes a single endpoint's head of task, labels and rows.
 
     Raises:
-        UserError: another endpoint cannot be learned from the training part.
+        UserError: an auxiliary endpoint cannot be learned from the training part.
     """
-    others = []
-    for one in beside:
+    auxiliary = []
+    for one in tasks:
         head = fit(one.task, one.labels, train[one.known[train]])
-        others.append(Other(one.name, one.weight, head, head.targets(one.labels).shape[1]))
-    return MultiHead(main, width, tuple(others), tuple(beside))
+        auxiliary.append(
+            AuxiliaryHead(one.name, one.weight, head, head.targets(one.labels).shape[1])
+        )
+    return MultiHead(main, width, tuple(auxiliary), tuple(tasks))
 
 
 def from_facts(facts: Mapping[str, Any], build: Callable[[Mapping[str, Any]], Head]) -> MultiHead:
     """The head that a meta.json describes; `build` makes one endpoint's head from its facts."""
-    others = tuple(
-        Other(o["name"], o["weight"], build(o["head"]), o["width"]) for o in facts["beside"]
+    auxiliary = tuple(
+        AuxiliaryHead(o["name"], o["weight"], build(o["head"]), o["width"])
+        for o in facts["auxiliary"]
     )
-    return MultiHead(build(facts), facts["width"], others)
+    return MultiHead(build(facts), facts["width"], auxiliary)

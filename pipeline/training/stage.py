@@ -6,7 +6,7 @@ The bags are read once and shared by all trainings. Writes `models/<task>/<model
   with nested cross-validation inner.csv (every inner training's epochs), and last meta.json. A
   folder whose meta.json carries the fingerprint of what would be trained now is not trained again.
 - `predictions.parquet`: the predictions of all folds and seeds for train, val and test cases.
-- `auxiliary/<other>.parquet`: the same for each task that is learned beside this one, for the cases
+- `auxiliary/<task>.parquet`: the same for each auxiliary task, for the cases
   that have its label; with nested cross-validation without validation cases, which the final
   models have learned from.
 """
@@ -47,7 +47,7 @@ from pipeline.training.history import Watch, history_log
 from pipeline.training.job import Job, Prepared, device_of, lesson, prepare, seed_of
 from pipeline.training.loop import Fitted, Trial, told, train
 from pipeline.training.models import reads, settled
-from pipeline.training.multitask import Beside, MultiHead, align
+from pipeline.training.multitask import AuxiliaryTask, MultiHead, align
 from pipeline.training.nested import CURVES, Choice, forget, search
 from pipeline.training.predict import predict
 
@@ -56,7 +56,7 @@ from pipeline.training.predict import predict
 VERSION = 1
 
 OWN = ""
-BESIDE = "auxiliary"
+AUXILIARY = "auxiliary"
 NOT_TRAINING = {
     "models",
     "ablations",
@@ -76,7 +76,7 @@ def run(
     versions: str,
     workers: int,
     device: str,
-    others: Mapping[str, Task] | None = None,
+    auxiliary: Mapping[str, Task] | None = None,
 ) -> None:
     """Train one model of one task on every fold and seed, and predict all cases.
 
@@ -88,10 +88,10 @@ def run(
         task: the task.
         root: the results folder.
         versions: of the code that this model is trained with; part of each training's fingerprint.
-        workers: CPU threads beside a GPU. Without one training takes a single thread: how many
+        workers: CPU threads next to a GPU. Without one training takes a single thread: how many
             there are decides in which order sums are made, and so their last digits.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ….
-        others: the tasks that `task.auxiliary` names.
+        auxiliary: the tasks that `task.auxiliary` names.
 
     Raises:
         UserError: inputs do not fit together, or a part cannot be learned from.
@@ -102,11 +102,13 @@ def run(
     cases = sorted({case for fold in folds for part in PARTS for case in fold.part(part)})
     table = read_columns(root / "cases.parquet")
     task = spelled_out(task, table)
-    others = {name: spelled_out(other, table) for name, other in (others or {}).items()}
     labels = _aligned(read_labels(table, task_name, task), cases, task_name)
-    beside = tuple(
-        Beside(name, other, task.auxiliary[name], *align(read_labels(table, name, other), cases))
-        for name, other in others.items()
+    learned_too = tuple(
+        AuxiliaryTask(
+            name, other, task.auxiliary[name], *align(read_labels(table, name, other), cases)
+        )
+        for name, given in (auxiliary or {}).items()
+        for other in [spelled_out(given, table)]
     )
     mapping = read_case_map(root)
     unknown = [case for case in cases if case not in mapping.cases]
@@ -118,7 +120,7 @@ def run(
     teachers, levels = reads(model, mapping)
     store = open_store(mapping, root, teachers, levels, cases, place)
     slides = slide_names(root) if cfg.attention_cases_per_fold else {}
-    job = Job(cfg, model_name, model, task, store, labels, versions, slides, beside)
+    job = Job(cfg, model_name, model, task, store, labels, versions, slides, tuple(learned_too))
     outputs = job.head(np.arange(len(cases))).outputs
     job = dataclasses.replace(job, model=settled(model, mapping, outputs))
     folder = root / "models" / task_name / model_name
@@ -128,17 +130,17 @@ def run(
         _fold(job, fold, seed, folder / f"fold_{fold.index}" / f"seed_{seed}")
         for fold, seed in progress.counted(work, "models")
     ]
-    for name in (other.name for other in job.beside):
+    for name in (one.name for one in job.auxiliary):
         columns = stack_columns([table[name] for table in tables])
-        write_columns(folder / BESIDE / f"{name}.parquet", columns)
+        write_columns(folder / AUXILIARY / f"{name}.parquet", columns)
     write_columns(folder / "predictions.parquet", stack_columns([t[OWN] for t in tables]))
 
 
 def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Columns]:
     """Train one fold with one seed unless that is done, and return its predictions: those of the
-    own endpoint as OWN, those of each other one by its name."""
+    own endpoint as OWN, those of each auxiliary one by its name."""
     files = {OWN: folder / "predictions.parquet"} | {
-        beside.name: folder / BESIDE / f"{beside.name}.parquet" for beside in job.beside
+        one.name: folder / AUXILIARY / f"{one.name}.parquet" for one in job.auxiliary
     }
     place = {case: i for i, case in enumerate(job.store.cases)}
     has = np.asarray(job.store.present.any(axis=1))
@@ -210,7 +212,7 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Columns]:
         _validation_unseen(columns, rows, choice)
     said: dict[str, Columns] = {
         OWN: columns,
-        **_said_beside(head, out, y[rows], keys, choice is not None),
+        **_said_of_auxiliary(head, out, y[rows], keys, choice is not None),
     }
     tested = usable["test"]
     score = head.score(out[splits == "test"])
@@ -262,14 +264,14 @@ def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Columns]:
     return said
 
 
-def _said_beside(
+def _said_of_auxiliary(
     head: Head, out: np.ndarray, y: np.ndarray, keys: dict[str, np.ndarray], nested: bool
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Predictions of the other endpoints, for the cases that have their label."""
+    """Predictions of the auxiliary endpoints, for the cases that have their label."""
     if not isinstance(head, MultiHead):
         return {}
     found = {}
-    for name, (known, columns) in head.columns_beside(out, y).items():
+    for name, (known, columns) in head.auxiliary_columns(out, y).items():
         kept = keys["split"][known] != "val" if nested else np.ones(int(known.sum()), dtype=bool)
         both = {**{key: values[known] for key, values in keys.items()}, **columns}
         found[name] = {key: values[kept] for key, values in both.items()}
@@ -343,7 +345,7 @@ def _fingerprint(job: Job, parts: dict[str, np.ndarray], inner: list[np.ndarray]
         job.store.digest(),
         list(job.store.cases),
         values,
-        [[b.task.canonical(), b.known.tolist(), _values(b.labels)] for b in job.beside],
+        [[b.task.canonical(), b.known.tolist(), _values(b.labels)] for b in job.auxiliary],
         list(job.labels.classes),
         {part: rows.tolist() for part, rows in parts.items()},
         [rows.tolist() for rows in inner],

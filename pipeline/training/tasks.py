@@ -16,27 +16,29 @@ from pipeline.contracts.labels import Labels, Task
 from pipeline.training import multitask, survival
 from pipeline.training.classification import ClassificationHead
 from pipeline.training.head import Head
-from pipeline.training.multitask import Beside, MultiHead
+from pipeline.training.multitask import AuxiliaryTask, MultiHead
 from pipeline.training.regression import RegressionHead
 
 
-def fit_head(task: Task, labels: Labels, train: np.ndarray, beside: Sequence[Beside] = ()) -> Head:
+def fit_head(
+    task: Task, labels: Labels, train: np.ndarray, auxiliary: Sequence[AuxiliaryTask] = ()
+) -> Head:
     """The head of a task, fitted on the training rows of `labels` alone.
 
     Args:
         task: the task.
         labels: of all cases.
         train: rows to fit on.
-        beside: other endpoints to learn with it.
+        auxiliary: endpoints to learn with it.
 
     Raises:
         UserError: the training part cannot be learned from (no event, one class).
     """
     head = _fit_one(task, labels, train)
-    if not beside:
+    if not auxiliary:
         return head
     width = head.targets(labels).shape[1]
-    return multitask.with_others(head, width, beside, train, _fit_one)
+    return multitask.with_auxiliary(head, width, auxiliary, train, _fit_one)
 
 
 def _fit_one(task: Task, labels: Labels, train: np.ndarray) -> Head:
@@ -57,7 +59,7 @@ HEADS: dict[str, Callable[[Mapping[str, Any]], Head]] = {
 
 def from_facts(facts: Mapping[str, Any]) -> Head:
     """The head that a meta.json describes."""
-    if "beside" in facts:
+    if "auxiliary" in facts:
         return multitask.from_facts(facts, _one_from_facts)
     return _one_from_facts(facts)
 
@@ -67,5 +69,5 @@ def _one_from_facts(facts: Mapping[str, Any]) -> Head:
 
 
 def own(head: Head, out: Any, y: Any) -> tuple[Head, Any, Any]:
-    """The task's own head with its part of outputs and targets, without what is learned beside."""
+    """The task's own head with its part of outputs and targets, without the auxiliary ones."""
     return (head.main, *head.own(out, y)) if isinstance(head, MultiHead) else (head, out, y)

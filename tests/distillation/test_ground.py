@@ -117,11 +117,11 @@ def test_the_anchor_predicts_every_endpoint_and_says_what_it_leans_on(
     assert torch.isfinite(unseen).all()
     agreed = np.corrcoef(said[LEARNED:, 0], state[LEARNED:])[0, 1]
     if beside:
-        assert anchor.facts()["beside"]["clear"] > 0
+        assert anchor.facts()["auxiliary"]["clear"] > 0
         assert agreed > 0.6
         assert np.corrcoef(said[LEARNED:, 1], clear[LEARNED:, 0])[0, 1] > 0.6
     else:
-        assert "beside" not in anchor.facts()
+        assert "auxiliary" not in anchor.facts()
         assert agreed < 0.6
 
 

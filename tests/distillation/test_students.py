@@ -146,14 +146,14 @@ def test_gradients_reach_the_target_only_when_attached(
     token = output.tokens[1, "high"]
     state = output.levels["high"]
     cut = dataclasses.replace(output, levels={k: v.detach() for k, v in output.levels.items()})
-    loss = net.auxiliary(cut, batch, None)
+    loss = net.extra_loss(cut, batch, None)
     assert loss is not None
     if loss.requires_grad:
         (slope,) = torch.autograd.grad(loss, token, allow_unused=True, retain_graph=True)
     else:
         slope = None
     assert (slope is not None and bool(slope.abs().sum() > 0)) == reached
-    full = net.auxiliary(output, batch, None)
+    full = net.extra_loss(output, batch, None)
     assert full is not None
     assert float(torch.autograd.grad(full, state)[0].abs().sum()) > 0
 
@@ -177,7 +177,7 @@ def test_the_loss_is_a_mean_over_levels_and_teachers(
 ) -> None:
     net = v2(shape, distillation=DistillationConfig(weight=1.0, targets="learned"))
     output = net(batch)
-    total = net.auxiliary(output, batch, None)
+    total = net.extra_loss(output, batch, None)
     each = [
         feature_loss(
             output.levels[lv][:, None],
@@ -193,7 +193,7 @@ def test_the_loss_is_a_mean_over_levels_and_teachers(
 
 def test_weight_zero_adds_no_loss_and_no_readers(shape: Shape, batch: Batch) -> None:
     net = v2(shape, distillation=DistillationConfig(weight=0.0))
-    assert net.auxiliary(net(batch), batch, None) is None
+    assert net.extra_loss(net(batch), batch, None) is None
     assert len(net.readers) == 0
 
 

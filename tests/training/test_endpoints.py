@@ -76,7 +76,7 @@ def test_overall_and_disease_specific_survival_in_one_config(cohort: Path) -> No
     alone = pd.read_parquet(cohort / "evaluation/dss/metrics.parquet")
     assert set(alone["n"]) == {len(CASES) - len(WITHOUT_DSS)}
     table = pd.read_parquet(cohort / "evaluation/os/auxiliary.parquet")
-    assert set(table["role"]) == {"secondary"}
+    assert set(table["role"]) == {"auxiliary"}
     assert set(table["model"]) == {"single", "concat"}
     counted = table.drop_duplicates("endpoint").set_index("endpoint")["n"].to_dict()
     assert counted == {"dss": len(CASES) - len(WITHOUT_DSS), "kind": len(CASES)}
@@ -88,7 +88,7 @@ def test_overall_and_disease_specific_survival_in_one_config(cohort: Path) -> No
     assert not (cohort / "evaluation/dss/auxiliary.csv").exists()
 
 
-def test_predictions_beside_are_out_of_fold_and_survive_a_resume(cohort: Path) -> None:
+def test_auxiliary_predictions_are_out_of_fold_and_survive_a_resume(cohort: Path) -> None:
     cfg = config(kind=0.3)
     run(cfg, cohort, "os")
     folder = cohort / "models/os/concat"
@@ -105,7 +105,7 @@ def test_predictions_beside_are_out_of_fold_and_survive_a_resume(cohort: Path) -
     assert not (cohort / "evaluation/os/auxiliary.csv").exists()
 
 
-def test_nested_models_say_nothing_beside_of_cases_they_learned_from(cohort: Path) -> None:
+def test_nested_models_say_nothing_auxiliary_of_cases_they_learned_from(cohort: Path) -> None:
     run(config(nested=True, dss=0.3), cohort, "os")
     said = pd.read_parquet(cohort / "models/os/single/auxiliary/dss.parquet")
     assert set(said["split"]) == {"train", "test"}

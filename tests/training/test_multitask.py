@@ -1,4 +1,4 @@
-"""Endpoints that are learned beside a task's own."""
+"""Auxiliary endpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.config.training import TrainingConfig
 from pipeline.contracts.labels import read_labels
 from pipeline.training import stage
 from pipeline.training.checkpoint import load_checkpoint
-from pipeline.training.multitask import Beside, MultiHead, align
+from pipeline.training.multitask import AuxiliaryTask, MultiHead, align
 from pipeline.training.tasks import fit_head, from_facts
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -46,7 +46,7 @@ def train(
         versions=versions,
         workers=1,
         device="cpu",
-        others={name: task(name) for name in auxiliary},
+        auxiliary={name: task(name) for name in auxiliary},
     )
     return pd.read_parquet(root / "models/time/model/predictions.parquet")
 
@@ -54,11 +54,11 @@ def train(
 def head(root: Path, known: slice, **weights: float) -> tuple[MultiHead, Any]:
     table = pd.read_parquet(root / "cases.parquet")
     own = read_labels(table, "time", task("time"))
-    beside = []
+    auxiliary = []
     for name, weight in weights.items():
         some = read_labels(table.iloc[known], name, task(name))
-        beside.append(Beside(name, task(name), weight, *align(some, own.cases)))
-    made = fit_head(task("time"), own, np.arange(16), beside)
+        auxiliary.append(AuxiliaryTask(name, task(name), weight, *align(some, own.cases)))
+    made = fit_head(task("time"), own, np.arange(16), auxiliary)
     assert isinstance(made, MultiHead)
     return made, own
 
@@ -69,7 +69,7 @@ def test_the_loss_is_the_weighted_sum_over_the_cases_that_have_each_label(root: 
     assert torch.isnan(y[20:, made.width :]).all()
     torch.manual_seed(0)
     out = torch.randn(len(y), made.outputs, requires_grad=True)
-    kind, score = made.others
+    kind, score = made.auxiliary
     first, second = made.main.outputs, made.main.outputs + 3
     expected = (
         made.main.loss(out[:, :first], y[:, : made.width])
@@ -124,7 +124,7 @@ def test_other_endpoints_change_the_trunk_by_training_labels_alone(
     assert not np.allclose(first.risk, alone.risk)
     folder = root / "models/time/model/fold_0/seed_0"
     before, _, meta = load_checkpoint(folder)
-    assert [other["name"] for other in meta.head["beside"]] == ["kind"]
+    assert [other["name"] for other in meta.head["auxiliary"]] == ["kind"]
     table = pd.read_parquet(root / "cases.parquet")
     splits = pd.read_csv(root / "folds/time/fold_0.csv").set_index("case_id").split
     held_out = table.case_id.map(splits).isin(parts)

@@ -80,10 +80,10 @@ def extraction_version(wildcards):
 
 def training_version(wildcards):
     task = CONFIG.tasks[wildcards.task]
-    others = [CONFIG.tasks[name] for name in task.auxiliary]
+    auxiliary = [CONFIG.tasks[name] for name in task.auxiliary]
     model = CONFIG.model_specs()[wildcards.model]
     return stage_versions.text(
-        stage_versions.training(CONFIG.training, model, task, others)
+        stage_versions.training(CONFIG.training, model, task, auxiliary)
     )
 
 

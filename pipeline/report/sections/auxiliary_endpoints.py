@@ -1,4 +1,4 @@
-"""The endpoints that a task's models learned beside their own, as tables of their own."""
+"""A task's auxiliary endpoints, in tables of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.report.tables.cells import Column, Table, count, estimate, text
 def tables(
     results: Results, opened: Evaluation, infos: Mapping[str, ModelInfo], models: Sequence[str]
 ) -> list[Table]:
-    """A table for each endpoint beside the task's own: a row a model; empty without such."""
+    """A table for each auxiliary endpoint: a row a model; empty without such."""
     weights = results.config.tasks[opened.task].auxiliary
     if not weights:
         return []
