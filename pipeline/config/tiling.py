@@ -42,6 +42,7 @@ class TilingConfig(Section):
     mpp_range: tuple[float, float] = (0.1, 10.0)
     mpp_magnification_factor: float = Field(3.0, ge=1.1)
     scene: Annotated[int, Field(ge=0)] | Literal["largest"] = "largest"
+    geojson_origin: Literal["bounds", "slide"] = "bounds"
     tissue: TissueConfig = TissueConfig()
     seed: int = 0
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.errors import SlideError, UserError
 from pipeline.slides.masks import read_regions
+from pipeline.slides.scanned import Frame, inside
 from pipeline.slides.tile_coverage import cover_at
 
 RASTER_UM = 8.0  # annotations are compared with tiles at this many µm per pixel
@@ -49,6 +50,8 @@ def read_labels(tiles: Path, annotation: Path | None, least_cover: float) -> Til
     with h5py.File(tiles) as file:
         coords = np.asarray(file["coords"][()], dtype=np.int32)
         size = int(file.attrs["level0_width"]), int(file.attrs["level0_height"])
+        left, top, width, height = map(int, file.attrs.get("scanned_window", (0, 0, *size)))
+        x, y = map(int, file.attrs.get("geojson_origin", (0, 0)))
         side, mpp = int(file.attrs["patch_size_level0"]), float(file.attrs["mpp_level0"])
         if annotation is None:
             if "label" not in file:
@@ -59,7 +62,9 @@ def read_labels(tiles: Path, annotation: Path | None, least_cover: float) -> Til
     downsample = max(1.0, RASTER_UM / mpp)
     shape = max(1, round(size[1] / downsample)), max(1, round(size[0] / downsample))
     try:
-        regions = read_regions(annotation, shape, downsample)
+        window = (left, top, width, height)
+        frame = Frame((x, y), window, size, inside(window, shape, downsample))
+        regions = read_regions(annotation, frame, downsample)
     except SlideError as error:
         raise UserError(f"probing.annotations: {error.reason}") from None
     if not regions.labelled:

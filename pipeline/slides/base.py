@@ -23,6 +23,7 @@ from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.errors import SlideError
 from pipeline.slides.pixels import Image, shrink
 from pipeline.slides.tiff_blocks import Blocks
+from pipeline.slides.tile_coverage import Mask
 
 Scene = int | Literal["largest"]
 LARGEST: Literal["largest"] = "largest"
@@ -77,6 +78,10 @@ class Slide(abc.ABC):
     def associated_images(self) -> Mapping[str, Image]:
         """Label, macro and thumbnail, where the file has them: name -> uint8 (H, W, 3)."""
         return {}
+
+    def opaque(self) -> Mask | None:
+        """Where the coarsest level has pixels: uint8 (h, w), 0 or 1; None where all of it has."""
+        return None
 
     def read_region(self, x: int, y: int, level: int, w: int, h: int) -> Image:
         """Pixels of a rectangle.

@@ -19,6 +19,7 @@ from pipeline.errors import SlideError
 from pipeline.slides.base import Slide
 from pipeline.slides.pixels import Image, on_white
 from pipeline.slides.tiff_blocks import Blocks
+from pipeline.slides.tile_coverage import Mask
 
 if TYPE_CHECKING:
     import tifffile
@@ -28,6 +29,7 @@ PLAIN_GRIDS = ("aperio", "generic-tiff")
 # Aperio's JPEG 2000 in RGB.
 DIRECT_COMPRESSIONS = (1, 5, 7, 8, 32946, 33005)
 _RGB, _YCBCR, _JPEG = 2, 6, 7
+MAX_OPAQUE_PIXELS = 2**26
 
 
 def vendor(path: Path) -> str | None:
@@ -73,6 +75,14 @@ class OpenSlideSlide(Slide):
             # since another thread may be reading through it.
             self._slide = openslide.OpenSlide(str(self.path))
             raise
+
+    def opaque(self) -> Mask | None:
+        level = len(self.level_dimensions) - 1
+        width, height = self.level_dimensions[level]
+        if self.blocks is not None or width * height > MAX_OPAQUE_PIXELS:
+            return None
+        alpha = self._slide.read_region((0, 0), level, (width, height)).getchannel("A")
+        return (np.asarray(alpha) > 0).astype(np.uint8)
 
     @property
     def associated_images(self) -> Mapping[str, Image]:

@@ -111,6 +111,32 @@ def takes_away(name: str) -> bool:
     return name.lower().rstrip("*") in NOT_TISSUE
 
 
+def moved(polygons: Iterable[Polygon], x: float, y: float) -> list[Polygon]:
+    """The polygons, moved by (x, y) level-0 pixels."""
+    by = np.array([x, y], np.float64)
+    return [
+        dataclasses.replace(polygon, rings=tuple(ring + by for ring in polygon.rings))
+        for polygon in polygons
+    ]
+
+
+def share_on(polygon: Polygon, mask: Mask, downsample: float) -> float:
+    """The share of a polygon's area that lies on a mask, from 0 to 1."""
+    corners = polygon.rings[0] / downsample
+    low = np.floor(corners.min(axis=0)).astype(int)
+    high = np.ceil(corners.max(axis=0)).astype(int) + 1
+    left, top = np.maximum(low, 0)
+    right, bottom = np.minimum(high, mask.shape[::-1])
+    if left >= right or top >= bottom:
+        return 0.0
+    (here,) = moved([polygon], -left * downsample, -top * downsample)
+    drawn = fill([here], (bottom - top, right - left), downsample)
+    on = float(np.count_nonzero(drawn & mask[top:bottom, left:right]))
+    rings = [(ring / downsample).astype(np.float32) for ring in polygon.rings]
+    area = cv2.contourArea(rings[0]) - sum(cv2.contourArea(ring) for ring in rings[1:])
+    return min(1.0, on / max(area, 1.0))
+
+
 def write_geojson(path: str | Path, polygons: Iterable[Polygon]) -> None:
     """Write polygons as a feature collection of QuPath annotations, in whole level-0 pixels."""
     features = [

@@ -18,6 +18,7 @@ from pipeline.slides.base import Slide
 from pipeline.slides.mpp import Scale
 from pipeline.slides.overview_scan import Survey, survey
 from pipeline.slides.polygons import TISSUE, Polygon, from_mask
+from pipeline.slides.scanned import Frame, frame_of
 from pipeline.slides.tile_coverage import Coords, Mask, cover_at
 from pipeline.slides.tissue import count_pieces, drop_small, segment, white_balance
 from pipeline.tiling.choose import LIMITS, Tiles, choose, measure
@@ -40,6 +41,7 @@ class Findings:
         tissue: uint8 (H, W) like `survey.image`.
         masked: why something is no tissue -> uint8 (H, W): pen, blur, folds, where switched on,
             and `small`, the pieces below the smallest area.
+        frame: which part of the glass was scanned, and where GeoJSON counts from.
         polygons: the tissue's outlines, with the user's classes where there are some.
         geometry: how tiles are read.
         covered: the same names -> the share of all tissue that it covers.
@@ -52,6 +54,7 @@ class Findings:
     tissue: Mask
     masked: dict[str, Mask]
     polygons: list[Polygon]
+    frame: Frame
     geometry: grid.Geometry
     covered: dict[str, float]
     tiles: Tiles
@@ -92,7 +95,8 @@ def examine(
     for part in pens.values():
         pen |= part
     inked = pen if cfg.tissue.remove_pen else np.zeros_like(pen)
-    regions = masks.read_regions(mask, shape, view.downsample) if mask else None
+    frame = frame_of(slide, cfg.geojson_origin, shape, view.downsample, mask is not None)
+    regions = masks.read_regions(mask, frame, view.downsample) if mask else None
     if regions:
         found = (regions.classes > 0).astype(np.uint8)
         small = np.zeros_like(found)
@@ -163,6 +167,7 @@ def examine(
         tissue,
         {name: judged[name] for name in removed} | {"small": small},
         _outlines(tissue, regions, view.downsample),
+        frame,
         geometry,
         {name: float(np.count_nonzero(judged[name] & found)) / total for name in removed},
         tiles,

@@ -12,7 +12,7 @@ from pipeline.contracts.ledger import Record
 from pipeline.files.artifacts import atomic_path, new_hdf5
 from pipeline.files.checksums import checksum, seal
 from pipeline.slides.mpp import MAGNIFICATION_MPP
-from pipeline.slides.polygons import write_geojson
+from pipeline.slides.polygons import moved, write_geojson
 from pipeline.slides.qc import encode_jpeg, picture
 from pipeline.tiling.examine import Findings
 
@@ -83,7 +83,8 @@ def write(
     for path, pixels in ((files.thumbnail, found.survey.thumbnail), (files.picture, image)):
         with atomic_path(path) as temporary:
             temporary.write_bytes(encode_jpeg(pixels))
-    write_geojson(files.tissue, found.polygons)
+    x, y = found.frame.origin
+    write_geojson(files.tissue, moved(found.polygons, -x, -y))
     trident = trident_attributes(found, cfg, record.slide_id)
     ours = {
         "mpp_level0": facts["mpp"],
@@ -92,6 +93,8 @@ def write(
         "tile_px": cfg.tile_px,
         "tile_um": cfg.tile_px * cfg.target_mpp,
         "scene": facts["scene"],
+        "scanned_window": found.frame.window,
+        "geojson_origin": found.frame.origin,
         "read_level": found.geometry.level,
         "read_downsample": found.geometry.downsample,
         "read_px": found.geometry.read_px,

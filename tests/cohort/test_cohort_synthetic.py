@@ -16,6 +16,7 @@ from pipeline.cohort.synthetic import embedded, painting
 from pipeline.config.cohort import CohortConfig, SyntheticConfig
 from pipeline.errors import UserError
 from pipeline.slides.masks import read_regions
+from pipeline.slides.scanned import Frame, inside
 from pipeline.slides.slide import open_slide
 
 SMALL = SyntheticConfig(
@@ -163,7 +164,10 @@ def test_a_slides_annotation_lies_where_its_tissue_lies(drawn: Path) -> None:
         path = drawn / "annotations" / f"{slide.slide_id}.png"
         width, height = slide.facts["width"], slide.facts["height"]
         shape = (round(height * slide.facts["mpp"] / 8), round(width * slide.facts["mpp"] / 8))
-        regions = read_regions(path, shape, 8 / slide.facts["mpp"])
+        window = (0, 0, width, height)
+        seen = inside(window, shape, 8 / slide.facts["mpp"])
+        frame = Frame((0, 0), window, (width, height), seen)
+        regions = read_regions(path, frame, 8 / slide.facts["mpp"])
         assert regions.names == ["tumour", "stroma", "fat"]
         with open_slide(drawn / "slides" / f"{slide.slide_id}.svs") as opened:
             picture = opened.thumbnail(max(shape))

@@ -13,6 +13,13 @@ from hypothesis import strategies as st
 from pipeline.errors import SlideError
 from pipeline.slides.masks import read_regions
 from pipeline.slides.polygons import Polygon, fill, from_mask, paint, read_geojson, write_geojson
+from pipeline.slides.scanned import Frame
+
+
+def whole(shape: tuple[int, int], downsample: float) -> Frame:
+    """A slide that was scanned all over."""
+    dimensions = round(shape[1] * downsample), round(shape[0] * downsample)
+    return Frame((0, 0), (0, 0, *dimensions), dimensions, np.ones(shape, np.uint8))
 
 
 def blobs(seed: int, shape=(120, 160)) -> np.ndarray:
@@ -119,8 +126,8 @@ def test_classes_lie_over_each_other_and_ignored_ones_take_away():
 
 def test_a_polygon_elsewhere_covers_nothing(tmp_path):
     write_geojson(tmp_path / "a.geojson", [box(9000, 9000, 9900, 9900, "Tissue")])
-    with pytest.raises(SlideError, match="covers nothing"):
-        read_regions(tmp_path / "a.geojson", (50, 50), 32.0)
+    with pytest.raises(SlideError, match="1 of 1 polygons lie where the scanner took no"):
+        read_regions(tmp_path / "a.geojson", whole((50, 50), 32.0), 32.0)
 
 
 def test_mask_images(tmp_path):
@@ -128,7 +135,7 @@ def test_mask_images(tmp_path):
     mask[10:30, 20:60] = 255
     path = tmp_path / "m.png"
     cv2.imwrite(str(path), mask)
-    plain = read_regions(path, (100, 200), 8.0)
+    plain = read_regions(path, whole((100, 200), 8.0), 8.0)
     assert plain.names == ["Tissue"] and not plain.labelled
     assert plain.classes[20:60, 40:120].all() and plain.classes.sum() == 40 * 80
 
@@ -136,23 +143,23 @@ def test_mask_images(tmp_path):
     mask[40:45] = 2
     cv2.imwrite(str(path), mask)
     (tmp_path / "m.json").write_text('{"0": "glass", "2": "artefact", "7": "tumour"}')
-    named = read_regions(path, (50, 100), 8.0)
+    named = read_regions(path, whole((50, 100), 8.0), 8.0)
     assert named.names == ["tumour"] and named.labelled
     assert set(np.unique(named.classes)) == {0, 1} and not named.classes[42].any()
 
     mask[0, 0] = 9
     cv2.imwrite(str(path), mask)
     with pytest.raises(SlideError, match="9"):
-        read_regions(path, (50, 100), 8.0)
+        read_regions(path, whole((50, 100), 8.0), 8.0)
 
 
 def test_bad_mask_images(tmp_path):
     cv2.imwrite(str(tmp_path / "square.png"), np.full((50, 50), 255, np.uint8))
     with pytest.raises(SlideError, match="shape"):
-        read_regions(tmp_path / "square.png", (50, 100), 8.0)
+        read_regions(tmp_path / "square.png", whole((50, 100), 8.0), 8.0)
     cv2.imwrite(str(tmp_path / "black.png"), np.zeros((50, 100), np.uint8))
     with pytest.raises(SlideError, match="covers nothing"):
-        read_regions(tmp_path / "black.png", (50, 100), 8.0)
+        read_regions(tmp_path / "black.png", whole((50, 100), 8.0), 8.0)
     (tmp_path / "text.png").write_text("x")
     with pytest.raises(SlideError, match="readable"):
-        read_regions(tmp_path / "text.png", (50, 100), 8.0)
+        read_regions(tmp_path / "text.png", whole((50, 100), 8.0), 8.0)

@@ -39,7 +39,12 @@ def write(config: Config, root: Path, slide_id: str, rows: pd.DataFrame, out: Pa
     canvas = maps.canvas(root, tiles, slide_id, rows, LONG_SIDE)
     shown = {name: tables[name] for name in maps.shown(tables)}
     _picture(slide_id, canvas, shown, influence, out)
-    write_json(out / f"{slide_id}.geojson", attention_geojson(tables, influence, canvas.tile))
+    write_json(
+        out / f"{slide_id}.geojson",
+        attention_geojson(
+            tables, influence, canvas.tile, maps.geojson_origin(root, tiles, slide_id)
+        ),
+    )
     return left
 
 

@@ -1,7 +1,8 @@
 """Attention for QuPath: every tile as a square with its weights and influence as measurements.
 
 QuPath opens the file by dragging it onto the slide ("Measure, Show measurement maps" then colours
-the squares). Coordinates are level-0 pixels, which are QuPath's full-resolution pixels.
+the squares). Coordinates are level-0 pixels and start where QuPath starts to count, see
+`pipeline.slides.scanned`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import pandas as pd
 
 
 def attention_geojson(
-    tables: Mapping[str, pd.DataFrame], influence: pd.DataFrame | None, tile: float
+    tables: Mapping[str, pd.DataFrame],
+    influence: pd.DataFrame | None,
+    tile: float,
+    origin: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
     """A GeoJSON FeatureCollection of QuPath detections.
 
@@ -23,6 +27,7 @@ def attention_geojson(
             table for each teacher and one called `fused`.
         influence: columns x, y and influence; None: the model says none.
         tile: side of a tile in level-0 pixels.
+        origin: the level-0 pixel (x, y) that is (0, 0) in the file.
 
     Returns:
         a feature per tile; its measurements are `attention <name>`, the weight as a multiple of an
@@ -41,11 +46,15 @@ def attention_geojson(
         for x, y, felt in zip(*(influence[c] for c in ("x", "y", "influence")), strict=True):
             measured.setdefault((int(x), int(y)), {})["influence"] = round(float(felt), 6)
     side = round(tile)
+    left, top = origin
     features = [
         {
             "type": "Feature",
             "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{x},{y}")),
-            "geometry": {"type": "Polygon", "coordinates": [_square(x, y, side)]},
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [_square(x - left, y - top, side)],
+            },
             "properties": {"objectType": "detection", "measurements": values},
         }
         for (x, y), values in sorted(measured.items(), key=lambda item: item[0][::-1])

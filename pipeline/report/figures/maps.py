@@ -147,6 +147,16 @@ def _tile_facts(path: Path) -> tuple[float | None, float | None]:
         return None, None
 
 
+def geojson_origin(root: Path, tiles: str, slide_id: str) -> tuple[int, int]:
+    """The level-0 pixel that is (0, 0) in the slide's GeoJSON; (0, 0) where nothing was tiled."""
+    try:
+        with h5py.File(root / tiles / f"{slide_id}.h5", "r") as file:
+            x, y = (int(v) for v in file.attrs["geojson_origin"])
+    except (OSError, KeyError):
+        return 0, 0
+    return x, y
+
+
 def _spacing(rows: pd.DataFrame) -> float:
     gaps = np.concatenate([np.diff(np.unique(rows[axis])) for axis in ("x", "y")])
     gaps = gaps[gaps > 0]

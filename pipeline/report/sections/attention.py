@@ -285,7 +285,9 @@ def _case(
             _slide_path(results, slide_id), quantities, canvas.tile, results.config.tiling.scene
         ),
         geojson=f"{FOLDER}/{task}-{slide_id}.geojson",
-        squares=attention_geojson(tables, influence, canvas.tile),
+        squares=attention_geojson(
+            tables, influence, canvas.tile, maps.geojson_origin(results.root, tiles, slide_id)
+        ),
     )
 
 
