@@ -26,6 +26,7 @@ from statistics import fmean
 from pipeline.errors import SlideError, UserError
 from pipeline.files.artifacts import write_json
 from pipeline.runtime import progress
+from pipeline.runtime.libraries import installed
 
 FOLDER = "jobs"
 SAMPLE_SECONDS = 5.0
@@ -48,6 +49,7 @@ class JobRecord:
         gpu_busy: mean fraction of time with a kernel on the device, sampled; None on a CPU.
         outcome: running, ok or failed.
         error: one line; '' where there is none.
+        libraries: the installed versions by name.
     """
 
     stage: str
@@ -65,6 +67,7 @@ class JobRecord:
     gpu_busy: float | None = None
     outcome: str = "running"
     error: str = ""
+    libraries: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def seconds(self) -> float | None:
@@ -89,6 +92,7 @@ def recorded(root: Path, stage: str, **parts: object) -> Iterator[None]:
         cluster_job=os.environ.get("SLURM_JOB_ID") or os.environ.get("LSB_JOBID") or "",
         devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         started=round(time.time(), 3),
+        libraries=installed(),
     )
     file = f"{name or stage}-{int(1000 * record.started)}-{record.host}-{record.pid}.json"
     path = root / FOLDER / stage / file

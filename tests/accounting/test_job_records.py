@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def test_an_attempt_that_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert record.cpu_seconds > 0
     assert record.memory_mb > 1
     assert record.gpu_busy is None, "torch used no GPU"
+    assert record.libraries["torch"] == metadata.version("torch")
 
 
 def test_a_failure_says_why_and_is_passed_on(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipeline.accounting.job_records import JobRecord
 from pipeline.plan.cohort_plan import cohort_plan
 from pipeline.plan.estimate import estimate
 from pipeline.report import results, stage
-from pipeline.report.sections import nodes, planned_vs_actual, timings
+from pipeline.report.sections import nodes, planned_vs_actual, provenance, timings
 from pipeline.report.tables.cells import Table
 from tests.report.conftest import small_config
 
@@ -111,3 +112,11 @@ def test_without_records_there_are_no_tables_and_with_them_the_page_has_both(roo
     section = timings.section(results.read(small_config(), root), planner)
     assert section.nodes is None
     assert section.planned_vs_actual is None
+
+
+def test_libraries_of_jobs_stand_with_those_of_the_page(small: Path) -> None:
+    attempt(small, "tiling[chunk=0]", libraries={"torch": "1.0.0"})
+    section = provenance.section(results.read(small_config(), small))
+    rows = {row["what"]: row["version"] for row in cells(section.versions)}
+    assert rows["torch"] == f"1.0.0, {metadata.version('torch')}"
+    assert rows["numpy"] == metadata.version("numpy")

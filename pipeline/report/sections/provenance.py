@@ -6,31 +6,15 @@ import dataclasses
 import platform
 import subprocess
 from collections.abc import Iterable
-from importlib import metadata
 
 import yaml
 
 from pipeline import ROOT
+from pipeline.accounting.job_records import read_records
 from pipeline.config.whole import Config
 from pipeline.report.results import Results
 from pipeline.report.tables.cells import Column, Table, code, text
-
-_LIBRARIES = (
-    "shazam-pathology",
-    "snakemake",
-    "torch",
-    "timm",
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "scikit-survival",
-    "lifelines",
-    "openslide-python",
-    "tifffile",
-    "h5py",
-    "opencv-python-headless",
-    "matplotlib",
-)
+from pipeline.runtime.libraries import installed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +34,7 @@ def section(results: Results) -> ReproducibilitySection:
         commit=commit(),
         command=f"snakemake --cores 2 --configfile results/{config.cohort.name}/report/config.yaml",
         config=config_yaml(config),
-        versions=_versions(),
+        versions=_versions(results),
         seeds=_seeds(config),
         files=_files(config),
     )
@@ -86,22 +70,22 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _versions() -> Table:
+def _versions(results: Results) -> Table:
+    """Python and the libraries: those of this page, and others that jobs ran with."""
+    used: dict[str, set[str]] = {}
+    for libraries in [installed(), *(record.libraries for record in read_records(results.root))]:
+        for name, version in libraries.items():
+            used.setdefault(name, set()).add(version)
     rows = [[text("Python"), code(platform.python_version())]]
-    rows += [[text(name), code(version)] for name, version in installed(*_LIBRARIES).items()]
+    rows += [[text(name), code(", ".join(sorted(used[name])))] for name in installed()]
     rows.append([text("system"), code(f"{platform.system()} {platform.machine()}")])
-    return Table("Versions", [Column("what"), Column("version")], rows)
-
-
-def installed(*names: str) -> dict[str, str]:
-    """Installed versions by distribution name (`-` where one is not installed)."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "-"
-    return found
+    return Table(
+        "Versions",
+        [Column("what"), Column("version")],
+        rows,
+        read="Two versions of a library: some jobs ran before it was changed. Results are not made "
+        "again for that.",
+    )
 
 
 def _seeds(config: Config) -> Table:
