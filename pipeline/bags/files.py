@@ -4,7 +4,7 @@
 |---|---|---|
 | `pipeline` | `.h5` with `features`, `low`, `mid`, `coords` | level-0 px |
 | `h5` | TRIDENT's and CLAM's `.h5` (`features`, `coords`), or with one matrix | level-0 px |
-| `stamp` | STAMP's `.h5` with `feats`, `coords` | µm |
+| `stamp` | STAMP's `.h5` with `feats`, `coords` | µm; older files: 256 µm count as 224 |
 | `pt` | CLAM's `.pt` (one tensor), a dict of tensors, or a (low, mid, high) tuple | in a dict |
 | `deepzoom` | `.npy` (N, 3 + D): DeepZoom level, column, row, then the features | addresses |
 | `npy` | any other `.npy` (N, D) | none |
@@ -28,7 +28,7 @@ from pipeline.files.checksums import checksum, is_intact
 from pipeline.runtime.machine_errors import is_machines
 
 Format = Literal["pipeline", "h5", "stamp", "pt", "deepzoom", "npy"]
-Unit = Literal["", "px", "um", "deepzoom"]
+Unit = Literal["", "px", "um", "um_per_224", "deepzoom"]
 
 SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npy")
 LEVELS = ("low", "mid", "high")
@@ -36,6 +36,7 @@ AGAIN = (
     "extract it again (`snakemake --forcerun extraction` where this pipeline made it: whole files "
     "are left as they are)"
 )
+STAMP_UM, STAMP_PX = 256.0, 224
 BLOCK_ROWS = 8192  # rows in memory at a time, beside what the caller asked for
 
 
@@ -53,7 +54,8 @@ class FeatureFile:
         dims: features per row, by level; files without depth levels have `high` only.
         n_tiles: rows.
         has_coords: whether it has coordinates in some unit (see `coord_unit`).
-        coord_unit: `px` (level 0), `um`, `deepzoom` addresses, or empty.
+        coord_unit: `px` (level 0), `um`, `um_per_224` (STAMP's first versions wrote 224 where they
+            meant 256 µm), `deepzoom` addresses, or empty.
         value_bytes: of a feature in memory, 2 or 4 (where the file does not say: 4).
     """
 
@@ -176,10 +178,11 @@ def read_coords(
         what is given.
     """
     raw = _raw_coords(file)
-    if raw is None:
+    if raw is None or not file.coord_unit:
         return None
-    if file.coord_unit == "um":
-        return None if mpp is None else np.rint(raw / mpp).astype(np.int32)
+    if file.coord_unit in ("um", "um_per_224"):
+        microns = raw * STAMP_UM / STAMP_PX if file.coord_unit == "um_per_224" else raw
+        return None if mpp is None else np.rint(microns / mpp).astype(np.int32)
     if file.coord_unit == "deepzoom":
         if slide_size is None:
             return None
@@ -209,12 +212,30 @@ def _describe_hdf5(path: Path) -> FeatureFile:
         form: Format = "h5"
         unit: Unit = "px"
         if "feats" in file:
-            form, unit = "stamp", "um" if file.attrs.get("unit", "um") == "um" else "px"
+            form, unit = "stamp", _stamp_unit(file) if has_coords else ""
         elif "fingerprint" in file.attrs:
             form = "pipeline"
     dims = {level: dim for level, (_, dim) in shapes.items()}
     unit = unit if has_coords else ""
     return FeatureFile(path, form, dims, n_tiles, has_coords, unit, 2 if half else 4)
+
+
+def _stamp_unit(file: Any) -> Unit:
+    """In what a STAMP file's coordinates count.
+
+    Newer files state a tile's size in µm. Those of the first versions state 224, or nothing, and
+    their tiles of 256 µm lie 224 apart; STAMP reads both in this way (`get_coords` in
+    stamp/modeling/data.py, v2.5). A file that says neither is not guessed at.
+    """
+    unit, size = file.attrs.get("unit"), file.attrs.get("tile_size")
+    if "tile_size_um" in file.attrs or unit == "um":
+        return "um"
+    if size is None:
+        columns = np.unique(_matrix(np.asarray(file["coords"][()]))[:, 0])
+        size = np.diff(columns).min() if len(columns) > 1 else 0
+    if round(float(size)) == STAMP_PX:
+        return "um_per_224"
+    return "px" if unit == "px" else ""
 
 
 def _level_datasets(path: Path, file: Any) -> dict[str, str]:

@@ -163,7 +163,7 @@ def _stamp(
     attributes = {
         "extractor": teacher,
         "unit": "um",
-        "tile_size_um": float(grid["tile_px"]) * float(grid["target_mpp"]),
+        "tile_size_um": float(grid["patch_size_level0"]) * float(grid["mpp_level0"]),
         "tile_size_px": int(grid["tile_px"]),
         "feat_type": "tile",
     }

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.contracts import slide_warnings
 from pipeline.contracts.ledger import Record
+from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.mapping.coverage import MISSING_KIND, TILING, Coverage, status_of
 
 STATUSES = ("ok", "empty", "failed", "excluded", "missing")
@@ -26,13 +27,22 @@ def carried(record: Record, tiling: Mapping[str, Record]) -> bool:
 
 
 def ledger_table(
-    slides: pd.DataFrame, tiling: Mapping[str, Record], coverage: Coverage
+    slides: pd.DataFrame,
+    tiling: Mapping[str, Record],
+    coverage: Coverage,
+    unusual: Mapping[str, SlideWarning],
 ) -> pd.DataFrame:
     """A row a slide and stage where something is to be told.
 
     Columns: slide_id, case_id, stage, status, kind, reason. A warning about a slide that was used
     all the same has the status `ok` and the warning's kind. What extraction only repeats from
     tiling is not told twice.
+
+    Args:
+        slides: the slide table.
+        tiling: slide id -> its record of tiling.
+        coverage: what every teacher has.
+        unusual: slide id -> a warning that only the whole cohort shows.
     """
     case_of = dict(zip(slides["slide_id"], slides["case_id"], strict=True))
     rows = []
@@ -52,6 +62,17 @@ def ledger_table(
                     "reason": record.reason,
                 }
             )
+    rows += [
+        {
+            "slide_id": slide,
+            "case_id": case_of[slide],
+            "stage": TILING,
+            "status": tiling[slide].status,
+            "kind": warning.kind,
+            "reason": warning.text,
+        }
+        for slide, warning in unusual.items()
+    ]
     columns = ["slide_id", "case_id", "stage", "status", "kind", "reason"]
     return pd.DataFrame(rows, columns=columns).sort_values(
         ["slide_id", "stage", "kind", "reason"], ignore_index=True

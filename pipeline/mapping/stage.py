@@ -25,6 +25,7 @@ from pipeline.files.parquet import read_table, write_table
 from pipeline.mapping.cases import case_table, missing_teachers
 from pipeline.mapping.coverage import TILING, Coverage, join
 from pipeline.mapping.flow import cohort_flow, failures, ledger_table
+from pipeline.mapping.scales import unusual_scales
 
 # Raised when the tables of cases, coverage or ledger change. 1: the first.
 VERSION = 1
@@ -62,7 +63,7 @@ def run(
     lacking = missing_teachers(cases, slides, coverage)
 
     write_table(root / "coverage.parquet", coverage.table, csv=True)
-    ledger = ledger_table(slides, tiled, coverage)
+    ledger = ledger_table(slides, tiled, coverage, unusual_scales(tiled))
     write_table(root / "ledger.parquet", ledger, csv=True)
     write_table(root / "cases.parquet", cases, csv=True)
     flow = cohort_flow(

@@ -27,7 +27,8 @@ class Geometry:
     """How a slide's tiles are read.
 
     Attributes:
-        size0: side of a tile in level-0 pixels: round(tile_px * target_mpp / mpp).
+        size0: side of a tile in level-0 pixels: of what is read, so that tiles that are not
+            resized are up to the tolerance larger or smaller than target_mpp asks for.
         step0: distance of neighbouring tiles in level-0 pixels, a real number: rounded per tile,
             so that the grid does not drift.
         level: the pyramid level to read.
@@ -70,11 +71,12 @@ def plan(
         )
     level = max(fit, key=lambda i: level_downsamples[i])
     downsample = level_downsamples[level]
-    size0 = round(cfg.tile_px * cfg.target_mpp / mpp)
     near = abs(mpp * downsample / cfg.target_mpp - 1) <= cfg.mpp_tolerance
+    pixel0 = downsample if near else cfg.target_mpp / mpp  # a tile's pixel in level-0 pixels
+    size0 = round(cfg.tile_px * pixel0)
     return Geometry(
         size0=size0,
-        step0=(cfg.tile_px - cfg.overlap_px) * cfg.target_mpp / mpp,
+        step0=(cfg.tile_px - cfg.overlap_px) * pixel0,
         level=level,
         downsample=downsample,
         read_px=cfg.tile_px if near else max(1, round(size0 / downsample)),

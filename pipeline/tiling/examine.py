@@ -84,7 +84,9 @@ def examine(
         SlideError: unreadable, too coarse, not brightfield, a bad mask, bad coordinates.
     """
     geometry = grid.plan(scale.mpp, slide.level_downsamples, slide.level_dimensions, cfg)
-    given = read_given(coordinates, slide.dimensions, geometry, cfg) if coordinates else None
+    given = (
+        read_given(coordinates, slide.dimensions, scale.mpp, geometry, cfg) if coordinates else None
+    )
     if given:
         geometry = given.geometry
     view = survey(slide, scale.mpp, cfg.tissue.segmentation_mpp, cfg.tissue.remove_blur)
@@ -139,6 +141,7 @@ def examine(
         "scene": slide.scene,
         "levels": len(slide.level_dimensions),
         "read_level": geometry.level,
+        "tile_um": round(geometry.size0 * scale.mpp, 3),
         "found_mm2": round(float(np.count_nonzero(found)) * view.mpp**2 / 1e6, 4),
         "tissue_mm2": round(float(np.count_nonzero(tissue)) * view.mpp**2 / 1e6, 4),
         "tissue_source": "mask" if regions else cfg.tissue.method,

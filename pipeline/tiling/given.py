@@ -36,13 +36,18 @@ class Given:
 
 
 def read_given(
-    path: Path, dimensions: tuple[int, int], geometry: grid.Geometry, cfg: TilingConfig
+    path: Path,
+    dimensions: tuple[int, int],
+    mpp: float,
+    geometry: grid.Geometry,
+    cfg: TilingConfig,
 ) -> Given:
     """Read a slide's tiles from a TRIDENT or CLAM file.
 
     Args:
         path: the HDF5 file.
         dimensions: (width, height) of the slide's level 0.
+        mpp: µm per pixel of level 0.
         geometry: how the grid's tiles would be read.
         cfg: the tiling section, for the size that a tile must have.
 
@@ -62,10 +67,10 @@ def read_given(
             f"this one has {dimensions[0]} x {dimensions[1]}",
             "bad_coordinates",
         )
-    if abs(tiles.size0 / geometry.size0 - 1) > cfg.mpp_tolerance:
-        wanted = cfg.tile_px * cfg.target_mpp
+    wanted = cfg.tile_px * cfg.target_mpp
+    if abs(tiles.size0 * mpp - wanted) > cfg.mpp_tolerance * wanted + mpp:  # of a whole pixel
         raise SlideError(
-            f"{path}: its tiles are {wanted * tiles.size0 / geometry.size0:.4g} um wide on this "
+            f"{path}: its tiles are {tiles.size0 * mpp:.4g} um wide on this "
             f"slide, but tiling.tile_px x target_mpp is {wanted:g} um; make them agree",
             "bad_coordinates",
         )
@@ -75,14 +80,13 @@ def read_given(
     if lost == len(coords):
         raise SlideError(f"{path}: no tile of it lies on the slide", "bad_coordinates")
     told = f"{lost} given tiles reach beyond the slide and were left out"
-    resized = geometry.read_px != cfg.tile_px
     return Given(
         source=source,
         coords=np.ascontiguousarray(coords[inside], np.int32),
         geometry=dataclasses.replace(
             geometry,
             size0=tiles.size0,
-            read_px=max(1, round(tiles.size0 / geometry.downsample)) if resized else cfg.tile_px,
+            read_px=max(1, round(tiles.size0 / geometry.downsample)),
             overlap_px=tiles.overlap_px,
         ),
         warnings=[SlideWarning("tiles_left_out", told)] if lost else [],

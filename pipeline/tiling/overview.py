@@ -84,6 +84,7 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
             "height",
             "levels",
             "read_level",
+            "tile_um",
             "backend",
             "tissue_source",
             "pen_fraction",

@@ -67,7 +67,7 @@ def write(
     files.tiles.unlink(missing_ok=True)
     facts = found.facts
     caption = (
-        f"{record.slide_id}   {facts['n_tiles']} tiles of {cfg.tile_px * cfg.target_mpp:g} um   "
+        f"{record.slide_id}   {facts['n_tiles']} tiles of {facts['tile_um']:.4g} um   "
         f"{facts['tissue_mm2']:.2f} mm2   {facts['mpp']:g} um/px ({facts['mpp_source']})   "
         f"pen {facts['pen_fraction']:.1%}   blur {facts['blur_fraction']:.1%}"
     )
@@ -91,7 +91,7 @@ def write(
         "mpp_source": facts["mpp_source"],
         "target_mpp": cfg.target_mpp,
         "tile_px": cfg.tile_px,
-        "tile_um": cfg.tile_px * cfg.target_mpp,
+        "tile_um": facts["tile_um"],
         "scene": facts["scene"],
         "scanned_window": found.frame.window,
         "geojson_origin": found.frame.origin,

@@ -180,3 +180,28 @@ def test_bad_files_name_themselves(tmp_path: Path, values: np.ndarray, coords: n
             open_features(path)
     with pytest.raises(EmptyFeatures, match=r"empty\.h5"):
         open_features(_h5(tmp_path / "empty.h5", features=values[:0]))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "stride", "microns"),
+    [
+        ({"tile_size": 224, "unit": "px"}, 224.0, 256.0),
+        ({}, 224.0, 256.0),
+        ({"tile_size": 256.0, "unit": "um"}, 256.0, 256.0),
+        ({"tile_size_um": 224.0}, 224.0, 224.0),
+        ({"tile_size_um": 112.0, "unit": "um", "tile_size_px": 224}, 112.0, 112.0),
+    ],
+)
+def test_stamps_older_coordinates_count_224_for_256_microns(tmp_path, attributes, stride, microns):
+    places = np.array([(0, 0), (1, 0), (3, 0), (0, 2)], np.float32)
+    values = np.zeros((4, D), np.float16)
+    path = _h5(tmp_path / "a.h5", attributes, feats=values, coords=places * stride)
+    found = read_coords(open_features(path), mpp=0.5)
+    assert np.array_equal(found, places * microns / 0.5)
+
+
+def test_stamp_coordinates_of_no_known_unit_are_not_guessed_at(tmp_path):
+    coords = np.array([(0, 0), (300, 0)], np.float32)
+    path = _h5(tmp_path / "a.h5", {}, feats=np.zeros((2, D), np.float16), coords=coords)
+    file = open_features(path)
+    assert file.coord_unit == "" and read_coords(file, mpp=0.5) is None

@@ -16,10 +16,10 @@ from pipeline.slides import grid
     ("mpp", "level", "size0", "read_px"),
     [
         (0.25, 1, 448, 224),  # 0.25, 0.5, 1.0: the 0.5 level is read as it is
-        (0.24, 1, 467, 224),  # level 1 is 0.48, within 5 %
+        (0.24, 1, 448, 224),  # level 1 is 0.48, within 5 %: tiles of 107.5 µm
         (0.2325, 1, 482, 241),  # level 1 is 0.465: 7 % off, read larger and resized once
         (0.30, 0, 373, 373),  # level 1 is 0.6, too coarse
-        (0.52, 0, 215, 224),
+        (0.52, 0, 224, 224),
     ],
 )
 def test_level_and_size(mpp, level, size0, read_px):
@@ -28,7 +28,15 @@ def test_level_and_size(mpp, level, size0, read_px):
     )
     assert (found.level, found.size0, found.read_px) == (level, size0, read_px)
     assert found.level_dimensions == (4000 // 2**level, 3000 // 2**level)
-    assert found.size0 * mpp == pytest.approx(112, rel=0.003)
+    level0_read = found.read_px * 2**level
+    assert found.size0 == pytest.approx(level0_read, rel=0.003)  # recorded is what is read
+    if found.read_px != 224:
+        assert found.size0 * mpp == pytest.approx(112, rel=0.003)
+
+
+def test_without_tolerance_every_other_scale_is_resampled():
+    found = grid.plan(0.52, (1.0,), ((400, 300),), TilingConfig(target_mpp=0.54, mpp_tolerance=0))
+    assert (found.size0, found.read_px) == (233, 233)
 
 
 def test_a_slide_coarser_than_the_target_is_refused():
@@ -48,7 +56,8 @@ def test_tiles_stay_inside_and_do_not_drift(mpp, width, overlap):
     geometry = grid.plan(mpp, (1.0,), ((width, 100),), cfg)
     starts = grid.positions(width, geometry)
     assert (starts >= 0).all() and (starts + geometry.size0 <= width).all()
-    step_um = (224 - overlap) * 0.5
+    near = abs(mpp / 0.5 - 1) <= cfg.mpp_tolerance
+    step_um = (224 - overlap) * (mpp if near else 0.5)
     assert np.allclose(starts * mpp, np.arange(len(starts)) * step_um, atol=0.5 * mpp + 1e-6)
     if len(starts):
         assert starts[0] == 0 and starts[-1] + geometry.size0 + geometry.step0 + 1 > width
