@@ -14,7 +14,7 @@ Writes `evaluation/<task>/`:
 - `targets.parquet` and `.csv`, of several regression targets: a row a model and target, and
   `profiles.parquet` and `.csv`: a row a model and case (`targets.target_table`, `case_table`);
 - `curves.json`: the points of the figures (`figures.figure_points`), and `forest`;
-- `evaluation.json`: the summary (`summary.summary`).
+- `evaluation.json`: the summary (`contracts.evaluation_summary`).
 
 With the trained models stands `average`, the mean of the single-teacher models' predictions.
 """
@@ -30,6 +30,7 @@ import pandas as pd
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.tasks import SurvivalTask
 from pipeline.contracts.columns import spelled_out
+from pipeline.contracts.evaluation_summary import write_evaluation_summary
 from pipeline.contracts.folds import read_folds, read_summary
 from pipeline.contracts.labels import Task
 from pipeline.errors import ConfigError, nearest
@@ -134,7 +135,7 @@ def run(
         oracle=_oracle(root, task_name),
         reference=reference_metrics(bench, labels),
     )
-    write_json(folder / "evaluation.json", jsonable(found))
+    write_evaluation_summary(folder, found)
 
 
 def _write_or_remove(path: Path, table: pd.DataFrame | None) -> None:

@@ -1,4 +1,4 @@
-"""`evaluation.json`: what a task's evaluation found, and what a reader must know to believe it."""
+"""Puts together `evaluation.json` (`contracts.evaluation_summary`)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import pandas as pd
 
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.tasks import SurvivalTask
+from pipeline.contracts.evaluation_summary import FILE, EvaluationSummary
+from pipeline.evaluation.figures import jsonable
 from pipeline.evaluation.metrics import PRIMARY, Bench, higher_is_better
 from pipeline.evaluation.pooling import Pool
 from pipeline.evaluation.predictions import Predictions
+from pipeline.files.typed_json import typed
 
 VALIDATION_NOTE = (
     "Validation and test share cases in the imported folds: models were chosen on the cases that "
@@ -41,18 +44,8 @@ def summary(
     curves: Mapping[str, Any],
     oracle: Mapping[str, float],
     reference: Mapping[str, float],
-) -> dict[str, Any]:
-    """The summary.
-
-    Returns:
-        `task`, `type`, `labelled` (`test` or `validation`), `note`, `primary_metric`,
-        `higher_is_better`, `student`, `n_cases`, `n_events`, `classes`, `unit`, `horizons`, `tau`,
-        `k`, `tests`, `seeds`, `bootstraps`, `confidence`; `models`: a row a model by the primary
-        metric, with `n_parameters`; `comparisons`: a row an other model by the primary metric;
-        `best_single`: `on_test` and `on_validation`, each with `model`, its row and comparison;
-        `average_of`; `oracle` (by the primary metric) and `oracle_metrics`; `reference_metrics`:
-        errors of the training part's average; `problems`.
-    """
+) -> EvaluationSummary:
+    """The summary of a task: numbers that are not finite are None."""
     task, labels = bench.task, bench.labels
     primary = PRIMARY[task.type]
     parameters = {m.name: m.meta.n_parameters for m in predictions if m.meta}
@@ -67,7 +60,7 @@ def summary(
         columns=["student", "metric", "higher_is_better", "labelled"]
     )
     validation = labelled_validation(fold_facts)
-    return {
+    found = {
         "task": task_name,
         "type": task.type,
         "labelled": fold_facts["labelled"],
@@ -103,6 +96,7 @@ def summary(
         "reference_metrics": dict(reference),
         "problems": problems(bench, fold_facts, predictions, pools, metrics, curves),
     }
+    return typed(jsonable(found), EvaluationSummary, f"{task_name}/{FILE}")
 
 
 def labelled_validation(fold_facts: Mapping[str, Any]) -> bool:

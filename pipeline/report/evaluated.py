@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.contracts.evaluation_summary import EvaluationSummary, read_evaluation_summary
 from pipeline.errors import ArtifactError
 from pipeline.files.artifacts import read_json
 from pipeline.files.parquet import read_table
@@ -29,7 +30,7 @@ class Evaluation:
 
     Attributes:
         task: its name.
-        summary: evaluation.json.
+        summary: what was found.
         curves: curves.json.
         metrics, comparisons: the tables.
         primary: the metric that decides.
@@ -39,7 +40,7 @@ class Evaluation:
     """
 
     task: str
-    summary: Mapping[str, Any]
+    summary: EvaluationSummary
     curves: Mapping[str, Any]
     metrics: pd.DataFrame
     comparisons: pd.DataFrame
@@ -75,9 +76,9 @@ def read_evaluation(root: Path, task: str, student: str) -> Evaluation:
         ArtifactError: a file is missing or damaged, or lacks a column or the student.
     """
     folder = root / "evaluation" / task
-    summary = read_json(folder / "evaluation.json")
+    summary = read_evaluation_summary(folder)
     table = _table(folder / "metrics.parquet", _METRICS)
-    primary = str(summary["primary_metric"])
+    primary = summary.primary_metric
     ranked = table[table["metric"] == primary].sort_values(
         ["value", "model"], ascending=[not metrics.describe(primary).higher, True]
     )
@@ -94,8 +95,8 @@ def read_evaluation(root: Path, task: str, student: str) -> Evaluation:
         metrics=table,
         comparisons=_table(folder / "comparisons.parquet", _COMPARISONS),
         primary=primary,
-        oracle={str(k): float(v) for k, v in summary["oracle_metrics"].items()},
-        average={str(k): float(v) for k, v in summary["reference_metrics"].items()},
+        oracle=summary.oracle_metrics,
+        average={k: v for k, v in summary.reference_metrics.items() if v is not None},
         order=(student, *(m for m in models if m != student)),
     )
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from pipeline.config.models import ShazamV2Model
 from pipeline.config.training import TrainingConfig
+from pipeline.contracts.evaluation_summary import BestSingle
 from pipeline.report.evaluated import Evaluation
 from pipeline.report.results import ModelInfo
 from pipeline.report.tables import metrics
@@ -78,12 +79,13 @@ def headline(
         cases_of(opened),
     )
     short = choice = ""
-    best = (opened.summary["best_single"] or {}).get("on_test")
-    if best:
+    singles = opened.summary.best_single
+    if singles:
+        best = singles.on_test
         sentence += Markup("; the best single teacher, <b>{}</b>, {} {}").format(
-            infos[best["model"]].label, fixed(best["value"]), interval(best["low"], best["high"])
+            infos[best.model].label, fixed(best.value), interval(best.low, best.high)
         )
-        pair = best["comparison"]
+        pair = best.comparison
         if pair:
             sentence += Markup("; difference <b>{}</b> {}, {}").format(
                 signed(pair["difference"]),
@@ -91,7 +93,7 @@ def headline(
                 p_text(pair["p_value"]),
             )
             short = _verdict(pair, metric.higher) + (MORE_CASES if more_cases else "")
-        choice = _choice(opened.summary["best_single"], infos)
+        choice = _choice(singles, infos)
     short = " ".join(part for part in (short, _humbled(row, metric)) if part)
     if opened.primary in opened.oracle:
         sentence += Markup(
@@ -122,14 +124,14 @@ def _verdict(pair: Mapping[str, Any], higher: bool) -> str:
     return f"The interval of the difference excludes zero: the student is {which} here."
 
 
-def _choice(best: Mapping[str, Any], infos: Mapping[str, ModelInfo]) -> str:
+def _choice(best: BestSingle, infos: Mapping[str, ModelInfo]) -> str:
     """How the best teacher was found, and whether validation would have named the same."""
-    chosen, honest = best["on_test"], best["on_validation"]
+    chosen, honest = best.on_test, best.on_validation
     note = "That teacher was chosen by its test result, which favours it; "
-    if honest["model"] == chosen["model"]:
+    if honest.model == chosen.model:
         return note + "validation alone would have chosen the same."
-    found = f"validation alone would have chosen {infos[honest['model']].label}"
-    pair = honest["comparison"]
+    found = f"validation alone would have chosen {infos[honest.model].label}"
+    pair = honest.comparison
     if not pair:
         return f"{note}{found}."
     return (

@@ -101,7 +101,7 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
         label=task.replace("_", " "),
         about=_about(results, task, opened, folds),
         validation=validation,
-        problems=tuple(map(str, opened.summary["problems"])),
+        problems=tuple(opened.summary.problems),
         headline=headline(opened, infos, bool(validation), more_cases),
         metrics=_models(results, opened, infos, main, _caption(opened, main, bool(validation))),
         ablations=ablations.table(results, opened, infos, parts),
