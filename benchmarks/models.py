@@ -28,7 +28,7 @@ from pipeline.config.whole import Config
 from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.labels import read_labels
 from pipeline.runtime import progress
-from pipeline.training.job import Job, lesson, prepare
+from pipeline.training.job import TrainingJob, lesson, prepare
 from pipeline.training.loop import Trial, train
 from pipeline.training.metrics import macro_auc
 from pipeline.training.models import reads
@@ -112,7 +112,9 @@ def trained(
     teachers, levels = reads(model, read_case_map(root))
     store = bags(root, tuple(teachers), tuple(levels), tuple(ids))
     cfg = config.training
-    job = Job(cfg, name, model, spec, store, read_labels(sheet, task, spec), "", {}, auxiliary)
+    job = TrainingJob(
+        cfg, name, model, spec, store, read_labels(sheet, task, spec), "", {}, auxiliary
+    )
     ready = prepare(job, cfg, model, parts["train"], repeat)
     network, head, y = ready.network, ready.head, ready.y
     train(Trial(network, head, y, parts, cfg, repeat), store)

@@ -50,7 +50,7 @@ from pipeline.contracts.labels import read_labels
 from pipeline.files.parquet import read_columns, write_columns
 from pipeline.plan import stage_params
 from pipeline.training import nested, stage
-from pipeline.training.job import Job, prepare
+from pipeline.training.job import TrainingJob, prepare
 from pipeline.training.loop import Trial, train
 
 TEACHERS = {  # the reference's five, and how wide each is at every level
@@ -128,7 +128,7 @@ def epoch(root: Path, options: argparse.Namespace) -> None:
         f"x {len(LEVELS)} levels, {gigabytes:.1f} GB in half precision, {where}; {device}, "
         f"{torch.get_num_threads()} thread(s). Read once in {seconds:.1f} s."
     )
-    job = Job(TrainingConfig(), "v2", model, spec, store, labels, "", {})
+    job = TrainingJob(TrainingConfig(), "v2", model, spec, store, labels, "", {})
     plain = plain_epoch(job, mapping, root, cases[: options.plain_bags], device)
     plain *= options.bags / options.plain_bags
     print(f"{'':40}{'seconds':>10}{'ratio':>8}")
@@ -156,7 +156,7 @@ def epoch(root: Path, options: argparse.Namespace) -> None:
 
 
 def plain_epoch(
-    job: Job, mapping: CaseMap, root: Path, cases: list[str], device: torch.device
+    job: TrainingJob, mapping: CaseMap, root: Path, cases: list[str], device: torch.device
 ) -> float:
     """Seconds of the loop that peers run, for the given slides."""
     ready = prepare(job, job.cfg, job.model, np.arange(len(job.store.cases)), 0)

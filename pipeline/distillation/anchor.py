@@ -25,7 +25,15 @@ from pipeline.aggregators.network import Endpoint, Lesson, Shape
 from pipeline.bags.batch import Batch
 from pipeline.bags.scale import Scaler
 from pipeline.distillation.canonical import canonical_views
-from pipeline.distillation.ground import SHARES, Ground, Kind, fit_ground, lean, lectern, often
+from pipeline.distillation.ground import (
+    PROTOTYPE_SHARES,
+    Ground,
+    Kind,
+    fit_ground,
+    lean,
+    lectern,
+    often,
+)
 from pipeline.distillation.probe import CLIP, center, standardised
 from pipeline.distillation.prototypes import KINDS, Prototypes
 from pipeline.distillation.tiles import TileComponents, tile_groups
@@ -51,7 +59,7 @@ class Anchor(nn.Module):
         }
         self.prototypes = Prototypes(shape.dims, levels) if kind == "all" else None
         if self.prototypes is not None:
-            widths[SHARES] = KINDS
+            widths[PROTOTYPE_SHARES] = KINDS
         for source, width in widths.items():
             self.register_buffer(f"mean_{source}", torch.zeros(width))
             self.register_buffer(f"inverse_{source}", torch.zeros(width))
@@ -126,7 +134,7 @@ class Anchor(nn.Module):
             x = np.concatenate([scaler.means(store, t, level) for level in read], axis=1)
             found[t] = x[train], store.teachers[t].sizes[train] > 0
         if self.prototypes is not None:
-            found[SHARES] = self.prototypes.shares(store, train, scaler)
+            found[PROTOTYPE_SHARES] = self.prototypes.shares(store, train, scaler)
         return found
 
     def _tiles(self, lesson: Lesson, scaler: Scaler) -> list[TileComponents]:
@@ -151,7 +159,7 @@ class Anchor(nn.Module):
                 out = out + self._say(t, torch.cat(means, dim=1), batch.present[:, t])
             if self.prototypes is not None and self.prototypes.used.any():
                 shares = self.prototypes(scaled, batch)
-                out = out + self._say(SHARES, shares, self.prototypes.has(batch.present))
+                out = out + self._say(PROTOTYPE_SHARES, shares, self.prototypes.has(batch.present))
         return out
 
     def _say(self, source: int, x: Tensor, has: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class TeacherAttention(nn.Module):
         return self.norm(tokens + self.attention(tokens, absent, bias))
 
 
-def stack(tokens: dict[tuple[int, str], Tensor], level: str, teachers: int) -> Tensor:
+def level_tokens(tokens: dict[tuple[int, str], Tensor], level: str, teachers: int) -> Tensor:
     """Tokens of one level side by side: (B, T, width); zeros for a teacher without the level."""
     some = next(token for (_, name), token in tokens.items() if name == level)
     return torch.stack(

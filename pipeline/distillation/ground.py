@@ -22,7 +22,7 @@ from pipeline.distillation.probe import (
     components,
     fit_probe,
     posterior,
-    stack,
+    stacking_weights,
     working_response,
 )
 
@@ -33,7 +33,7 @@ MEANS: dict[str, tuple[float, float]] = {
     "stacked": (1, 0),
     "joint": (0, 1),
 }
-SHARES = -1  # the shares of prototypes, among the teachers' numbers
+PROTOTYPE_SHARES = -1  # the shares of prototypes, among the teachers' numbers
 PARTS = ("apart", "together", "prototypes")
 # Log-likelihood that the teachers' own probes must add to canonical variates and prototypes to be
 # believed as much as left out. Where the truth was known they mostly cost something beside these.
@@ -46,7 +46,7 @@ class Ground:
 
     Attributes:
         constant: float64 (C,).
-        slopes: for each source, a teacher or SHARES, float64 (d, C).
+        slopes: for each source, a teacher or PROTOTYPE_SHARES, float64 (d, C).
         held: float64 (n, C), of the training cases, by probes that had not seen them.
         readings: for each teacher what is known of its probe.
         joint: what is known of the probes of all teachers together, or of one.
@@ -119,14 +119,14 @@ def lectern(
     """Ready for probing, or None where too few cases have any teacher.
 
     Args:
-        z, has: for each teacher, and for SHARES, its numbers, float64 (n, d), standardised, 0 where
-            a case has none; and which cases have them.
+        z, has: for each teacher, and for PROTOTYPE_SHARES, its numbers, float64 (n, d),
+            standardised, 0 where a case has none; and which cases have them.
         strata: of the cases.
         canonical: views of teachers; without any, the leading components of the numbers of all of
             them are read together.
     """
     own = {source: z[source] for source in often(has)}
-    shares = own.pop(SHARES, None)
+    shares = own.pop(PROTOTYPE_SHARES, None)
     if not own:
         return None
     together = canonical
@@ -139,8 +139,8 @@ def lectern(
         together=together,
         variates=frozenset(t for view in canonical for t in view.maps),
         strata=strata,
-        shares=None if shares is None else View(shares, {SHARES: None}),
-        counted=has.get(SHARES, np.zeros(len(strata), dtype=bool)),
+        shares=None if shares is None else View(shares, {PROTOTYPE_SHARES: None}),
+        counted=has.get(PROTOTYPE_SHARES, np.zeros(len(strata), dtype=bool)),
     )
 
 
@@ -206,7 +206,7 @@ def _believed(
     Of two options the first is believed with RESERVE. Returns (options, PARTS); options add up.
     """
     held = np.array(options)[:, :, known]
-    weights = np.array([stack(task, parts, y[known]) for parts in held])
+    weights = np.array([stacking_weights(task, parts, y[known]) for parts in held])
     said = task.null + np.einsum("op,opnc->onc", weights, held)
     likely = np.array([task.evidence(each, y[known]) for each in said])
     likely[0] -= RESERVE
@@ -251,7 +251,7 @@ def _apart(
 ) -> Ground:
     """Each teacher's probes, weighted."""
     held = np.stack([ground.held for ground in alone.values()])
-    weights = stack(task, held[:, known], y[known])
+    weights = stacking_weights(task, held[:, known], y[known])
     readings = {
         t: {
             "weight": float(weight),
@@ -312,7 +312,7 @@ def lean(
         bearing = fit_probe(label, known, strata, y, task, rng)
         if bearing is not None:
             options[-1] = ground.mapped(_linear(bearing.probe)[0])
-    weights = stack(task, np.stack([option.held for option in options]), y)
+    weights = stacking_weights(task, np.stack([option.held for option in options]), y)
     whole = dataclasses.replace(
         _weighted(options, weights), readings=own.readings, joint=own.joint, parts=own.parts
     )

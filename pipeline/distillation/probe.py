@@ -209,10 +209,12 @@ def inner_folds(strata: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def best_scale(task: Objective, prediction: np.ndarray, y: np.ndarray) -> float:
     """The factor >= 0 on a departure from the constant (n, C) that makes the loss least."""
-    return float(stack(task, prediction[None], y)[0])
+    return float(stacking_weights(task, prediction[None], y)[0])
 
 
-def stack(task: Objective, predictions: np.ndarray, y: np.ndarray, steps: int = 40) -> np.ndarray:
+def stacking_weights(
+    task: Objective, predictions: np.ndarray, y: np.ndarray, steps: int = 40
+) -> np.ndarray:
     """Weights >= 0 of several departures from the constant that make the loss of their sum least.
 
     Projected gradient with a step that grows while the loss falls and shrinks when it does not; the

@@ -11,7 +11,7 @@ from pipeline.aggregators.base import masked_mean
 from pipeline.aggregators.network import Output, Shape
 from pipeline.bags.batch import Batch
 from pipeline.config.models import ShazamV1Model
-from pipeline.distillation.blocks import TeacherAttention, stack
+from pipeline.distillation.blocks import TeacherAttention, level_tokens
 from pipeline.distillation.gate import drop, even
 from pipeline.distillation.student import Student
 
@@ -52,7 +52,7 @@ class ShazamV1(Student):
             for t, mapper in enumerate(self.mappers)
         }
         present = drop(batch.present, self.teacher_dropout) if self.training else batch.present
-        h = stack(tokens, LEVEL, len(self.mappers))
+        h = level_tokens(tokens, LEVEL, len(self.mappers))
         for block in self.blocks:
             h = block(h, ~present, None)
         gates = even(present)

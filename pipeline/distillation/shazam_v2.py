@@ -13,7 +13,7 @@ from pipeline.aggregators.network import Lesson, Objective, Output, Shape
 from pipeline.bags.batch import Batch
 from pipeline.config.models import ShazamV2Model
 from pipeline.distillation.anchor import Anchor
-from pipeline.distillation.blocks import LevelPool, TeacherAttention, stack
+from pipeline.distillation.blocks import LevelPool, TeacherAttention, level_tokens
 from pipeline.distillation.gate import Gate, drop, even
 from pipeline.distillation.probe import posterior
 from pipeline.distillation.student import Student
@@ -21,7 +21,7 @@ from pipeline.distillation.student import Student
 # Raised when predictions of `shazam_v2` change (its fallback included). 1: the first.
 VERSION = 1
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+NETWORK_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Before the validation part has spoken, a share is believed like (1 - share)^CAUTION. The network
 # was stopped where it did best on the same few cases, so that they speak too well of it; where the
 # truth was known, larger shares than these cost concordance.
@@ -139,7 +139,7 @@ class ShazamV2(Student):
         gates: dict[str, Tensor] = {}
         state: Tensor | None = None
         for i, level in enumerate(self.levels):
-            h = stack(tokens, level, len(self.shape.teachers))
+            h = level_tokens(tokens, level, len(self.shape.teachers))
             after, gates[level] = self.stages[level](h, shown & self.has[i])
             if state is not None:
                 after = self.norms[i - 1](after + self.carries[i - 1] * state)
@@ -162,12 +162,12 @@ class ShazamV2(Student):
             return
         self.eval()
         found = []
-        for share in SHARES:
+        for share in NETWORK_SHARES:
             self.share.fill_(share)
             outs = [(batch.cases.cpu().numpy(), self(batch).out.float().cpu()) for batch in batches]
             out = torch.cat([out for _, out in outs]).numpy()
             found.append(task.evidence(out, y[np.concatenate([cases for cases, _ in outs])]))
-        shares = np.array(SHARES)
+        shares = np.array(NETWORK_SHARES)
         prior = CAUTION * np.log1p(-shares.clip(max=1 - 1e-9))
         self.share.fill_(float(posterior(np.array(found) + prior) @ shares))
 

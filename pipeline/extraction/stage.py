@@ -16,7 +16,7 @@ from pipeline.encoders.build import Encoder, build
 from pipeline.encoders.weight_files import local_identity, wanted_revision
 from pipeline.extraction.check import checked, pinned
 from pipeline.extraction.devices import choose_batch_size, choose_devices, decodes_on_gpu
-from pipeline.extraction.engine.messages import Job, Settings
+from pipeline.extraction.engine.messages import ExtractionJob, Settings
 from pipeline.extraction.engine.run import extract
 from pipeline.extraction.engine.writing import finished
 from pipeline.extraction.grid import read_grid
@@ -73,12 +73,12 @@ def run(
 
     sweep(*(output(root, name, "").parent for name in teachers), out.parent)
     found = {name: checked(root, name) for name in teachers}
-    settled = {name: pinned(cfg.teachers[name], found[name]) for name in teachers}
-    cfg = cfg.model_copy(update={"teachers": settled})
+    pinned_teachers = {name: pinned(cfg.teachers[name], found[name]) for name in teachers}
+    cfg = cfg.model_copy(update={"teachers": pinned_teachers})
     identities = {name: found[name].get("identity") for name in teachers}
     prints = {t: teacher_fingerprint(cfg, t, versions[t], identities[t]) for t in teachers}
     records: dict[tuple[str, str], Record] = {}
-    jobs: list[Job] = []
+    jobs: list[ExtractionJob] = []
     for slide_id, record in sorted(tiled.items()):
         if record.status != "ok":
             for name in teachers:
@@ -96,7 +96,7 @@ def run(
                 path = outputs.pop(name)
                 records[slide_id, name] = finished(slide_id, name, path)
         if outputs:
-            jobs.append(Job(slide_id, Path(paths[slide_id]), grid, outputs, marks))
+            jobs.append(ExtractionJob(slide_id, Path(paths[slide_id]), grid, outputs, marks))
 
     if jobs:
         records |= _extract(cfg, teachers, jobs, workers, device, identities)
@@ -146,7 +146,7 @@ def _wanted(spec: TeacherConfig, row: registry.Model | None) -> str:
 def _extract(
     cfg: ExtractionConfig,
     teachers: Sequence[str],
-    jobs: Sequence[Job],
+    jobs: Sequence[ExtractionJob],
     workers: int,
     device: str,
     identities: Mapping[str, str | None],

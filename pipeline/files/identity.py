@@ -94,8 +94,8 @@ def content_digest(path: str | Path, recall: Recall | None = None) -> str:
 def _recalled(path: Path, read: Callable[[Path], str], recall: Recall | None) -> str:
     if recall is None:
         return read(path)
-    state, settled = file_state(path)
-    return str(recall.answer(f"{read.__name__} {state}", lambda: read(path), keep=settled))
+    state, unchanging = file_state(path)
+    return str(recall.answer(f"{read.__name__} {state}", lambda: read(path), keep=unchanging))
 
 
 def _read_content(path: Path) -> str:

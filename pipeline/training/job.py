@@ -21,7 +21,7 @@ from pipeline.training.tasks import fit_head
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What all folds and seeds of a run share."""
 
     cfg: TrainingConfig
@@ -60,7 +60,7 @@ class Prepared:
 
 
 def prepare(
-    job: Job, cfg: TrainingConfig, model: ModelConfig, train: np.ndarray, draw: int
+    job: TrainingJob, cfg: TrainingConfig, model: ModelConfig, train: np.ndarray, draw: int
 ) -> Prepared:
     """Draw the weights and fit head, scaler and what else there is to the training cases alone.
 
@@ -76,7 +76,7 @@ def prepare(
 
 
 def lesson(
-    job: Job, cfg: TrainingConfig, head: Head, y: np.ndarray, cases: np.ndarray, draw: int
+    job: TrainingJob, cfg: TrainingConfig, head: Head, y: np.ndarray, cases: np.ndarray, draw: int
 ) -> Lesson:
     """What a network may fit to the given cases without gradients."""
     return Lesson(

@@ -59,7 +59,7 @@ def reads(model: ModelConfig, mapping: CaseMap) -> tuple[list[str], list[str]]:
 
 
 def build_network(model: ModelConfig, shape: Shape) -> Network:
-    """The network of a model config (`settled`), with freshly drawn weights."""
+    """The network of a model config (`sized`), with freshly drawn weights."""
     if isinstance(model, SingleModel | FusionModel):
         return _pooled(model, shape)
     if isinstance(model, ShazamV1Model):
@@ -74,7 +74,7 @@ def _pooled(model: SingleModel | FusionModel, shape: Shape) -> PerTeacher:
     )
 
 
-def settled(model: ModelConfig, mapping: CaseMap, outputs: int) -> ModelConfig:
+def sized(model: ModelConfig, mapping: CaseMap, outputs: int) -> ModelConfig:
     """A fusion that is `sized_as` a student with the width that makes it so; others as they are.
 
     The student is counted with the levels that it reads itself, which a fusion does not.

@@ -28,7 +28,7 @@ from pipeline.files.artifacts import atomic_path
 from pipeline.files.digests import digest
 from pipeline.files.parquet import stack_columns
 from pipeline.runtime import progress
-from pipeline.training.job import Job, Prepared, prepare, seed_of
+from pipeline.training.job import Prepared, TrainingJob, prepare, seed_of
 from pipeline.training.loop import Fitted, Trial, train
 from pipeline.training.predict import Batches, outputs
 from pipeline.training.stacked_training import alike, pays, train_together
@@ -95,7 +95,7 @@ class Inner:
 
 
 def search(
-    job: Job,
+    job: TrainingJob,
     nested: NestedConfig,
     inner: Sequence[np.ndarray],
     folder: Path,
@@ -221,7 +221,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 def _plan(
-    job: Job,
+    job: TrainingJob,
     points: Sequence[dict[str, Any]],
     inner: Sequence[np.ndarray],
     folder: Path,
@@ -248,7 +248,7 @@ def _plan(
     return planned
 
 
-def _run(job: Job, planned: Sequence[Inner]) -> None:
+def _run(job: TrainingJob, planned: Sequence[Inner]) -> None:
     """Do what is not done; trainings that can be done together are."""
     groups: dict[str, list[Inner]] = {}
     for trial in planned:
@@ -261,7 +261,7 @@ def _run(job: Job, planned: Sequence[Inner]) -> None:
             part.step(len(group))
 
 
-def _train(job: Job, group: Sequence[Inner], open_: Sequence[Inner]) -> None:
+def _train(job: TrainingJob, group: Sequence[Inner], open_: Sequence[Inner]) -> None:
     """Together if that pays (then all of a group, so that dropout draws the same), else in turn."""
     first = _prepared(job, group[0])
     if pays([_trial(group[0], first)] * 2, job.store):
@@ -281,7 +281,7 @@ def _train(job: Job, group: Sequence[Inner], open_: Sequence[Inner]) -> None:
         _write(inner, train(trial, job.store, inner.cfg.epochs))
 
 
-def _prepared(job: Job, inner: Inner) -> Prepared:
+def _prepared(job: TrainingJob, inner: Inner) -> Prepared:
     return prepare(job, inner.cfg, inner.model, inner.parts["train"], inner.draw)
 
 
@@ -290,7 +290,7 @@ def _trial(inner: Inner, ready: Prepared) -> Trial:
 
 
 def _settle(
-    job: Job, winners: Sequence[Inner], epoch: int
+    job: TrainingJob, winners: Sequence[Inner], epoch: int
 ) -> tuple[dict[str, Tensor], list[np.ndarray]]:
     """Train the chosen point's inner models again, for the chosen epochs, where a network has a
     last fit on held-out cases: what that found, and the held-out predictions after it."""

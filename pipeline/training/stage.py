@@ -44,9 +44,9 @@ from pipeline.training.attention import attention_table, extremes, slide_names
 from pipeline.training.checkpoint import save_checkpoint
 from pipeline.training.head import Head
 from pipeline.training.history import Watch, history_log
-from pipeline.training.job import Job, Prepared, device_of, lesson, prepare, seed_of
+from pipeline.training.job import Prepared, TrainingJob, device_of, lesson, prepare, seed_of
 from pipeline.training.loop import Fitted, Trial, told, train
-from pipeline.training.models import reads, settled
+from pipeline.training.models import reads, sized
 from pipeline.training.multitask import AuxiliaryTask, MultiHead, align
 from pipeline.training.nested import CURVES, Choice, forget, search
 from pipeline.training.predict import predict
@@ -120,9 +120,11 @@ def run(
     teachers, levels = reads(model, mapping)
     store = open_store(mapping, root, teachers, levels, cases, place)
     slides = slide_names(root) if cfg.attention_cases_per_fold else {}
-    job = Job(cfg, model_name, model, task, store, labels, versions, slides, tuple(learned_too))
+    job = TrainingJob(
+        cfg, model_name, model, task, store, labels, versions, slides, tuple(learned_too)
+    )
     outputs = job.head(np.arange(len(cases))).outputs
-    job = dataclasses.replace(job, model=settled(model, mapping, outputs))
+    job = dataclasses.replace(job, model=sized(model, mapping, outputs))
     folder = root / "models" / task_name / model_name
     sweep(folder, *folder.glob("fold_*/seed_*"))
     work = [(fold, seed) for fold in folds for seed in cfg.seeds]
@@ -136,7 +138,7 @@ def run(
     write_columns(folder / "predictions.parquet", stack_columns([t[OWN] for t in tables]))
 
 
-def _fold(job: Job, fold: Fold, seed: int, folder: Path) -> dict[str, Columns]:
+def _fold(job: TrainingJob, fold: Fold, seed: int, folder: Path) -> dict[str, Columns]:
     """Train one fold with one seed unless that is done, and return its predictions: those of the
     own endpoint as OWN, those of each auxiliary one by its name."""
     files = {OWN: folder / "predictions.parquet"} | {
@@ -285,7 +287,7 @@ def _rows(cases: Iterable[str], place: dict[str, int], has: np.ndarray) -> np.nd
 
 
 def _train(
-    job: Job,
+    job: TrainingJob,
     cfg: TrainingConfig,
     ready: Prepared,
     learning: dict[str, np.ndarray],
@@ -317,7 +319,7 @@ def _with_inner(history: list[dict[str, float]], choice: Choice) -> list[dict[st
     ]
 
 
-def _nested_facts(job: Job, choice: Choice, parts: int) -> Nested:
+def _nested_facts(job: TrainingJob, choice: Choice, parts: int) -> Nested:
     assert job.cfg.nested is not None
     points = len(job.cfg.nested.points())
     return Nested(
@@ -333,7 +335,9 @@ def _nested_facts(job: Job, choice: Choice, parts: int) -> Nested:
     )
 
 
-def _fingerprint(job: Job, parts: dict[str, np.ndarray], inner: list[np.ndarray], seed: int) -> str:
+def _fingerprint(
+    job: TrainingJob, parts: dict[str, np.ndarray], inner: list[np.ndarray], seed: int
+) -> str:
     """Of everything that decides a training's result."""
     values = _values(job.labels)
     return digest(
@@ -384,7 +388,7 @@ def _aligned(labels: Labels, cases: list[str], task_name: str) -> Labels:
     )
 
 
-def _levels_absent(job: Job, shape: Shape) -> dict[str, list[str]]:
+def _levels_absent(job: TrainingJob, shape: Shape) -> dict[str, list[str]]:
     """Wanted levels that a teacher's features do not have: masked tokens, said aloud."""
     wanted = getattr(job.model, "levels", ())
     absent = {

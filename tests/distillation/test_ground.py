@@ -14,7 +14,15 @@ from pipeline.aggregators.network import Endpoint, Lesson, Objective, Shape
 from pipeline.bags.scale import Scaler
 from pipeline.bags.store import Store, gather, whole
 from pipeline.distillation.anchor import Anchor
-from pipeline.distillation.ground import SHARES, Ground, View, _believed, fit_ground, lean, lectern
+from pipeline.distillation.ground import (
+    PROTOTYPE_SHARES,
+    Ground,
+    View,
+    _believed,
+    fit_ground,
+    lean,
+    lectern,
+)
 from pipeline.distillation.probe import working_response
 
 REGRESSION = Objective(
@@ -147,7 +155,11 @@ def test_a_teacher_without_variates_need_not_prove_more_than_any_other_part() ->
     """Such as a slide encoder beside teachers of tiles that say nothing."""
     x, noisy, _, _ = cohort()
     rng = np.random.default_rng(5)
-    z = {0: rng.normal(size=(LEARNED, 20)), 1: x[:LEARNED], SHARES: rng.normal(size=(LEARNED, 8))}
+    z = {
+        0: rng.normal(size=(LEARNED, 20)),
+        1: x[:LEARNED],
+        PROTOTYPE_SHARES: rng.normal(size=(LEARNED, 8)),
+    }
     has = dict.fromkeys(z, np.ones(LEARNED, dtype=bool))
     strata = np.zeros(LEARNED, np.int64)
     faint = scaled(noisy[:LEARNED] + rng.normal(size=(LEARNED, 1)))

@@ -19,7 +19,7 @@ from pipeline.distillation.probe import (
     inner_folds,
     posterior,
     ridge_path,
-    stack,
+    stacking_weights,
 )
 
 REGRESSION = Objective(
@@ -70,11 +70,11 @@ def test_the_weak_teacher_gets_little_weight_and_a_copy_adds_nothing() -> None:
     rng = np.random.default_rng(1)
     y = rng.normal(size=(N, 1)).astype(np.float32)
     strong, weak = y * 0.8 + rng.normal(size=(N, 1)) * 0.3, rng.normal(size=(N, 1))
-    weights = stack(REGRESSION, np.stack([strong, weak]), y, steps=200)
+    weights = stacking_weights(REGRESSION, np.stack([strong, weak]), y, steps=200)
     assert weights[0] > 10 * weights[1]
-    twice = stack(REGRESSION, np.stack([strong, strong]), y, steps=200)
+    twice = stacking_weights(REGRESSION, np.stack([strong, strong]), y, steps=200)
     assert twice.sum() == pytest.approx(weights[0], abs=0.05)
-    assert (stack(REGRESSION, np.stack([-strong]), y) == 0).all()
+    assert (stacking_weights(REGRESSION, np.stack([-strong]), y) == 0).all()
 
 
 def test_inner_folds_spread_strata_and_posterior_sums_to_one() -> None:

@@ -18,7 +18,7 @@ from pipeline.extraction import writer
 from pipeline.extraction.engine import encoding, reading, writing
 from pipeline.extraction.engine.channel import Channel, Stopped
 from pipeline.extraction.engine.encoding import encode_in_parts
-from pipeline.extraction.engine.messages import Job, Settings
+from pipeline.extraction.engine.messages import ExtractionJob, Settings
 from pipeline.extraction.engine.run import extract
 from pipeline.extraction.grid import read_grid
 from pipeline.extraction.reader import open_source
@@ -34,17 +34,17 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> list[Job]:
+def jobs(tmp_path: Path) -> list[ExtractionJob]:
     made = []
     for i in range(5):
         slide = write_svs(tmp_path / f"{i}.svs", tissue(160, 96, seed=i))
         tiles = write_tiles(tmp_path / f"{i}_tiles.h5", grid_coords(160, 96, 32))
         output = {"tiny": tmp_path / "out" / f"{i}.h5"}
-        made.append(Job(str(i), slide, read_grid(tiles), output, {"tiny": f"print {i}"}))
+        made.append(ExtractionJob(str(i), slide, read_grid(tiles), output, {"tiny": f"print {i}"}))
     return made
 
 
-def test_two_devices_share_the_slides(jobs: list[Job], encoder: Encoder) -> None:
+def test_two_devices_share_the_slides(jobs: list[ExtractionJob], encoder: Encoder) -> None:
     """Two device workers take turns at one queue; every slide is made once, and rightly."""
     settings = Settings(batch_size=4, workers=1)
     first, second = torch.device("cpu"), torch.device("cpu", 0)
@@ -60,7 +60,7 @@ def test_two_devices_share_the_slides(jobs: list[Job], encoder: Encoder) -> None
     np.testing.assert_array_equal(read_level(open_features(jobs[2].outputs["tiny"])), alone)
 
 
-def test_batch_size_changes_only_the_last_bit(jobs: list[Job], encoder: Encoder) -> None:
+def test_batch_size_changes_only_the_last_bit(jobs: list[ExtractionJob], encoder: Encoder) -> None:
     found = []
     for size in (1, 4, 64):
         extract(jobs[:1], {CPU: [encoder]}, Settings(batch_size=size, workers=1))
@@ -70,7 +70,7 @@ def test_batch_size_changes_only_the_last_bit(jobs: list[Job], encoder: Encoder)
 
 
 def test_blocks_that_the_device_decodes_give_the_same_features(
-    jobs: list[Job], encoder: Encoder
+    jobs: list[ExtractionJob], encoder: Encoder
 ) -> None:
     """The way of a GPU's decoder through the whole engine, on a device that every machine has."""
     found = []
@@ -107,7 +107,7 @@ def test_out_of_memory_halves_the_batch(encoder: Encoder, monkeypatch: pytest.Mo
 
 
 def test_tiles_for_a_gpu_wait_in_pinned_memory(
-    jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+    jobs: list[ExtractionJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not for the CPU; and nothing but 8-bit pixels is kept for the way over the bus."""
     asked: list[bool] = []
@@ -126,7 +126,7 @@ def test_tiles_for_a_gpu_wait_in_pinned_memory(
 
 
 def test_the_writer_keeps_few_rows_in_memory(
-    jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+    jobs: list[ExtractionJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows go to the disk as they come, however large the slide is."""
     held: list[int] = []
@@ -160,7 +160,7 @@ def test_convolutions_run_with_the_channels_last() -> None:
 
 
 def test_not_even_one_tile_fits(
-    jobs: list[Job], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+    jobs: list[ExtractionJob], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_device(e: Encoder, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         raise torch.OutOfMemoryError("out of memory")
@@ -177,7 +177,11 @@ def test_not_even_one_tile_fits(
     ids=["reading", "writing", "encoding"],
 )
 def test_an_error_of_the_machine_ends_the_run(
-    jobs: list[Job], encoder: Encoder, monkeypatch: pytest.MonkeyPatch, loop: object, part: str
+    jobs: list[ExtractionJob],
+    encoder: Encoder,
+    monkeypatch: pytest.MonkeyPatch,
+    loop: object,
+    part: str,
 ) -> None:
     """In whichever thread it happens: it comes out, no thread stays, no half file either."""
 
@@ -197,7 +201,9 @@ def test_an_error_of_the_machine_ends_the_run(
     assert not folder.exists() or not list(folder.glob("*"))
 
 
-def test_one_slide_that_fails_does_not_stop_the_rest(jobs: list[Job], encoder: Encoder) -> None:
+def test_one_slide_that_fails_does_not_stop_the_rest(
+    jobs: list[ExtractionJob], encoder: Encoder
+) -> None:
     jobs[1].path.write_bytes(b"II*\0" + b"\0" * 50)
     records = extract(jobs, {CPU: [encoder]}, Settings(batch_size=4, workers=1))
     assert records["1", "tiny"].status == "failed"

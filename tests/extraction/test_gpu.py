@@ -14,7 +14,7 @@ from pipeline.encoders.build import Encoder, build, encode
 from pipeline.extraction import devices
 from pipeline.extraction.decoders import gpu_decodes
 from pipeline.extraction.engine.encoding import encode_in_parts
-from pipeline.extraction.engine.messages import Job, Settings
+from pipeline.extraction.engine.messages import ExtractionJob, Settings
 from pipeline.extraction.engine.run import extract
 from pipeline.extraction.grid import read_grid
 from tests.extraction.made import TINY, grid_coords, tissue, write_svs, write_tiles
@@ -35,13 +35,13 @@ def _build(device: torch.device, precision: str = "fp32", **teacher: object) -> 
     return build("tiny", cfg, device=device, precision=precision)
 
 
-def _job(folder: Path, encoder: str) -> Job:
+def _job(folder: Path, encoder: str) -> ExtractionJob:
     slide = write_svs(folder / "slide.svs", tissue(400, 300))
     grid = read_grid(write_tiles(folder / "tiles.h5", grid_coords(400, 300, 32)))
-    return Job("slide", slide, grid, {encoder: folder / "out.h5"}, {encoder: "print"})
+    return ExtractionJob("slide", slide, grid, {encoder: folder / "out.h5"}, {encoder: "print"})
 
 
-def _extract(job: Job, encoder: Encoder, **settings: object) -> np.ndarray:
+def _extract(job: ExtractionJob, encoder: Encoder, **settings: object) -> np.ndarray:
     records = extract([job], {encoder.device: [encoder]}, Settings(workers=2, **settings))  # type: ignore[arg-type]
     assert records[job.slide_id, encoder.name].status == "ok"
     return read_level(open_features(job.outputs[encoder.name])).astype(np.float32)

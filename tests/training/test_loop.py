@@ -18,7 +18,7 @@ from pipeline.config.training import TrainingConfig
 from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.labels import read_labels
 from pipeline.files.parquet import read_columns
-from pipeline.training.job import Job, prepare
+from pipeline.training.job import TrainingJob, prepare
 from pipeline.training.loop import Trial, adamw, train
 from pipeline.training.predict import Batches, outputs
 
@@ -42,7 +42,7 @@ def trial(root: Path, **cfg: Any) -> tuple[Trial, Store]:
     )
     settings = TrainingConfig(batch_size=4, learning_rate=0.05, **cfg)
     model = TypeAdapter(ModelConfig).validate_python(MODEL)
-    job = Job(settings, "m", model, task, store, labels, "", {})
+    job = TrainingJob(settings, "m", model, task, store, labels, "", {})
     parts = {"train": np.arange(0, 16), "val": np.arange(16, 24)}
     ready = prepare(job, settings, model, parts["train"], 3)
     y = ready.y.copy()

@@ -13,7 +13,7 @@ from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.contracts.case_map import CaseMap, TeacherLevels
 from pipeline.errors import ConfigError
-from pipeline.training.models import build_network, reads, settled
+from pipeline.training.models import build_network, reads, sized
 
 DIMS = ({"low": 64, "mid": 128, "high": 256}, {"low": 96, "mid": 96, "high": 96})
 MAPPING = CaseMap({"a": TeacherLevels(DIMS[0]), "b": TeacherLevels(DIMS[1])}, {})
@@ -40,8 +40,8 @@ def config(**fusion: object) -> Config:
 def size(model: Any) -> int:
     """Parameters of the model, with the teachers' levels that it reads."""
     teachers, levels = reads(model, MAPPING)
-    known = MAPPING["teachers"]
-    dims = tuple({level: known[t]["dims"][level] for level in levels} for t in teachers)
+    known = MAPPING.teachers
+    dims = tuple({level: known[t].dims[level] for level in levels} for t in teachers)
     return parameter_count(build_network(model, Shape(tuple(teachers), dims, 3)))
 
 
@@ -51,11 +51,11 @@ def test_a_fusion_can_be_of_a_students_size(aggregator: str) -> None:
     specs = config(aggregator=aggregator).model_specs()
     student = size(specs["shazam_v2"])
     told = read(specs["matched"].model_dump(mode="json"))  # as a job is told
-    matched = settled(told, MAPPING, 3)
+    matched = sized(told, MAPPING, 3)
     assert size(matched) == pytest.approx(student, rel=0.1)
     plain = read({"kind": "concat", "aggregator": aggregator})
     assert abs(size(plain) - student) > abs(size(matched) - student)
-    assert settled(plain, MAPPING, 3) is plain
+    assert sized(plain, MAPPING, 3) is plain
 
 
 def test_only_a_student_and_only_by_width_can_a_fusion_be_sized() -> None:
@@ -68,4 +68,4 @@ def test_only_a_student_and_only_by_width_can_a_fusion_be_sized() -> None:
 def test_a_size_that_no_width_changes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.training.models._size", lambda *_: 7)
     with pytest.raises(ConfigError, match="`abmil` does not depend on d_model"):
-        settled(config().model_specs()["matched"], MAPPING, 3)
+        sized(config().model_specs()["matched"], MAPPING, 3)

@@ -17,7 +17,7 @@ from pipeline.config.training import TrainingConfig
 from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.labels import read_labels
 from pipeline.files.parquet import read_columns
-from pipeline.training.job import Job, prepare
+from pipeline.training.job import TrainingJob, prepare
 from pipeline.training.loop import Trial, train
 from pipeline.training.stacked_training import alike, pays, train_together
 
@@ -42,7 +42,7 @@ def trials(
     teachers = ["deep", "flat"] if model["kind"] == "mean" else [model["teacher"]]
     store = open_store(mapping, root, teachers, ["high"], list(labels.cases), torch.device("cpu"))
     made = TypeAdapter(ModelConfig).validate_python({"dropout": 0.0, **model})
-    job = Job(TrainingConfig(), "m", made, spec, store, labels, "", {})
+    job = TrainingJob(TrainingConfig(), "m", made, spec, store, labels, "", {})
     found = []
     for split in range(3):
         val = np.arange(split, 24, 4)[: 4 + split]

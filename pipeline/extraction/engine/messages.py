@@ -15,7 +15,7 @@ from pipeline.extraction.writer import Block
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class ExtractionJob:
     """A slide and what is to be made of it.
 
     Attributes:
@@ -56,7 +56,7 @@ class Settings:
 class Batch:
     """Tiles on their way to the device; `error` ends the slide, `tiles` None ends it well."""
 
-    job: Job
+    job: ExtractionJob
     rows: np.ndarray
     tiles: torch.Tensor | None
     dropped: int = 0
@@ -67,6 +67,6 @@ class Batch:
 class Result:
     """Features on their way to the writer; teacher -> None ends the slide."""
 
-    job: Job
+    job: ExtractionJob
     features: Mapping[str, Block] | None
     error: SlideError | None = None

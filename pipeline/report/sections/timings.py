@@ -27,7 +27,7 @@ from pipeline.report.tables.cells import (
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class TimedJob:
     """One benchmark record: seconds, peak resident memory (MB), CPU seconds; NaN where unknown."""
 
     rule: str
@@ -59,7 +59,7 @@ def section(results: Results, planner: planned_vs_actual.Planner | None = None) 
             "records were deleted.",
             "", None, None, by_node, against_plan,
         )  # fmt: skip
-    by_rule: dict[str, list[Job]] = defaultdict(list)
+    by_rule: dict[str, list[TimedJob]] = defaultdict(list)
     for job in jobs:
         by_rule[job.rule].append(job)
     order = sorted(by_rule, key=lambda rule: -sum(j.seconds for j in by_rule[rule]))
@@ -104,7 +104,7 @@ def section(results: Results, planner: planned_vs_actual.Planner | None = None) 
     )
 
 
-def read_jobs(folder: Path) -> list[Job]:
+def read_jobs(folder: Path) -> list[TimedJob]:
     """All benchmark records under `folder`; the first folder below it names the rule.
 
     Extraction is told apart by teacher, the second folder. A file that is not a benchmark table is
@@ -121,7 +121,7 @@ def read_jobs(folder: Path) -> list[Job]:
                 seconds = _float(row.get("s"))
                 if math.isfinite(seconds):
                     jobs.append(
-                        Job(
+                        TimedJob(
                             rule=rule,
                             name=str(inside.with_suffix("")),
                             seconds=seconds,
@@ -152,7 +152,7 @@ def _work(results: Results) -> dict[str, tuple[int, int]]:
     }
 
 
-def _row(rule: str, jobs: list[Job], work: dict[str, tuple[int, int]]) -> list[Cell]:
+def _row(rule: str, jobs: list[TimedJob], work: dict[str, tuple[int, int]]) -> list[Cell]:
     seconds = sum(j.seconds for j in jobs)
     memory = [j.max_rss for j in jobs if math.isfinite(j.max_rss)]
     cpu = [j.cpu_seconds for j in jobs if math.isfinite(j.cpu_seconds)]
