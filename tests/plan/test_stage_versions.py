@@ -50,6 +50,17 @@ def test_a_teacher_depends_on_its_own_loader_layout_and_architecture() -> None:
     }
 
 
+def test_a_raised_layout_is_its_teachers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    teachers: dict[str, dict[str, object]] = {
+        name: {"acknowledge_licence": True} for name in ("conch", "uni", "virchow2")
+    }
+    before = extraction(**teachers)
+    stated = versions_in("pipeline.encoders.checkpoint_layouts")
+    monkeypatch.setitem(stated, "conch", stated["conch"] + 1)
+    now = extraction(**teachers)
+    assert [name for name in teachers if now[name] != before[name]] == ["conch"]
+
+
 def test_every_layout_and_architecture_has_a_number() -> None:
     assert set(checkpoint_layouts.VERSIONS) == set(checkpoint_layouts.LAYOUTS)
     assert set(architectures.VERSIONS) == set(architectures.TOWERS)
