@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cohort.values import filled, number
 from pipeline.contracts.columns import CASE_COLUMNS, SLIDE_COLUMNS
+from pipeline.contracts.values import filled, number
 from pipeline.errors import SheetError
 
 if TYPE_CHECKING:
-    from pipeline.config.cohort import ColumnsConfig
+    from pipeline.config.cohort import Accept, ColumnsConfig
     from pipeline.contracts.slide_row import SlideRow
 
 MPP_RANGE = (0.05, 10.0)
@@ -45,10 +45,21 @@ def report(source: str, problems: Sequence[str]) -> None:
 
 
 def table_problems(
-    header: list[str], records: list[tuple[int, list[str]]], columns: ColumnsConfig
+    header: list[str],
+    records: list[tuple[int, list[str]]],
+    columns: ColumnsConfig,
+    accepted: Iterable[Accept] = (),
 ) -> list[str]:
-    """What keeps the rows from being read: columns that are missing, double or reserved."""
-    return [*_column_problems(header, columns), *_width_problems(records, header)]
+    """What keeps the rows from being read: columns that are missing, double, reserved or passed
+    over for their letter case.
+
+    Args:
+        header, records: the sheet's fields.
+        columns: names of the columns.
+        accepted: what the user has looked at and says is right.
+    """
+    spelled = [] if "role_columns" in accepted else _role_problems(header, columns)
+    return [*_column_problems(header, columns), *spelled, *_width_problems(records, header)]
 
 
 def row_problems(
@@ -94,6 +105,27 @@ def _column_problems(header: list[str], columns: ColumnsConfig) -> list[str]:
                 f"column `{name}` has a name that the pipeline's own tables use; rename it"
             )
     return problems
+
+
+def _role_problems(header: list[str], columns: ColumnsConfig) -> list[str]:
+    """Columns that differ from an optional role's only in letter case, spaces or `_`."""
+    roles = columns.model_dump()
+    problems = []
+    for role, name in roles.items():
+        if name in header or role in ("slide_id", "case_id"):
+            continue
+        for other in header:
+            if _plain(other) == _plain(name) and other not in roles.values():
+                problems.append(
+                    f"column `{other}` would be read as a label; did you mean `{name}` "
+                    f"(cohort.columns.{role})? Rename it or set cohort.columns.{role}: {other}; "
+                    f"or set cohort.accept: [role_columns] if it is a label"
+                )
+    return problems
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.casefold())
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cohort.checks import report, row_problems, table_problems
-from pipeline.cohort.values import filled, number
+from pipeline.cohort.same_patient import case_problems
 from pipeline.contracts.ledger import chunk_of
 from pipeline.contracts.slide_row import SlideRow
+from pipeline.contracts.values import filled, label, number
 from pipeline.errors import SheetError
 from pipeline.files.digests import digest
 from pipeline.files.identity import content_digest, file_identity
@@ -51,16 +52,36 @@ def read_sheet(cfg: CohortConfig, base: Path) -> list[SlideRow]:
         SheetError: the file is missing, unreadable or empty, or rows or columns are wrong; every
             problem found is listed with its row and column.
     """
-    sheet = base / Path(cfg.sheet or "").expanduser()
-    header, records = _parse(sheet, cfg.columns)
-    root = base / Path(cfg.slide_root).expanduser() if cfg.slide_root else sheet.parent
-    rows = [_row(line, fields, header, cfg.columns, root) for line, fields in records]
-    problems = table_problems(header, records, cfg.columns)
+    header, records, rows = _read(cfg, base)
+    problems = table_problems(header, records, cfg.columns, cfg.accept)
     if not problems:
         must_exist = cfg.missing_files == "error"
         problems = row_problems(rows, header, records, cfg.columns, must_exist)
-    report(str(sheet), problems)
+        problems += case_problems(rows, cfg.columns, cfg.accept)
+    report(str(base / Path(cfg.sheet or "").expanduser()), problems)
     return rows
+
+
+def chunk_rows(cfg: CohortConfig, base: Path, chunk: int) -> list[SlideRow]:
+    """The slides of one chunk alone: no other row is checked, and no other file is looked at.
+
+    Args:
+        cfg: the cohort section.
+        base: folder that relative paths of the config start from.
+        chunk: the hash bucket.
+
+    Raises:
+        SheetError: the sheet is gone or unreadable, or a row of the chunk cannot be used.
+    """
+    if cfg.source == "synthetic":
+        return [r for r in slide_rows(cfg, base) if chunk_of(r.slide_id, cfg.chunks) == chunk]
+    header, records, rows = _read(cfg, base)
+    own = [r for r in rows if chunk_of(r.slide_id, cfg.chunks) == chunk]
+    lines = {r.row for r in own}
+    mine = [record for record in records if record[0] in lines]
+    must_exist = cfg.missing_files == "error"
+    report(str(cfg.sheet), row_problems(own, header, mine, cfg.columns, must_exist))
+    return own
 
 
 def chunk_digest(
@@ -109,6 +130,17 @@ def identity(row: SlideRow, recall: Recall | None = None) -> str:
 
 
 # --- reading --------------------------------------------------------------------------------------
+
+
+def _read(
+    cfg: CohortConfig, base: Path
+) -> tuple[list[str], list[tuple[int, list[str]]], list[SlideRow]]:
+    """Header, numbered records and slides of the sheet, unchecked."""
+    sheet = base / Path(cfg.sheet or "").expanduser()
+    header, records = _parse(sheet, cfg.columns)
+    root = base / Path(cfg.slide_root).expanduser() if cfg.slide_root else sheet.parent
+    rows = [_row(line, fields, header, cfg.columns, root) for line, fields in records]
+    return header, records, rows
 
 
 def _parse(sheet: Path, columns: ColumnsConfig) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -184,9 +216,9 @@ def _row(
         case_id=named(columns.case_id),
         path=absolute(columns.path),
         mpp=number(field(columns.mpp)),
-        site=field(columns.site),
+        site=label(value.get(columns.site, "")),
         mask=absolute(columns.mask),
         coordinates=absolute(columns.coordinates),
-        labels={name: field(name) for name in header if name and name not in used},
+        labels={name: label(value.get(name, "")) for name in header if name and name not in used},
         row=line,
     )

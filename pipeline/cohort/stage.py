@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cohort.checks import MAX_SHOWN
 from pipeline.cohort.labels import check_labels, summary
-from pipeline.cohort.sheet import identities, slide_rows
+from pipeline.cohort.sheet import chunk_rows, identities, slide_rows
 from pipeline.cohort.synthetic import embedded
 from pipeline.cohort.synthetic.oracle import oracle
-from pipeline.cohort.values import number
 from pipeline.contracts.ledger import chunk_of
 from pipeline.contracts.slide_row import SlideRow
+from pipeline.contracts.values import number
 from pipeline.errors import ArtifactError
 from pipeline.files.artifacts import sweep, write_json
 from pipeline.files.parquet import write_table
@@ -51,7 +51,7 @@ def run(*, cfg: CohortConfig, tasks: Mapping[str, TaskConfig], root: Path, base:
     """
     sweep(root)
     rows = slide_rows(cfg, base)
-    check_labels(rows, tasks)
+    check_labels(rows, tasks, accepted=cfg.accept)
     if cfg.source == "synthetic":
         _require_drawn(rows)
         embedded.write_tables(cfg, embedded.sheet_path(cfg, base))
@@ -75,7 +75,7 @@ def run_chunk(*, cfg: CohortConfig, chunk: int, base: Path, out: Path, workers: 
         workers: processes that draw at once.
     """
     sweep(out.parent)
-    rows = [r for r in slide_rows(cfg, base) if chunk_of(r.slide_id, cfg.chunks) == chunk]
+    rows = chunk_rows(cfg, base, chunk)
     if cfg.source == "synthetic":
         sheet = embedded.sheet_path(cfg, base)
         embedded.generate(cfg=cfg, sheet=sheet, workers=workers, chunk=chunk)

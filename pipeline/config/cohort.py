@@ -9,6 +9,16 @@ from pydantic import Field, model_validator
 
 from pipeline.config.section import Fraction, Name, Section
 
+# What looks like a mistake in a sheet and may be right; the user says so.
+Accept = Literal[
+    "similar_case_ids",
+    "float_ids",
+    "shared_slides",
+    "role_columns",
+    "censorship_column",
+    "long_times",
+]
+
 
 class SyntheticConfig(Section):
     """The embedded cohort: H&E-like slides drawn from a hidden state per case."""
@@ -50,6 +60,7 @@ class CohortConfig(Section):
     slide_root: str | None = None
     columns: ColumnsConfig = ColumnsConfig()
     missing_files: Literal["error", "ledger"] = "error"
+    accept: tuple[Accept, ...] = ()
     chunks: int = Field(2, ge=1, le=10_000)
     synthetic: SyntheticConfig = SyntheticConfig()
 

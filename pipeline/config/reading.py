@@ -37,6 +37,40 @@ def parse(data: Mapping[str, Any], source: str = "config") -> Config:
         raise ConfigError(explain(error, Config.model_json_schema(), source)) from None
 
 
+def refuse_double_keys(path: str | Path) -> None:
+    """Refuse a config file in which a key stands twice: YAML would take the last, and drop the
+    rest without a word.
+
+    Raises:
+        ConfigError: names the key and both lines. What else is wrong with the file is not said.
+    """
+    try:
+        yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Unambiguous)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        return
+
+
+class _Unambiguous(yaml.SafeLoader):
+    """Reads YAML in which no mapping has a key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        first: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            line = key.start_mark.line + 1
+            if key.value in first:
+                raise ConfigError(
+                    f"the key `{key.value}` stands twice in one section, in "
+                    f"lines {first[key.value]} and {line}; only the last would count. "
+                    f"Join the two, or remove one"
+                )
+            first[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
 def _is_small(data: Any) -> bool:
     """Whether the values, with aliases spelt out, are few; counted no further than the limit."""
     todo, seen = [data], 0
@@ -60,9 +94,11 @@ def load(path: str | Path) -> Config:
     """
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.load(path.read_text(encoding="utf-8-sig"), _Unambiguous)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(data, Mapping):

@@ -75,7 +75,10 @@ class Config(Section):
         if both:
             raise ValueError(f"training: {sorted(both)} stand in both models and ablations")
         models = self.model_specs()
-        if models and self.evaluation.student not in models:
+        if self.tasks and not teachers:
+            raise ValueError("extraction.teachers: empty; name at least one teacher")
+        chosen = self.evaluation.student != EvaluationConfig().student
+        if (models or chosen) and self.evaluation.student not in models:
             raise ValueError(
                 f"evaluation.student is `{self.evaluation.student}`, which is not one of the "
                 f"models{nearest(self.evaluation.student, models)}"

@@ -1,6 +1,7 @@
-"""What a task asks of each case, read from the case table in one way by every stage.
+"""What a task asks of each case, read in one way when the sheet is parsed and by every stage.
 
-A label is missing when its cell is empty (or NaN, NA, N/A); a case without one is left out of that
+`read_values` has the rules; it needs the standard library alone, since the workflow is parsed at
+each call. `read_labels` gives what it read as arrays. A case without a value is left out of that
 task, with the reason. Anything else that does not fit is an error that names the column and the
 cases, because a label that is guessed is a result that is wrong.
 """
@@ -8,21 +9,24 @@ cases, because a label that is guessed is a result that is wrong.
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
+from pipeline.contracts.label_cells import Cell, message, not_numbers, where
+from pipeline.contracts.values import EMPTY, filled, number
 from pipeline.errors import SheetError, nearest
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 Task = SurvivalTask | ClassificationTask | RegressionTask
 Table = Mapping[str, Sequence[object]]
-
-_MISSING = {"", "na", "n/a", "nan", "<na>"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +67,68 @@ class Labels:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Values:
+    """What a task's columns say, before it is made an array of.
+
+    Attributes:
+        texts: case id -> the text of each column, of the cases that have them all; sorted by id.
+        excluded: the other cases, each with its reason.
+        classes: classification: the class names, in the config's order or sorted.
+        problems: what cannot be used, one message a cause; nothing else counts where there is one.
+    """
+
+    texts: dict[str, tuple[str, ...]]
+    excluded: dict[str, str]
+    classes: tuple[str, ...]
+    problems: list[str]
+
+
+def columns_of(task: Any) -> list[str]:
+    """The columns that a task reads, spelled out."""
+    if task.type == "survival":
+        return [task.time, task.event]
+    return [task.label] if task.type == "classification" else list(task.targets)
+
+
+def read_values(table: Table, task: Task, rows: Mapping[str, str] | None = None) -> Values:
+    """What a task's columns say of each case, and what is wrong with it.
+
+    Args:
+        table: columns by name; one row a case, column `case_id` and those of the task.
+        task: the task, spelled out.
+        rows: case id -> its rows in the sheet, for messages.
+    """
+    rows = rows or {}
+    ids = [str(case) for case in table["case_id"]]
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    text = class_name if task.type == "classification" else _number_text
+    cells = {
+        column: [(ids[i], text(table[column][i]) or "") for i in order]
+        for column in columns_of(task)
+    }
+    classes: tuple[str, ...] = ()
+    if task.type == "survival":
+        problems = _survival(cells, task, rows)
+    elif task.type == "classification":
+        found = sorted({text for _, text in cells[task.label] if text})
+        classes = tuple(task.classes) if task.classes else tuple(found)
+        problems = _classification(cells[task.label], found, task, rows)
+    else:
+        problems = [
+            p for column, of in cells.items() for p in not_numbers(column, _no_numbers(of), rows)
+        ]
+    problems += _half_empty(cells, rows)
+    texts = {ids[i]: tuple(cells[column][at][1] for column in cells) for at, i in enumerate(order)}
+    kept = {case: values for case, values in texts.items() if all(values)}
+    excluded = {
+        case: f"no value in column `{list(cells)[values.index('')]}`"
+        for case, values in texts.items()
+        if case not in kept
+    }
+    return Values(kept, excluded, classes, problems)
+
+
 def read_labels(cases: pd.DataFrame | Table, name: str, task: Task) -> Labels:
     """The labels of a task.
 
@@ -75,75 +141,166 @@ def read_labels(cases: pd.DataFrame | Table, name: str, task: Task) -> Labels:
     Raises:
         SheetError: a column is not there, or a value in it is not what the task needs.
     """
-    unordered = np.array([str(case) for case in cases["case_id"]], dtype=object)
-    order = np.argsort(unordered, kind="stable")
-    ids = unordered[order]
-    table = {str(name): [cells[i] for i in order] for name, cells in _cells(cases)}
-    twice = sorted(set(ids[1:][ids[1:] == ids[:-1]]))
+    import numpy as np
+
+    table = {str(column): cells for column, cells in _cells(cases)}
+    twice = sorted(case for case, n in Counter(map(str, table["case_id"])).items() if n > 1)
     if twice:
-        raise SheetError(f"case table: {_some(twice)} stand(s) in more than one row")
-    if isinstance(task, SurvivalTask):
-        return _survival(table, ids, name, task)
+        raise SheetError(f"case table: {', '.join(twice[:8])} stand(s) in more than one row")
+    for column in columns_of(task):
+        if column not in table:
+            raise SheetError(
+                f"tasks.{name}: the case table has no column `{column}`"
+                f"{nearest(column, [c for c in table if c != 'case_id'])}. A column whose values "
+                f"differ between the slides of a case is not a label of the case and is left out "
+                f"of the table"
+            )
+    found = read_values(table, task)
+    if found.problems:
+        raise SheetError("\n".join(f"tasks.{name}: {problem}" for problem in found.problems))
     if isinstance(task, ClassificationTask):
-        return _classification(table, ids, name, task)
-    return _regression(table, ids, name, task)
+        _require_classes(found, name, task)
+        index = {c: i for i, c in enumerate(found.classes)}
+        label = np.array([index[text] for (text,) in found.texts.values()], dtype=np.int64)
+        return Labels(tuple(found.texts), found.excluded, classes=found.classes, label=label)
+    values = np.array(
+        [[float(text) for text in texts] for texts in found.texts.values()], dtype=np.float64
+    ).reshape(-1, len(columns_of(task)))
+    if isinstance(task, SurvivalTask):
+        time, event = values[:, 0].copy(), values[:, 1] == 1
+        return Labels(tuple(found.texts), found.excluded, time=time, event=event)
+    return Labels(tuple(found.texts), found.excluded, targets=values)
 
 
-def _survival(table: Table, ids: np.ndarray, name: str, task: SurvivalTask) -> Labels:
-    time = _numbers(table, ids, name, "time", task.time)
-    event = _numbers(table, ids, name, "event", task.event)
-    _refuse(
-        ids[np.isfinite(event) & ~np.isin(event, (0, 1))],
-        f"tasks.{name}.event: column `{task.event}` must be 0 (censored) or 1 (event), it is not",
-        "code the event as 1; a column where 1 means censored has to be turned around",
-    )
-    _refuse(
-        ids[time < 0],
-        f"tasks.{name}.time: column `{task.time}` is negative",
-        "mend the times; they count from diagnosis or surgery",
-    )
-    reasons = {
-        f"no value in column `{task.time}`": np.isnan(time),
-        f"no value in column `{task.event}`": np.isnan(event),
-    }
-    kept, excluded = _keep(ids, reasons)
-    return Labels(tuple(ids[kept]), excluded, time=time[kept], event=event[kept] == 1)
+def class_name(value: object) -> str | None:
+    """A cell as text, None where missing. `1.0` reads `1`: a gap makes floats of integers."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return filled(str(value).strip()) or None
 
 
-def _classification(table: Table, ids: np.ndarray, name: str, task: ClassificationTask) -> Labels:
-    text = np.array([class_name(v) for v in _column(table, name, "label", task.label)], object)
-    missing = np.array([v is None for v in text])
-    found = sorted({v for v in text if v is not None})
-    classes = tuple(task.classes) if task.classes else tuple(found)
-    unknown = [c for c in classes if c not in found]
+def _number_text(value: object) -> str | None:
+    """As `class_name`, with 1 and 0 for a column of booleans."""
+    is_bool = type(value).__name__ in ("bool", "bool_")
+    return str(int(bool(value))) if is_bool else class_name(value)
+
+
+def canonical(text: str) -> str:
+    """Numbers compare as numbers: 12 and 12.0 are no conflict."""
+    value = number(text)
+    return text if value is None else repr(value).removesuffix(".0")
+
+
+def folded_class(text: str) -> str:
+    """What is left of a class when how it was typed does not count."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    plain = re.sub(r"[\s_]|(?<=[a-z])-(?=[a-z])", "", plain)
+    return canonical(plain)
+
+
+def _survival(
+    cells: Mapping[str, list[Cell]], task: SurvivalTask, rows: Mapping[str, str]
+) -> list[str]:
+    time, event = cells[task.time], cells[task.event]
+    problems = not_numbers(task.time, _no_numbers(time), rows)
+    problems += not_numbers(task.event, _no_numbers(event), rows)
+    if early := where(time, lambda text: (number(text) or 0.0) <= 0 and number(text) is not None):
+        problems.append(
+            message(
+                task.time,
+                early,
+                rows,
+                f"without a time above 0 in {task.unit}",
+                "correct the times, which count from diagnosis or surgery, or empty the labels of "
+                "these cases to leave them out",
+            )
+        )
+    other = where(event, lambda text: number(text) not in (None, 0.0, 1.0))
+    if other:
+        kinds = {canonical(text) for _, text in event if text}
+        remedy = (
+            "here 1 seems to be censored and 2 the event, as R's `survival` has it: subtract 1"
+            if kinds == {"1", "2"}
+            else "recode the column"
+        )
+        what = "with neither 1 (event) nor 0 (censored)"
+        problems.append(message(task.event, other, rows, what, remedy))
+    return problems
+
+
+def _classification(
+    cells: Sequence[Cell], found: Sequence[str], task: ClassificationTask, rows: Mapping[str, str]
+) -> list[str]:
+    problems = []
+    if task.classes is not None:
+        problems += [
+            f"`classes` names {name!r}, which stands for no value in a sheet; give that class "
+            f"another name in both"
+            for name in task.classes
+            if name.casefold() in EMPTY
+        ]
+        others = where(cells, lambda text: text not in task.classes)  # type: ignore[operator]
+        if others:
+            known = sorted(task.classes)
+            close = {text: nearest(text, known) for _, text in others[:1]}
+            what = f"with a value that is not one of `classes` ({', '.join(task.classes)})"
+            remedy = (
+                "correct the values, add the class, or empty the cells to leave these cases out"
+                + "".join(hint for hint in close.values() if "did you mean" in hint)
+            )
+            problems.append(message(task.label, others, rows, what, remedy))
+        return problems
+    spelled: dict[str, list[str]] = {}
+    for text in found:
+        spelled.setdefault(folded_class(text), []).append(text)
+    counts = Counter(text for _, text in cells)
+    alike = [texts for texts in spelled.values() if len(texts) > 1]
+    if alike:
+        shown = "; ".join(
+            " and ".join(f"{text!r} ({_cases(counts[text])})" for text in texts) for texts in alike
+        )
+        problems.append(
+            f"column `{task.label}`: classes that differ only in how they are written: {shown}; "
+            f"write each class in one way, or name them all in the task's `classes` if they are "
+            f"different"
+        )
+    return problems
+
+
+def _require_classes(found: Values, name: str, task: ClassificationTask) -> None:
+    there = {text for (text,) in found.texts.values()}
+    unknown = [c for c in found.classes if c not in there]
     if unknown:
         raise SheetError(
             f"tasks.{name}.classes: no case has `{unknown[0]}` in column `{task.label}`"
-            f"{nearest(unknown[0], found)}"
+            f"{nearest(unknown[0], there)}"
         )
-    if len(classes) < 2:
+    if len(found.classes) < 2:
         raise SheetError(
-            f"tasks.{name}: column `{task.label}` has only the class {list(classes)}; "
+            f"tasks.{name}: column `{task.label}` has only the class {list(found.classes)}; "
             f"a classification needs two"
         )
-    reasons = {f"no value in column `{task.label}`": missing}
-    for value in found:
-        if value not in classes:
-            reasons[f"class `{value}` is not in tasks.{name}.classes"] = text == value
-    kept, excluded = _keep(ids, reasons)
-    index = {c: i for i, c in enumerate(classes)}
-    label = np.array([index[v] for v in text[kept]], dtype=np.int64)
-    return Labels(tuple(ids[kept]), excluded, classes=classes, label=label)
 
 
-def _regression(table: Table, ids: np.ndarray, name: str, task: RegressionTask) -> Labels:
-    columns = [_numbers(table, ids, name, "targets", c) for c in task.targets]
-    values = np.stack(columns, axis=1)
-    reasons = {
-        f"no value in column `{c}`": np.isnan(values[:, i]) for i, c in enumerate(task.targets)
-    }
-    kept, excluded = _keep(ids, reasons)
-    return Labels(tuple(ids[kept]), excluded, targets=values[kept])
+def _half_empty(cells: Mapping[str, list[Cell]], rows: Mapping[str, str]) -> list[str]:
+    """Cases that have some of the task's values and not all."""
+    if len(cells) < 2:
+        return []
+    filled_in = [any(case[1] for case in cases) for cases in zip(*cells.values(), strict=True)]
+    problems = []
+    for column, of in cells.items():
+        half = [cell for cell, some in zip(of, filled_in, strict=True) if some and not cell[1]]
+        if half:
+            what = "with an empty cell, though they have the task's other values"
+            remedy = "fill it, or empty the others too to leave these cases out"
+            problems.append(message(column, half, rows, what, remedy))
+    return problems
+
+
+def _no_numbers(cells: Sequence[Cell]) -> list[Cell]:
+    return where(cells, lambda text: number(text) is None)
 
 
 def _cells(cases: pd.DataFrame | Table) -> Iterator[tuple[object, list[object]]]:
@@ -152,60 +309,5 @@ def _cells(cases: pd.DataFrame | Table) -> Iterator[tuple[object, list[object]]]
         yield column, list(cases[column])  # type: ignore[index]
 
 
-def class_name(value: object) -> str | None:
-    """A class as text, None where missing. `1.0` reads `1`: a gap makes floats of integers."""
-    if value is None or str(value).strip().lower() in _MISSING:
-        return None
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
-
-
-def _column(table: Table, name: str, key: str, column: str) -> list[object]:
-    if column not in table:
-        known = [c for c in table if c != "case_id"]
-        raise SheetError(
-            f"tasks.{name}.{key}: the case table has no column `{column}`"
-            f"{nearest(column, known)}. A column whose values differ between the slides of a case "
-            f"is not a label of the case and is left out of the table"
-        )
-    return list(table[column])
-
-
-def _numbers(table: Table, ids: np.ndarray, name: str, key: str, column: str) -> np.ndarray:
-    """A column as float64 (n,), NaN where missing."""
-    values = np.full(len(ids), np.nan)
-    bad = np.zeros(len(ids), dtype=bool)
-    for i, cell in enumerate(_column(table, name, key, column)):
-        text = str(cell).strip()
-        if cell is None or text.lower() in _MISSING:
-            continue
-        try:
-            values[i] = float(text) if not isinstance(cell, bool | np.bool_) else float(cell)
-        except ValueError:
-            bad[i] = True
-    _refuse(
-        ids[bad | np.isinf(values)],
-        f"tasks.{name}.{key}: column `{column}` is not a number",
-        "write numbers, and leave the cell empty where the value is not known",
-    )
-    return values
-
-
-def _keep(ids: np.ndarray, reasons: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, str]]:
-    excluded: dict[str, str] = {}
-    for reason, mask in reasons.items():
-        for case in ids[mask]:
-            excluded.setdefault(str(case), reason)
-    kept = np.array([str(case) not in excluded for case in ids], dtype=bool)
-    return kept, excluded
-
-
-def _refuse(bad: np.ndarray, what: str, remedy: str) -> None:
-    if len(bad):
-        raise SheetError(f"{what} for {_some(list(bad))}: {remedy}")
-
-
-def _some(cases: list[str]) -> str:
-    shown = ", ".join(map(str, cases[:8]))
-    return shown + (f" and {len(cases) - 8} more" if len(cases) > 8 else "")
+def _cases(n: int) -> str:
+    return f"{n} case{'' if n == 1 else 's'}"

@@ -107,9 +107,11 @@ def _arrow(values: np.ndarray) -> pa.Array:
         np.cumsum([len(text) for text in encoded], out=offsets[1:])
         texts = pa.py_buffer(b"".join(encoded))
         return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), texts)
-    kind = pa.from_numpy_dtype(values.dtype)
+    kind, n = pa.from_numpy_dtype(values.dtype), len(values)
+    if values.dtype.kind == "b":  # Arrow keeps a bit for each, numpy a byte
+        values = np.packbits(values, bitorder="little")
     buffer = pa.py_buffer(np.ascontiguousarray(values))
-    return pa.Array.from_buffers(kind, len(values), [None, buffer])
+    return pa.Array.from_buffers(kind, n, [None, buffer])
 
 
 def stack_columns(parts: Sequence[Columns]) -> dict[str, np.ndarray]:

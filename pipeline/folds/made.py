@@ -103,7 +103,22 @@ def _tests(units: Units, k: int, seed: int) -> list[np.ndarray]:
     with warnings.catch_warnings():
         # A rare stratum that only balances the folds (a bin, the censored) need not be in each.
         warnings.filterwarnings("ignore", message="The least populated class")
-        return [test for _, test in splitter.split(units.cases, units.strata)]
+        return [test for _, test in splitter.split(units.cases, _fitting(units, k))]
+
+
+def _fitting(units: Units, k: int) -> np.ndarray:
+    """The strata, of a regression in as few bins as it takes for one to have a case per fold.
+
+    `StratifiedKFold` refuses strata that all have fewer members than there are folds.
+    """
+    bins = len(units.strata_names)
+    if units.labels.targets is None:
+        return units.strata
+    for fewer in range(bins, 1, -1):
+        cut = units.strata * fewer // bins
+        if np.bincount(cut).max() >= k:
+            return cut
+    return np.zeros_like(units.strata)
 
 
 def _validation(units: Units, rows: np.ndarray, fraction: float, seed: list[int]) -> np.ndarray:

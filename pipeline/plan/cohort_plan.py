@@ -11,7 +11,9 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from pipeline.cohort.checks import report
 from pipeline.cohort.labels import check_labels
+from pipeline.cohort.same_patient import shared_slides
 from pipeline.cohort.sheet import chunk_digest, identities, slide_rows
 from pipeline.cohort.stage import portable
 from pipeline.cohort.synthetic import embedded
@@ -90,7 +92,9 @@ def cohort_plan(
         cohort = cohort.model_copy(update={"missing_files": "ledger"})
     rows = slide_rows(cohort, base)
     if check:
-        check_labels(rows, config.tasks, folds=config.folds.k)
+        if cohort.source == "sheet" and "shared_slides" not in cohort.accept:
+            report("the sheet's slides", shared_slides(rows, identities(cohort, rows, recall)))
+        check_labels(rows, config.tasks, folds=config.folds.k, accepted=cohort.accept)
     slides = {row.slide_id: row.case_id for row in rows}
     files = {}
     for name, facts in teachers.items():

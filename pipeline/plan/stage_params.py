@@ -112,7 +112,9 @@ def chunk(config: Config, slides: str, cases: int) -> ChunkJob:
     embedded cohort reach as far as this chunk's last one: more elsewhere make it no staler.
     """
     synthetic = config.cohort.synthetic.model_copy(update={"cases": cases})
-    return ChunkJob(cohort=config.cohort.model_copy(update={"synthetic": synthetic}), slides=slides)
+    # What the user says of the sheet as a whole decides nothing of a chunk.
+    cohort = config.cohort.model_copy(update={"synthetic": synthetic, "accept": ()})
+    return ChunkJob(cohort=cohort, slides=slides)
 
 
 def cohort(config: Config, sheet: str) -> CohortJob:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from pipeline.cohort import sheet
 from pipeline.cohort.checks import report
-from pipeline.cohort.values import filled, number
 from pipeline.config.cohort import CohortConfig
+from pipeline.contracts.ledger import chunk_of
 from pipeline.contracts.slide_row import SlideRow
+from pipeline.contracts.values import filled, number
 from pipeline.errors import SheetError
 
 
@@ -165,7 +166,7 @@ def test_every_problem_of_the_rows_in_one_message(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    ["../x", "a/b", "a\\b", "$(id)", "a\nb", "a'b", '""""', ".hid", "-rf", "a\x07", "x" * 201],
+    ["../x", "a/b", "a\\b", "$(id)", "a'b", '""""', ".hid", "-rf", "a\x07", "x" * 201],
 )
 @pytest.mark.parametrize("column", ["slide_id", "case_id", "site"])
 def test_ids_are_never_paths_or_commands(tmp_path: Path, column: str, bad: str) -> None:
@@ -268,3 +269,35 @@ def test_numbers_and_empty_values() -> None:
 def test_any_text_is_a_value_without_error(text: str) -> None:
     value = number(text)
     assert value is None or value == float(text)
+
+
+def test_words_for_nothing_and_invisible_characters_of_a_label(tmp_path: Path) -> None:
+    words = ["Not Reported", "[Discrepancy]", "Unknown", "#REF!", "'--", "[Not Evaluated]"]
+    typed = [*words, "A\u200b", "grade\u00a01", "grade  1"]
+    lines = [f"s{i},c{i},{word}" for i, word in enumerate(typed)]
+    found = read(tmp_path, "\n".join(["slide_id,case_id,grade", *lines]))
+    assert [r.labels["grade"] for r in found] == [""] * len(words) + ["A", "grade 1", "grade 1"]
+
+
+@pytest.mark.parametrize(("given", "role"), [("MPP", "mpp"), ("Site", "site"), ("Mask", "mask")])
+def test_a_role_in_another_letter_case_is_asked_about(
+    tmp_path: Path, given: str, role: str
+) -> None:
+    text = f"slide_id,case_id,{given}\na,c1,\nb,c2,\n"
+    assert f"did you mean `{role}` (cohort.columns.{role})?" in refused(tmp_path, text)
+    assert read(tmp_path, text, columns={role: given})[0].labels == {}
+    assert read(tmp_path, text, accept=["role_columns"])[0].labels == {given: ""}
+
+
+def test_a_chunk_reads_its_own_rows_and_looks_at_no_other_file(tmp_path: Path) -> None:
+    names = [f"s{i}" for i in range(8)]
+    lines = [f"{n},c{i},{n}.svs" for i, n in enumerate(names)]
+    (tmp_path / "sheet.csv").write_text("\n".join(["slide_id,case_id,path", *lines]))
+    cfg = CohortConfig(name="t", source="sheet", sheet="sheet.csv", chunks=3)
+    mine = [n for n in names if chunk_of(n, 3) == 1]
+    assert 0 < len(mine) < len(names)
+    for n in mine:
+        (tmp_path / f"{n}.svs").write_text(n)
+    assert [r.slide_id for r in sheet.chunk_rows(cfg, tmp_path, 1)] == mine
+    with pytest.raises(SheetError, match="no file"):
+        sheet.read_sheet(cfg, tmp_path)

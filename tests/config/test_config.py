@@ -10,7 +10,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from pipeline.config.models import ModelConfig, aggregators
-from pipeline.config.reading import load, parse
+from pipeline.config.reading import load, parse, refuse_double_keys
 from pipeline.config.whole import Config
 from pipeline.errors import ConfigError
 
@@ -240,3 +240,34 @@ def test_predictions_that_nothing_makes_cannot_be_distilled(model: dict) -> None
     model = {**model, "distillation": {"prediction_weight": 1.0}}
     with pytest.raises(ConfigError, match="out-of-fold predictions"):
         parse(demo(training__models__odd=model))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("training: {epochs: 3}\nfolds: {k: 3}\ntraining: {seeds: [0]}\n", "training"),
+        ("folds:\n  k: 3\n  seed: 1\n  k: 5\n", "k"),
+        ("tasks: {os: {type: regression, targets: [a]}, 'os': {}}\n", "os"),
+    ],
+)
+def test_a_key_that_stands_twice_is_an_error(tmp_path: Path, text: str, key: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    for read in (load, refuse_double_keys):
+        with pytest.raises(ConfigError, match=rf"c.yaml: the key `{key}` stands twice.*lines"):
+            read(path)
+
+
+def test_merged_yaml_is_no_double_key(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("a: &a {k: 3}\nb: {<<: *a, k: 4}\nc: {k: 1}\n")
+    refuse_double_keys(path)
+
+
+def test_empty_teachers_and_a_student_that_is_not_there() -> None:
+    data = demo(extraction__teachers={}) | {"training": {}, "evaluation": {}}
+    with pytest.raises(ConfigError, match=r"extraction\.teachers: empty"):
+        parse(data)
+    data = demo(evaluation__student="shazam_v3") | {"training": {}}
+    with pytest.raises(ConfigError, match=r"evaluation\.student is `shazam_v3`"):
+        parse(data)

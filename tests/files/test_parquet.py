@@ -48,3 +48,10 @@ def test_a_table_of_many_columns_is_read_some_at_a_time(tmp_path: Path) -> None:
     assert list(columns) == list(table.columns)
     assert columns["text"] == ["a", None, "c"]
     assert columns[names[-1]] == table[names[-1]].tolist()
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 60])
+def test_booleans_come_back_as_they_were(tmp_path: Path, n: int) -> None:
+    for flags in ([True] * n, [False] * n, [i % 3 == 0 for i in range(n)]):
+        parquet.write_columns(tmp_path / "t.parquet", {"flag": np.array(flags)})
+        assert parquet.read_columns(tmp_path / "t.parquet")["flag"] == flags

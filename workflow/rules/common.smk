@@ -13,7 +13,9 @@ if (REPOSITORY / "pipeline").is_dir():
     sys.path.insert(0, str(REPOSITORY))
 
 from pipeline.accounting import time_limits
+from pipeline.cohort import labels
 from pipeline.config.reading import parse as parse_config
+from pipeline.config.reading import refuse_double_keys
 from pipeline.encoders import tile_scales
 from pipeline.errors import UserError
 from pipeline.files import recall
@@ -34,6 +36,8 @@ RECALL = recall.open_recall(Path(".snakemake/shazam/recall.json"))
 
 child_processes.export_package()
 try:
+    for configfile in workflow.configfiles if MAIN else ():
+        refuse_double_keys(configfile)
     CONFIG = parse_config(config)
     COHORT = cohort_plan.cohort_plan(CONFIG, Path.cwd(), RECALL, check=MAIN)
 except UserError as error:
@@ -164,6 +168,8 @@ def say_plan():
     concurrency = estimate.Concurrency(
         gpus=at_once("gpu", 1), jobs=at_once("_nodes", at_once("_cores", 1))
     )
+    for line in labels.told(COHORT.rows, CONFIG.tasks):
+        print(line, file=sys.stderr)
     try:
         found = estimate.estimate(CONFIG, COHORT, concurrency=concurrency, root=RESULTS)
         print(estimate.text(found), file=sys.stderr)
