@@ -53,7 +53,8 @@ def _open(path: Path, scene: Scene) -> Slide:
             "missing_file",
         )
     with path.open("rb") as file:
-        magic = file.read(8)
+        head = file.read(132)
+    magic = head[:8]
     if magic.startswith(_IMAGE_MAGIC) and path.suffix.lower() != ".mrxs":
         from pipeline.slides.image_backend import ImageSlide
 
@@ -61,6 +62,8 @@ def _open(path: Path, scene: Scene) -> Slide:
     if tiff.is_tiff(path):
         return _open_tiff(path, scene)
 
+    if head[128:] == b"DICM":
+        return _open_dicom(path)
     from pipeline.slides.openslide_backend import OpenSlideSlide, vendor
 
     if vendor(path) is None:
@@ -69,6 +72,21 @@ def _open(path: Path, scene: Scene) -> Slide:
             "unopenable",
         )
     return OpenSlideSlide(path)
+
+
+def _open_dicom(path: Path) -> Slide:
+    from pipeline.slides.dicom_backend import DicomSlide, calls_ycbcr_rgb
+    from pipeline.slides.openslide_backend import OpenSlideSlide
+
+    if calls_ycbcr_rgb(path):
+        return DicomSlide(path)
+    try:
+        return OpenSlideSlide(path)
+    except SlideError as refused:
+        try:
+            return DicomSlide(path)
+        except SlideError as also:
+            raise SlideError(f"{refused.reason}; {also.reason}", also.kind) from also
 
 
 def _open_tiff(path: Path, scene: Scene) -> Slide:

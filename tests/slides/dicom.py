@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,27 +39,46 @@ def encode(kind: str, value: Any) -> bytes:
     return data + (b"\0" if kind in ("UI", "OB") else b" ") * (len(data) % 2)
 
 
-def write_dicom(folder: Path, image: Image, mpp: float = 0.5) -> Path:
-    """A folder with one file per level (1 and 4), JPEG tiles of 256 pixels, TILED_FULL."""
+def jpeg(tile: Image) -> bytes:
+    done, data = cv2.imencode(".jpg", tile[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    assert done
+    return data.tobytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class Coding:
+    """How the tiles are coded, and what the header calls their colours."""
+
+    syntax: str = JPEG_BASELINE
+    encode: Callable[[Image], bytes] = jpeg
+    colours: str = "YBR_FULL_422"
+
+
+def write_dicom(folder: Path, image: Image, mpp: float = 0.5, coding: Coding = Coding()) -> Path:
+    """A folder with one file per level (1 and 4), tiles of 256 pixels, TILED_FULL."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, factor in enumerate((1, 4)):
         size = (image.shape[1] // factor, image.shape[0] // factor)
         level = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        data = _level(level, mpp * factor, number, image.shape[1] * mpp, image.shape[0] * mpp)
+        data = _level(
+            level, mpp * factor, number, image.shape[1] * mpp, image.shape[0] * mpp, coding
+        )
         (folder / f"level_{number}.dcm").write_bytes(data)
     return folder
 
 
-def _level(image: Image, mpp: float, number: int, width_um: float, height_um: float) -> bytes:
+def _level(
+    image: Image, mpp: float, number: int, width_um: float, height_um: float, coding: Coding
+) -> bytes:
     height, width = image.shape[:2]
-    frames = _frames(image)
+    frames = _frames(image, coding)
     instance = f"{ROOT}.1.{number + 1}"
     meta = b"".join(
         (
             element(2, 1, "OB", b"\0\1"),
             element(2, 2, "UI", WSI_CLASS),
             element(2, 3, "UI", instance),
-            element(2, 0x10, "UI", JPEG_BASELINE),
+            element(2, 0x10, "UI", coding.syntax),
             element(2, 0x12, "UI", ROOT),
         )
     )
@@ -76,7 +97,7 @@ def _level(image: Image, mpp: float, number: int, width_um: float, height_um: fl
         element(0x20, 0x52, "UI", f"{ROOT}.4"),
         element(0x20, 0x9311, "CS", "TILED_FULL"),
         element(0x28, 2, "US", 3),
-        element(0x28, 4, "CS", "YBR_FULL_422"),
+        element(0x28, 4, "CS", coding.colours),
         element(0x28, 6, "US", 0),
         element(0x28, 8, "IS", len(frames)),
         element(0x28, 0x10, "US", TILE),
@@ -98,16 +119,15 @@ def _level(image: Image, mpp: float, number: int, width_um: float, height_um: fl
     return bytes(128) + b"DICM" + length + meta + b"".join(body)
 
 
-def _frames(image: Image) -> list[bytes]:
+def _frames(image: Image, coding: Coding) -> list[bytes]:
     frames = []
     for y in range(0, image.shape[0], TILE):
         for x in range(0, image.shape[1], TILE):
             tile = np.full((TILE, TILE, 3), 255, np.uint8)
             part = image[y : y + TILE, x : x + TILE]
             tile[: part.shape[0], : part.shape[1]] = part
-            done, data = cv2.imencode(".jpg", tile[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
-            assert done
-            frames.append(data.tobytes() + b"\0" * (len(data) % 2))
+            data = coding.encode(tile)
+            frames.append(data + b"\0" * (len(data) % 2))
     return frames
 
 
