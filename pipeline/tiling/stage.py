@@ -333,11 +333,17 @@ def _examine(job: TilingJob, cfg: TilingConfig) -> Findings:
             raise SlideError(f"{given}: named by the sheet, but does not exist", kind)
     with open_slide(path, cfg.scene) as slide:
         scale = find_scale(slide.properties, slide.dimensions, job.mpp, cfg)
-        return examine(
-            slide,
-            scale,
-            cfg,
-            Path(job.mask) if job.mask else None,
-            Path(job.coordinates) if job.coordinates else None,
-            job.slide_id,
-        )
+        try:
+            return examine(
+                slide,
+                scale,
+                cfg,
+                Path(job.mask) if job.mask else None,
+                Path(job.coordinates) if job.coordinates else None,
+                job.slide_id,
+            )
+        except SlideError as error:
+            doubts = "; ".join(warning.text for warning in scale.warnings)
+            if error.kind != "too_coarse" or not doubts:
+                raise
+            raise SlideError(f"{error.reason} ({doubts})", error.kind) from error

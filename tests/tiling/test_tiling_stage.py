@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
 from pipeline.config.tiling import TilingConfig
 from pipeline.contracts.ledger import read_manifest
@@ -372,3 +373,13 @@ assert not heavy, heavy
 def test_one_slide_needs_neither_torch_nor_pandas(tmp_path, slides):
     arguments = [sys.executable, "-c", ONE_SLIDE, str(slides / "good.svs"), str(tmp_path)]
     subprocess.run(arguments, check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_slide_that_is_too_coarse_by_a_slip_of_its_unit_says_so(tmp_path):
+    path = tmp_path / "a.tif"
+    tag = {"resolution": (1e4 / 0.25,) * 2, "resolutionunit": "inch"}
+    options = {"photometric": "rgb", "tile": (256, 256), "metadata": None}
+    tifffile.imwrite(path, files.tissue_image(512, 512), **options, **tag)
+    record = stage.run_slide(cfg=TilingConfig(), versions="", slide=path, out_dir=tmp_path / "t")
+    assert record.kind == "too_coarse"
+    assert "0.25 if its resolution is in pixels per cm, not per inch" in record.reason
