@@ -7,11 +7,11 @@ every result is then too good, without any other sign of it.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.contracts.patient import BARCODES, patient
 from pipeline.contracts.values import visible
 
 if TYPE_CHECKING:
@@ -20,29 +20,10 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 
-# How the barcodes of public collections begin: as far as the patient, then sample, portion, slide.
-_BARCODES = re.compile(
-    r"(tcga-[a-z0-9]{2}-[a-z0-9]{4}|target-\d{2}-[a-z0-9]{6}|c3[ln]-\d{5}|gtex-[a-z0-9]{4,5})"
-    r"(?![a-z0-9]).*"
-)
 _SCIENTIFIC = re.compile(r"[+-]?\d+([.,]\d+)?[eE]\+?\d+")
 _FLOAT = re.compile(r"[+-]?\d+\.0+")
 # What the identity of a slide without a readable file says.
 _NO_CONTENT = ("none", "missing", "forbidden")
-
-
-def patient(case_id: str) -> str:
-    """What is left of a case id when how it was typed, and the sample of a barcode, do not count.
-
-    Upper and lower case, forms of one character, spaces, `-` or `_`, zeros in front of a number,
-    `.0` at the end, and the sample part of a TCGA, TARGET, CPTAC or GTEx barcode.
-    """
-    text = re.sub(r"\s", "", visible(unicodedata.normalize("NFKC", case_id))).casefold()
-    text = re.sub(r"[\u2010-\u2015\u2212_]", "-", text)
-    if barcode := _BARCODES.fullmatch(text):
-        return barcode[1]
-    text = re.sub(r"^([^.]*\d)\.0+$", r"\1", text)
-    return re.sub(r"(?<!\d)(?<!\d\.)0+(?=\d)", "", text)
 
 
 def case_problems(
@@ -138,7 +119,7 @@ def _barcodes(rows: Sequence[SlideRow], columns: ColumnsConfig) -> list[str]:
     cases: dict[str, dict[str, SlideRow]] = {}
     for row in rows:
         for name in (row.slide_id, Path(row.path).name):
-            barcode = _BARCODES.fullmatch(visible(name).strip().casefold())
+            barcode = BARCODES.fullmatch(visible(name).strip().casefold())
             if barcode:
                 cases.setdefault(barcode[1], {}).setdefault(patient(row.case_id), row)
                 break

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -165,11 +166,15 @@ def _parse(sheet: Path, columns: ColumnsConfig) -> tuple[list[str], list[tuple[i
         ) from None
     if "\0" in text:
         raise SheetError(f"{sheet}: not a text table; save it as CSV (UTF-8)")
+    # A first line `sep=;` tells Excel the separator; it is no header.
+    told = re.match(r"\s*\"?sep=(.)\"?[,;\t]*\r?\n", text, re.IGNORECASE)
+    text = text[told.end() :] if told else text
+    delimiter = told[1] if told else _delimiter(text, columns)
     try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, columns)))
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
         raise SheetError(f"{sheet}: not a CSV table ({error}); look for an open quote") from None
-    stripped = [(i, [v.strip() for v in line]) for i, line in enumerate(lines, 1)]
+    stripped = [(i, [v.strip() for v in line]) for i, line in enumerate(lines, 2 if told else 1)]
     filled = [(i, line) for i, line in stripped if any(line)]
     if not filled:
         raise SheetError(f"{sheet}: empty; it needs a header and one row per slide")

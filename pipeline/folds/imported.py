@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,10 +17,20 @@ import numpy as np
 import pandas as pd
 
 from pipeline.contracts.folds import PARTS, Fold, Label, Part
+from pipeline.contracts.patient import patient
 from pipeline.errors import UserError
 from pipeline.folds.units import Units
 
 Parts = dict[Part, frozenset[str]]
+
+# Of slides and of feature files.
+_ENDINGS = frozenset(
+    {
+        *(".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".czi"),
+        *(".qptiff", ".dcm", ".isyntax", ".zarr", ".png", ".jpg"),
+        *(".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz"),
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,17 +46,19 @@ def read_folds(
     slides: pd.DataFrame,
     *,
     folder: Path,
-    k: int,
     grouped: bool,
     allow_validation_is_test: bool,
 ) -> Imported:
-    """Read `k` folds of a task.
+    """Read the folds of a task, as many as there are files: one published split is one fold.
+
+    An id is that of a case or of a slide. One that is neither is taken for the case that it names
+    in another spelling, where there is only one: with a file ending, as a number (`1.0` for
+    `0001`), or in another letter case.
 
     Args:
         units: the task's cases.
         slides: the slide table, for files that name slides.
         folder: `folds.import_dir`; its subfolder with the task's name is used where there is one.
-        k: how many folds are expected.
         grouped: whether a site must not be in two parts.
         allow_validation_is_test: accept that validation and test share cases.
 
@@ -55,16 +68,16 @@ def read_folds(
     """
     own = folder / units.name
     folder = own if own.is_dir() else folder
-    if (folder / f"splits_{k}.csv").exists() or (folder / f"splits_{k}_bool.csv").exists():
-        raise UserError(f"{folder} has more than folds.k = {k} folds; set folds.k to their number")
-    case_of = {case: case for case in units.cases} | _cases_by_slide(slides)
+    by_slide = _cases_by_slide(slides)
+    case_of = {case: case for case in {*by_slide.values(), *units.cases}} | by_slide
+    spelled = _by_spelling(case_of)
     known, excluded = set(units.cases), {}
     parts: list[tuple[Path, Parts]] = []
-    for index in range(k):
+    for index in range(_count(folder)):
         path, ids = _fold_ids(folder, index)
         cases: Parts = {}
         for part, names in ids.items():
-            found = {case_of.get(name, name) for name in names}
+            found = {case_of.get(name) or spelled.get(_spelling(name), name) for name in names}
             for case in sorted(found - known):
                 excluded[case] = units.excluded.get(
                     case, "in the imported folds, not in the cohort"
@@ -92,6 +105,36 @@ def read_folds(
     used = {case for _, cases in parts for part in PARTS for case in cases[part]}
     excluded |= {case: "not in the imported folds" for case in sorted(known - used)}
     return Imported(folds, excluded)
+
+
+def _count(folder: Path) -> int:
+    """How many folds a folder has, numbered from 0."""
+    if not folder.is_dir():
+        raise UserError(f"folds.import_dir: {folder} is not a folder; it must hold splits_0.csv, …")
+    found = (re.fullmatch(r"splits_(\d+)(_bool)?\.csv", path.name) for path in folder.iterdir())
+    numbers = {int(match[1]) for match in found if match}
+    absent = sorted(set(range(max(numbers, default=0) + 1)) - numbers)
+    if absent:
+        raise UserError(
+            f"folds.import_dir: {folder} has neither splits_{absent[0]}.csv nor "
+            f"splits_{absent[0]}_bool.csv; folds are numbered from 0 without a gap"
+        )
+    return len(numbers)
+
+
+def _by_spelling(case_of: Mapping[str, str]) -> dict[str, str]:
+    """Spelling -> case, of the spellings that belong to one case only."""
+    cases: dict[str, set[str]] = {}
+    for name, case in case_of.items():
+        cases.setdefault(_spelling(name), set()).add(case)
+    return {spelling: found.pop() for spelling, found in cases.items() if len(found) == 1}
+
+
+def _spelling(name: str) -> str:
+    """An id without folder, file ending, and how it was typed."""
+    name = name.replace("\\", "/").rpartition("/")[2]
+    stem, dot, ending = name.rpartition(".")
+    return patient(stem if dot and f".{ending.lower()}" in _ENDINGS else name)
 
 
 def _cases_by_slide(slides: pd.DataFrame) -> dict[str, str]:

@@ -65,25 +65,7 @@ def run(*, cfg: FoldsConfig, cases: str, name: str, task: Task, root: Path) -> N
         name=name,
         task=task,
     )
-    excluded = dict(found.excluded)
-    if cfg.import_dir is None:
-        folds = make_folds(found, cfg)
-        check_partition(folds, f"folds of {name}")
-    else:
-        imported = read_folds(
-            found,
-            slides,
-            folder=Path(cfg.import_dir),
-            k=cfg.k,
-            grouped=cfg.group_by == "site",
-            allow_validation_is_test=cfg.allow_validation_is_test,
-        )
-        folds, excluded = imported.folds, {**excluded, **imported.excluded}
-    for fold in folds:
-        check_fold(fold, f"fold {fold.index} of {name}")
-        _check_strata(fold, found)
-    if cfg.inner is not None:
-        folds = [dataclasses.replace(f, inner=make_inner(found, f, cfg)) for f in folds]
+    folds, excluded = split(found, slides, cfg)
 
     usable = coverage[coverage["status"] == "ok"].drop_duplicates("slide_id")
     slides_of: dict[str, list[str]] = {}
@@ -111,6 +93,40 @@ def run(*, cfg: FoldsConfig, cases: str, name: str, task: Task, root: Path) -> N
         "files": files,
     }
     write_json(folder(root, name) / "folds.json", summary)
+
+
+def split(
+    found: Units, slides: pd.DataFrame, cfg: FoldsConfig
+) -> tuple[list[Fold], dict[str, str]]:
+    """The folds of a task, made or imported and checked, and the cases left out with reasons.
+
+    Args:
+        found: the task's cases.
+        slides: the slide table, for imported folds that name slides.
+        cfg: the stage's config.
+
+    Raises:
+        UserError: the cases cannot be split as asked, or imported folds are not sound.
+    """
+    excluded = dict(found.excluded)
+    if cfg.import_dir is None:
+        folds = make_folds(found, cfg)
+        check_partition(folds, f"folds of {found.name}")
+    else:
+        imported = read_folds(
+            found,
+            slides,
+            folder=Path(cfg.import_dir).expanduser(),
+            grouped=cfg.group_by == "site",
+            allow_validation_is_test=cfg.allow_validation_is_test,
+        )
+        folds, excluded = imported.folds, {**excluded, **imported.excluded}
+    for fold in folds:
+        check_fold(fold, f"fold {fold.index} of {found.name}")
+        _check_strata(fold, found)
+    if cfg.inner is not None:
+        folds = [dataclasses.replace(f, inner=make_inner(found, f, cfg)) for f in folds]
+    return folds, excluded
 
 
 def _check_strata(fold: Fold, found: Units) -> None:

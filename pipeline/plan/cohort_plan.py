@@ -7,7 +7,7 @@ looked at only when its digest is asked for: a job on a cluster asks for its own
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -24,10 +24,12 @@ from pipeline.contracts.slide_row import SlideRow
 from pipeline.encoders import registry
 from pipeline.encoders.tile_scales import check_scales
 from pipeline.encoders.weight_files import local_file
+from pipeline.errors import ConfigError
 from pipeline.extraction.locate import check_some_exist, expected_files, files_digest
 from pipeline.files.digests import digest
 from pipeline.files.identity import content_digest, file_identity
 from pipeline.files.recall import Recall
+from pipeline.plan.split_check import check_splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +96,13 @@ def cohort_plan(
     if check:
         if cohort.source == "sheet" and "shared_slides" not in cohort.accept:
             report("the sheet's slides", shared_slides(rows, identities(cohort, rows, recall)))
-        check_labels(rows, config.tasks, folds=config.folds.k, accepted=cohort.accept)
+        made = config.folds.import_dir is None
+        folds = config.folds.k if made else None
+        check_labels(rows, config.tasks, folds=folds, accepted=cohort.accept)
+        if cohort.source == "sheet" or not made:
+            imported = _folds_digest(config.folds.import_dir, base)
+            check_splits(config, rows, base, imported, recall)
+        _check_paths(config, rows, base)
     slides = {row.slide_id: row.case_id for row in rows}
     files = {}
     for name, facts in teachers.items():
@@ -133,6 +141,23 @@ def cohort_plan(
         sheet=cache(lambda: digest([_portable_row(row, base) for row in rows])),
         folds=cache(lambda: _folds_digest(config.folds.import_dir, base)),
     )
+
+
+def _check_paths(config: Config, rows: Sequence[SlideRow], base: Path) -> None:
+    """Files of the config that nobody opens before the work has begun."""
+    weights = config.tiling.tissue.weights
+    tiled = any(facts.source != "import" for facts in config.extraction.teachers.values())
+    if weights is not None and tiled and config.tiling.tissue.method == "learned":
+        for needed in (base / weights, base / f"{weights}.json"):
+            if not needed.is_file():
+                raise ConfigError(f"tiling.tissue.weights: no file {needed}; correct the path")
+    if config.probing is not None and (pattern := config.probing.annotations):
+        paths = [base / pattern.format(slide_id=row.slide_id) for row in rows]
+        if not any(path.is_file() for path in paths):
+            raise ConfigError(
+                f"probing.annotations: no slide has a file; the first would be {paths[0]}. Correct "
+                f"the pattern, or leave the key out"
+            )
 
 
 def annotation_digest(config: Config, plan: CohortPlan, base: Path) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cohort.same_patient import case_problems, patient, shared_slides
+from pipeline.cohort.same_patient import case_problems, shared_slides
 from pipeline.config.cohort import Accept, ColumnsConfig
+from pipeline.contracts.patient import patient
 from pipeline.contracts.slide_row import SlideRow
 
 

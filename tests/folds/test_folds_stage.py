@@ -383,10 +383,15 @@ def test_overlapping_and_wrongly_counted_imports(tmp_path: Path) -> None:
     write_clam(tmp_path, _parts(cases)[:1], name="one")
     summary = split(tmp_path, k=2, import_dir=str(write_clam(tmp_path, _parts(cases)[:2])))
     assert summary["tests"] == "partition"
+    published = split(tmp_path, k=2, import_dir=str(tmp_path / "one"))
+    assert (published["k"], published["tests"]) == (1, "incomplete")
+    where = write_clam(tmp_path, same * 2)
+    assert split(tmp_path, k=2, import_dir=str(where))["k"] == 4
+    (where / "splits_1.csv").unlink()
     with pytest.raises(UserError, match=r"neither splits_1.csv nor splits_1_bool.csv"):
-        split(tmp_path, k=2, import_dir=str(tmp_path / "one"))
-    with pytest.raises(UserError, match=r"more than folds.k = 2"):
-        split(tmp_path, k=2, import_dir=str(write_clam(tmp_path, same * 2)))
+        split(tmp_path, k=2, import_dir=str(where))
+    with pytest.raises(UserError, match=r"nowhere is not a folder"):
+        split(tmp_path, k=2, import_dir=str(tmp_path / "nowhere"))
     write_clam(tmp_path, [_parts(cases)[1]], flags=True, name="one")
     with pytest.raises(UserError, match="do not agree"):
         split(tmp_path, k=2, import_dir=str(tmp_path / "one"))
@@ -448,3 +453,32 @@ def test_regression_bins_are_cut_to_the_number_of_folds(
     write_cases(tmp_path, n)
     summary = split(tmp_path, SCORE, k=k, inner=inner)
     assert sum(fold["test"]["cases"] for fold in summary["folds"]) == n
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        lambda case: f"{case}.svs",
+        lambda case: f"slides/{case}_s0.NDPI",
+        lambda case: case.upper(),
+        lambda case: f"{case} ",
+        lambda case: f"c{int(case[1:])}",
+    ],
+)
+def test_imported_ids_in_another_spelling(tmp_path: Path, spelled: Any) -> None:
+    cases = write_cases(tmp_path)
+    parts = [{p: [spelled(c) for c in ids] for p, ids in part.items()} for part in _parts(cases)]
+    summary = split(tmp_path, import_dir=str(write_clam(tmp_path, parts)))
+    assert summary["excluded"] == {} and summary["n_cases"] == len(cases)
+
+
+def test_imported_ids_that_could_be_several_cases_are_not_guessed(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path)
+    cases["case_id"] = [f"x{i}" for i in range(58)] + ["007", "7"]
+    write_cohort(tmp_path, cases)
+    parts = _parts(cases)
+    renamed = [
+        {p: ["7.0" if c == "7" else c for c in ids] for p, ids in part.items()} for part in parts
+    ]
+    excluded = split(tmp_path, import_dir=str(write_clam(tmp_path, renamed)))["excluded"]
+    assert set(excluded) == {"7.0", "7"}
