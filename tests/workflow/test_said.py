@@ -23,6 +23,7 @@ def test_a_failed_job_is_named_in_one_line_without_its_json(house: House) -> Non
     house.edit(
         "pipeline/folds/stage.py", "    sweep(", '    raise UserError("of this\\n- a")\n    sweep('
     )
+    (house.path / "results/tiny/folds/survival/folds.json").unlink()
     done = house.run("--cores", "1", check=False)
     assert done.returncode != 0
     summary = done.stderr[done.stderr.index("tiny: 1 job failed.") :]
