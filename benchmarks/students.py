@@ -7,7 +7,7 @@ of a core; `--folder` keeps them). Then, `--repeats` times, some cases get outco
 their true hazards, the probes of each kind of `fallback` learn from them and predict the other
 cases. Measured is the C-index over further drawn outcomes of these, as a loss to that of the true
 hazards: the mean over draws is free of most of the chance in one cohort's labels, so that ideas for
-the student can be told apart. Beside them stands a Cox regression on the hidden states themselves,
+the student can be told apart. Next to them stands a Cox regression on the hidden states themselves,
 four numbers a case: what so few cases allow a model that need not look at pictures. With `--apart`
 each teacher has seen other tiles, as teachers of different tile sizes have. Last, the same
 regression cross-validated on the demo's cohort with its own labels, for several sizes of it.

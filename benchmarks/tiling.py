@@ -201,7 +201,7 @@ class Clock:
         return timed
 
 
-READING = "(decoding, in threads beside)"
+READING = "(decoding, in other threads)"
 WATCHED = [
     (Slide, "read_region", READING),
     (examine_module, "survey", "survey: waiting, focus, shrinking"),

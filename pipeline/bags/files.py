@@ -37,7 +37,7 @@ AGAIN = (
     "are left as they are)"
 )
 STAMP_UM, STAMP_PX = 256.0, 224
-BLOCK_ROWS = 8192  # rows in memory at a time, beside what the caller asked for
+BLOCK_ROWS = 8192  # rows in memory at a time, besides what the caller asked for
 
 
 class EmptyFeatures(ArtifactError):

@@ -256,13 +256,15 @@ def _folder_problems(row: SlideRow) -> list[str]:
     if path.is_dir():
         if any(f.suffix.lower() == ".dcm" for f in path.iterdir()):
             return []
-        beside = [f.name for f in path.parent.glob(f"{path.name}.*") if f.is_file()]
-        remedy = f"; name `{beside[0]}` beside it" if beside else "; name the slide file in it"
+        same_name = [f.name for f in path.parent.glob(f"{path.name}.*") if f.is_file()]
+        remedy = (
+            f"; name `{same_name[0]}` next to it" if same_name else "; name the slide file in it"
+        )
         return [f"row {row.row}: {row.path} is a folder without DICOM files{remedy}"]
     if path.suffix.lower() == ".mrxs" and path.exists() and not path.with_suffix("").is_dir():
         return [
             f"row {row.row}: {row.path} lacks its folder `{path.stem}/`, where an MRXS slide keeps "
-            f"its pixels; copy it beside the file"
+            f"its pixels; copy it into the same folder"
         ]
     return []
 

@@ -37,7 +37,7 @@ _PADDED = re.compile(r"[+-]?0\d")
 
 
 def run(*, cfg: CohortConfig, tasks: Mapping[str, TaskConfig], root: Path, base: Path) -> None:
-    """Write `slides.parquet` (with a CSV beside it) and last `cohort.json`.
+    """Write `slides.parquet` (also as CSV) and last `cohort.json`.
 
     Args:
         cfg: the cohort section.

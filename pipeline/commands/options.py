@@ -23,7 +23,7 @@ ConfigFile = Annotated[Path, typer.Option(help="The config file.")]
 
 
 def manifests(root: Path, folder: str) -> list[Path]:
-    """The manifests of the chunks that the cohort has now; older ones may lie beside them."""
+    """The manifests of the chunks that the cohort has now; older ones may lie next to them."""
     from pipeline.files.parquet import read_table
 
     chunks = sorted(read_table(root / "slides.parquet")["chunk"].unique())

@@ -2,7 +2,7 @@
 
 A stage that works through a chunk of slides writes one manifest: canonical JSON, one record a
 slide, in slide order. It is small and the same for the same inputs, so it is what Snakemake tracks;
-the big per-slide files stand beside it.
+the big per-slide files stand next to it.
 """
 
 from __future__ import annotations

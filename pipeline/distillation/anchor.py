@@ -8,7 +8,7 @@ canonical variates of their tiles, which tell cases apart more than the choice o
 features, each brought to unit variance. A ridge on the features themselves hardly moves along a
 component of small variance, whatever it says of the label. As kinds, one probe reads how much of a
 case is of which prototype (`prototypes.py`). Which of the three says most depends on the task, and
-is learned from what they say of training cases that they have not seen. Endpoints learned beside
+is learned from what they say of training cases that they have not seen. Endpoints learned with
 the task lend what is said of them.
 """
 

@@ -37,7 +37,7 @@ def canonical_views(
     between cases to that of chance lies above what noise reaches: sqrt((r - edge) / (r + HALF)),
     where edge is that of pure noise in n cases (Marchenko and Pastur, 1967). Teachers of
     different tiles are read together too: what chance makes of their means is then independent.
-    Sets of each group of teachers stand beside these, since one of them may be worth nothing.
+    Sets of each group of teachers are kept as well, since one of them may be worth nothing.
 
     Args:
         z: for each teacher float64 (n, d_t), standardised case means, its levels side by side; 0

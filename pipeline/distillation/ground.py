@@ -36,7 +36,7 @@ MEANS: dict[str, tuple[float, float]] = {
 PROTOTYPE_SHARES = -1  # the shares of prototypes, among the teachers' numbers
 PARTS = ("apart", "together", "prototypes")
 # Log-likelihood that the teachers' own probes must add to canonical variates and prototypes to be
-# believed as much as left out. Where the truth was known they mostly cost something beside these.
+# believed as much as left out. Where the truth was known they mostly cost something next to these.
 RESERVE = 4.0
 
 

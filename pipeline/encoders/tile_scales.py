@@ -2,7 +2,7 @@
 
 Teachers with equal tiles form a group and are row-aligned with each other. Where all see the
 cohort's own tiles, which is the rule, there is one folder `tiles/`; each further scale has its own
-beside it, `tiles_<scale>/`. Imported at every parse of the workflow.
+next to it, `tiles_<scale>/`. Imported at every parse of the workflow.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def scale_of(config: Config, teacher: str) -> str:
 
 
 def scales(config: Config) -> dict[str, TilingConfig]:
-    """The tiling section of every scale that some teacher asks for beside the cohort's."""
+    """The tiling section of every scale that some teacher asks for besides the cohort's."""
     found = {scale_of(config, t): _tiling(config, t) for t in _run(config)}
     return {name: found[name] for name in sorted(found) if name}
 

@@ -1,7 +1,7 @@
 """The student against every other model, on the same cases.
 
 The paired bootstrap of the difference is the test that counts; DeLong's test (AUC) and the
-corrected resampled t-test over folds stand beside it. p values of one metric are a family (Holm).
+corrected resampled t-test over folds stand next to it. p values of one metric are a family (Holm).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What nested cross-validation chose: every grid point's inner score, and the outer test beside it.
+"""What nested cross-validation chose: every grid point's inner score, and the outer test.
 
 The inner score of the chosen point is the best of many, and so too good; the outer test part, which
 took no part in the choice, says by how much.

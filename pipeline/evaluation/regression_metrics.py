@@ -2,7 +2,7 @@
 
 With the definitions of scikit-learn and SciPy, to which the tests hold them. With several targets
 a metric is their mean over the targets that vary; where only the prediction does not, a correlation
-counts as 0 there, lest a model gain by saying nothing. Each target's own value stands beside it; of
+counts as 0 there, lest a model gain by saying nothing. Each target's own value is given too; of
 many targets in a table of their own (`pipeline.evaluation.targets`).
 """
 

@@ -112,7 +112,7 @@ def output(root: Path, teacher: str, slide_id: str) -> Path:
 def teacher_fingerprint(
     cfg: ExtractionConfig, teacher: str, versions: str, identity: str | None = None
 ) -> str:
-    """What decides a teacher's numbers beside the tiles: its config and row, weights, and versions.
+    """What decides a teacher's numbers besides the tiles: config, row, weights and versions.
 
     Args:
         cfg: the extraction section.

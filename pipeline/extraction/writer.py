@@ -29,7 +29,7 @@ class Block:
     Attributes:
         rows: int64 (n,), the tiles' places in the slide's coordinates.
         features: level to float16 (n, D).
-        dropped: how many unreadable tiles were left out beside these.
+        dropped: how many unreadable tiles were left out besides these.
     """
 
     rows: np.ndarray

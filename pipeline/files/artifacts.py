@@ -1,6 +1,6 @@
 """Files that are either whole or absent: atomic writes, canonical JSON, verified HDF5.
 
-Every writer here makes a temporary file beside the target, flushes it to disk and renames it into
+Every writer here makes a temporary file next to the target, flushes it to disk and renames it into
 place, so that a crash at any moment leaves the old file or the new one. HDF5 files carry the
 fingerprint of what made them; `is_complete` opens and checks one before it is reused.
 """
@@ -30,7 +30,7 @@ ABANDONED_SECONDS = 86_400
 
 @contextlib.contextmanager
 def atomic_path(target: str | Path) -> Iterator[Path]:
-    """A temporary path beside `target` that replaces it when the block ends without an error."""
+    """A temporary path next to `target` that replaces it when the block ends without an error."""
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

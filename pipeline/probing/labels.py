@@ -34,7 +34,7 @@ def read_labels(tiles: Path, annotation: Path | None, least_cover: float) -> Til
 
     Args:
         tiles: the slide's tile file.
-        annotation: GeoJSON with class names, or an image with a legend beside it, as
+        annotation: GeoJSON with class names, or an image with a legend next to it, as
             `pipeline.slides.masks` reads them; None: the labels that tiling wrote, where the
             slide's own mask has classes.
         least_cover: a tile that its most frequent class covers less than this has no label.

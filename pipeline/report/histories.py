@@ -17,7 +17,7 @@ from pipeline.report.results import ModelInfo, Results
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What a model costs beside its teachers.
+    """What a model costs besides its teachers.
 
     Attributes:
         n_parameters: trained ones.

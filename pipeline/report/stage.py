@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def run(*, config: Config, root: Path, planner: Planner | None = None) -> None:
-    """Write `report.html`, and beside it, under `report/`, its figures as SVG, the config as YAML
+    """Write `report.html`, and next to it, under `report/`, its figures as SVG, the config as YAML
     and the attention of the cases shown as GeoJSON for QuPath.
 
     The page holds everything it shows and opens without a network. Parts whose input a run does

@@ -89,7 +89,7 @@ def _known(error: BaseException, remedies: dict[int, str]) -> str | None:
     return None
 
 
-# How libraries say that memory is short, beside Python's own MemoryError.
+# How libraries say that memory is short, besides Python's own MemoryError.
 _SHORT = ("can't allocate memory", "Cannot allocate memory", "Insufficient memory", "bad_alloc")
 _QUOTED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 

@@ -1,6 +1,6 @@
 """Tissue by a network that the user brings: an exported program, timm, or segmentation-models.
 
-Beside the weights lies a file of the same name with `.json` appended that says what they are:
+Next to the weights lies a file of the same name with `.json` appended that says what they are:
 
     {"library": "export" | "torchscript" | "timm" | "smp", "mpp": 8.0, "input_px": 512,
      "tissue_classes": [1], "mean": [...], "std": [...], "threshold": 0.5,
@@ -38,7 +38,7 @@ BATCH = 8
 
 
 class Network(Section):
-    """The description beside the weights; see the module."""
+    """The description next to the weights; see the module."""
 
     library: str = Field(pattern="^(export|torchscript|timm|smp)$")
     mpp: float = Field(gt=0)

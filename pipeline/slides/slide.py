@@ -49,7 +49,7 @@ def _open(path: Path, scene: Scene) -> Slide:
         raise SlideError(f"{path}: no such file", "missing_file")
     if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
         raise SlideError(
-            f"{path.name}: the folder {path.stem}/ that holds its pixels is not beside it",
+            f"{path.name}: the folder {path.stem}/ that holds its pixels is not in the same folder",
             "missing_file",
         )
     with path.open("rb") as file:

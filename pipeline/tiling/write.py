@@ -63,7 +63,7 @@ def write(
         OSError: the disk is full or gone: the job's failure, not the slide's.
     """
     # The tiles of an earlier run go first: a run that is killed between two of these files, and the
-    # next with the earlier run's config, must not find its tiles beside the outlines of this one.
+    # next with the earlier run's config, must not find its tiles with the outlines of this one.
     files.tiles.unlink(missing_ok=True)
     facts = found.facts
     caption = (

@@ -1,4 +1,4 @@
-"""The history of a training for TensorBoard, beside history.csv, while it runs."""
+"""The history of a training for TensorBoard, next to history.csv, while it runs."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ def test_folders_are_slides_only_as_dicom(tmp_path: Path) -> None:
     text = "slide_id,case_id,path\ns,c,d\n"
     assert "folder without DICOM files" in refused(tmp_path, text)
     (tmp_path / "d.mrxs").write_text("x")
-    assert "name `d.mrxs` beside it" in refused(tmp_path, text)
+    assert "name `d.mrxs` next to it" in refused(tmp_path, text)
     (tmp_path / "d" / "1.dcm").write_text("x")
     assert len(read(tmp_path, text)) == 1
     (tmp_path / "e.mrxs").write_text("x")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# The package beside this workflow is the one that the rules run, here and on every node; also where
+# The package next to this workflow is the one that the rules run, here and on every node; also where
 # another workflow uses this one as a module. A module from a remote place needs the package installed.
 REPOSITORY = Path(str(workflow.current_basedir)).resolve().parent.parent
 if (REPOSITORY / "pipeline").is_dir():
@@ -124,7 +124,7 @@ def tiles_of(wildcards):
 
 
 def environment(wildcards):
-    """A teacher whose packages do not fit beside the others' has its own environment."""
+    """A teacher whose packages do not fit the others' has its own environment."""
     own = tile_scales.environment(CONFIG, wildcards.teacher.split("+")[0])
     return f"../../envs/{own or 'shazam'}.yaml"
 

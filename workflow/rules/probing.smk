@@ -1,7 +1,7 @@
 if CONFIG.probing is not None:
 
     rule probing:
-        # Beside the way of the slides' models: what each teacher's tiles say as they are.
+        # Besides the way of the slides' models: what each teacher's tiles say as they are.
         input:
             slides="<results>/slides.parquet",
             tiles=collect(
@@ -39,7 +39,7 @@ if CONFIG.probing is not None:
     if CONFIG.probing.students:
 
         rule tile_students:
-            # Students that see a tile through all teachers, beside each teacher's own probes.
+            # Students that see a tile through all teachers, and each teacher's own probes.
             input:
                 slides="<results>/slides.parquet",
                 tiles=collect(

@@ -70,7 +70,7 @@ class PlannedSlide:
 
 
 def sheet_path(cfg: CohortConfig, base: Path) -> Path:
-    """Where the workflow keeps the embedded cohort's sheet; slides and truth lie beside it."""
+    """Where the workflow keeps the embedded cohort's sheet; slides and truth lie there too."""
     return base / RESOURCES / cfg.name / "slides.csv"
 
 
@@ -190,7 +190,7 @@ def generate(*, cfg: CohortConfig, sheet: Path, workers: int, chunk: int | None 
 
     Args:
         cfg: the cohort section.
-        sheet: the CSV to write; slides go to `slides/` beside it.
+        sheet: the CSV to write; slides go to `slides/` next to it.
         workers: processes that draw at once.
         chunk: draw the slides of this hash bucket only, and write no tables.
     """

@@ -208,7 +208,7 @@ def training(name: str, models: Sequence[History], source: str) -> Drawing:
 
 @style.applied()
 def stages(name: str, rows: Sequence[tuple[str, float, str]]) -> Drawing:
-    """Horizontal bars of seconds per rule, longest first, with a text beside each."""
+    """Horizontal bars of seconds per rule, longest first, with a text next to each."""
     fig, axes = style.figure(8.0, 0.55 + 0.3 * len(rows))
     ax = axes[0, 0]
     y = np.arange(len(rows))[::-1]

@@ -14,7 +14,7 @@ from pipeline.report.figures.curves import Line, Panel, SurvivalGroup, SurvivalP
 from pipeline.report.results import ModelInfo, Results
 from pipeline.report.tables.cells import fixed, interval, p_text
 
-SHOWN = 3  # models beside one another
+SHOWN = 3  # models next to one another
 PANELS = 9  # classes, times or targets
 FEW = 3  # targets that are drawn for other models than the student
 

@@ -1,4 +1,4 @@
-"""What each model costs, beside how good it is: so that "better" can be weighed."""
+"""What each model costs, and how good it is: so that "better" can be weighed."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def drawing(
     rows: Mapping[str, Cost],
     reference: float | None,
 ) -> Drawing:
-    """A line a model: its primary metric on the left, its costs as bars beside it.
+    """A line a model: its primary metric on the left, its costs as bars next to it.
 
     Args:
         rows: models in order, and their costs.
@@ -188,7 +188,7 @@ def drawing(
     name = f"{opened.task}-cost"
     return Drawing(
         name,
-        f"{primary.label} beside what it costs",
+        f"{primary.label} and what it costs",
         f"A point further {better} is better, a shorter bar is cheaper. A student reads all its "
         "teachers: their forward passes count in full.",
         style.svg(fig, name, alt),

@@ -63,7 +63,7 @@ class TaskSection:
     headline: Headline
     metrics: Table
     ablations: Table | None
-    beside: list[Table]
+    auxiliary: list[Table]
     targets: targets.TargetsSection | None
     student_parts: Table | None
     forest: Drawing | None
@@ -105,7 +105,7 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
         headline=headline(opened, infos, bool(validation), more_cases),
         metrics=_models(results, opened, infos, main, _caption(opened, main, bool(validation))),
         ablations=ablations.table(results, opened, infos, parts),
-        beside=auxiliary_endpoints.tables(results, opened, infos, main),
+        auxiliary=auxiliary_endpoints.tables(results, opened, infos, main),
         targets=targets.section(results, opened, infos, main),
         student_parts=student_parts.table(results, task, student),
         forest=_forest(results, opened, infos, main[1:]),

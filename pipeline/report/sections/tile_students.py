@@ -1,4 +1,4 @@
-"""Part of section 3: students on single tiles beside every teacher's own probes."""
+"""Part of section 3: students on single tiles and every teacher's own probes."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ def drawing(value: Any, low: Any, high: Any, scale: Scale | None, colour: str) -
 
 
 def share(part: int, total: int, colour: str) -> Cell:
-    """A filled bar for `part` of `total`, with the counts beside it."""
+    """A filled bar for `part` of `total`, with the counts next to it."""
     fraction = part / total if total else 0.0
     html = Markup(
         '<span class="share"><span style="width:{}%;background:{}"></span></span> {} / {}'

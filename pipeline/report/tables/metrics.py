@@ -47,7 +47,7 @@ METRICS: dict[str, Metric] = {
     "rmse": Metric("RMSE", higher=False, hint="root mean squared error"),
 }
 
-# Beside the primary metric in the table of models; all others stand in the folded one.
+# Next to the primary metric in the table of models; all others stand in the folded one.
 SHOWN: dict[str, tuple[str, ...]] = {
     "survival": ("c_index", "c_index_ipcw", "auc_mean", "integrated_brier"),
     "classification": ("auc", "balanced_accuracy", "f1", "ece"),
