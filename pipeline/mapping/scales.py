@@ -34,7 +34,9 @@ def unusual_scales(tiling: Mapping[str, Record]) -> dict[str, SlideWarning]:
         usual = median(alike)
         if len(alike) < LEAST or 1 / FACTOR < mpp / usual < FACTOR:
             continue
-        of = f"{len(alike)} slides of format {form}" if alike is not every else "all slides"
+        of = (
+            f"{len(alike)} slides of format {form}" if form and alike is not every else "all slides"
+        )
         power = record.facts.get("magnification")
         agrees = f"; the file states an objective of {power:g}x" if power else ""
         text = f"{mpp:g} µm/px, but the median of {of} is {usual:g}{agrees}"

@@ -199,6 +199,7 @@ def _tiled(root: Path, slide: str, i: int, rng: np.random.Generator) -> Record:
             "mpp": mpp,
             "mpp_source": "openslide" if i % 9 else "tiff resolution",
             "backend": "openslide",
+            "format": "aperio",
             "tissue_mm2": round(len(coords) * (TILE * mpp / 1000) ** 2, 2),
             "pen_fraction": pen,
             "blur_fraction": 0.03 if i % 13 == 4 else 0.0,
