@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.contracts.columns import CASE_COLUMNS, SLIDE_COLUMNS
-from pipeline.contracts.values import filled, number
+from pipeline.contracts.values import filled, number, visible
 from pipeline.errors import SheetError
 
 if TYPE_CHECKING:
@@ -97,6 +98,10 @@ def _column_problems(header: list[str], columns: ColumnsConfig) -> list[str]:
                 f"no column `{name}` (cohort.columns.{role}){suggestion(name, header)}; "
                 f"rename it or set cohort.columns.{role}"
             )
+    if header[0].startswith("#"):
+        problems.append(
+            "the first line starts with `#`, a comment; remove such lines above the header"
+        )
     for name in sorted(n for n, times in Counter(header).items() if n and times > 1):
         problems.append(f"column `{name}` stands twice in the header; rename or remove one")
     for name in header:
@@ -152,10 +157,15 @@ def _width_problems(records: list[tuple[int, list[str]]], header: list[str]) -> 
 def _id_problems(rows: list[SlideRow], columns: ColumnsConfig) -> list[str]:
     problems = []
     first: dict[str, int] = {}
+    unseen: dict[str, list[SlideRow]] = {}
     for row in rows:
         for column, text in ((columns.slide_id, row.slide_id), (columns.case_id, row.case_id)):
             if not text:
                 problems.append(f"row {row.row}, column `{column}`: empty; every slide needs one")
+            if _SAFE_ID.fullmatch(typed := visible(unicodedata.normalize("NFC", text))):
+                if not _SAFE_ID.fullmatch(text):
+                    unseen.setdefault(column, []).append(row)
+                text = typed
             problems += _unsafe(row, column, text)
         problems += _unsafe(row, columns.site, row.site)
         if row.slide_id and first.setdefault(row.slide_id, row.row) != row.row:
@@ -163,7 +173,17 @@ def _id_problems(rows: list[SlideRow], columns: ColumnsConfig) -> list[str]:
                 f"row {row.row}, column `{columns.slide_id}`: `{row.slide_id}` stands in row "
                 f"{first[row.slide_id]} already; one row per slide"
             )
-    return _limited(problems)
+    return [*_unseen_problems(unseen), *_limited(problems)]
+
+
+def _unseen_problems(unseen: dict[str, list[SlideRow]]) -> list[str]:
+    return [
+        f"column `{column}`: {len(rows)} id(s) hold characters that nobody sees, such as a "
+        f"zero-width space, or accents as characters of their own (NFD, as macOS writes them): row "
+        f"{', '.join(str(row.row) for row in rows[:3])}{' …' if len(rows) > 3 else ''}; write the "
+        f"column again with plain characters (Unicode NFC)"
+        for column, rows in unseen.items()
+    ]
 
 
 def _unsafe(row: SlideRow, column: str, text: str) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.config.section import Fraction, Name, Section, Weight
 
@@ -28,6 +28,22 @@ class ClassificationTask(Section):
     class_weights: bool = True
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     auxiliary: dict[Name, Weight] = Field(default_factory=dict)
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _written_in_quotes(cls, given: Any) -> Any:
+        for name in given if isinstance(given, list | tuple) else ():
+            if isinstance(name, bool):
+                raise ValueError(
+                    "YAML reads yes, no, on and off as true and false: write the names in quotes, "
+                    'such as ["yes", "no"], as the sheet has them'
+                )
+            if isinstance(name, int | float):
+                raise ValueError(
+                    "YAML reads these as numbers, and 01 as 1: write the names in quotes, such as "
+                    '["0", "1"], as the sheet has them'
+                )
+        return given
 
 
 class RegressionTask(Section):

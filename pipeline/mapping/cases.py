@@ -39,7 +39,7 @@ def case_table(slides: pd.DataFrame, coverage: Coverage) -> tuple[pd.DataFrame, 
     for case, group in slides.groupby("case_id", sort=True):
         ids = sorted(group["slide_id"])
         teachers = {t for slide in ids for t in coverage.usable(slide)}
-        sites = {str(s) for s in group["site"].fillna("")}
+        sites = {str(s) for s in group["site"].fillna("")} - {""}
         rows.append(
             {
                 "case_id": str(case),

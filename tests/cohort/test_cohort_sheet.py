@@ -301,3 +301,18 @@ def test_a_chunk_reads_its_own_rows_and_looks_at_no_other_file(tmp_path: Path) -
     assert [r.slide_id for r in sheet.chunk_rows(cfg, tmp_path, 1)] == mine
     with pytest.raises(SheetError, match="no file"):
         sheet.read_sheet(cfg, tmp_path)
+
+
+def test_ids_with_characters_that_nobody_sees_are_one_message(tmp_path: Path) -> None:
+    for typed in ("Pra\u0308parat {}", "s{}\u200b"):
+        lines = [f"{typed.format(i)},c{i}" for i in range(30)]
+        message = refused(tmp_path, "\n".join(["slide_id,case_id", *lines]))
+        assert "1 problem(s)" in message and "30 id(s) hold characters that nobody sees" in message
+
+
+def test_a_line_for_excel_and_lines_of_comments(tmp_path: Path) -> None:
+    for separator in ",;\t":
+        text = "slide_id,case_id,grade\na,c1,A\n".replace(",", separator)
+        (row,) = read(tmp_path, f"sep={separator}\r\n{text}")
+        assert (row.slide_id, row.labels, row.row) == ("a", {"grade": "A"}, 3)
+    assert "remove such lines" in refused(tmp_path, "#Patient,,\nslide_id,case_id\na,c1\n")

@@ -271,3 +271,11 @@ def test_empty_teachers_and_a_student_that_is_not_there() -> None:
     data = demo(evaluation__student="shazam_v3") | {"training": {}}
     with pytest.raises(ConfigError, match=r"evaluation\.student is `shazam_v3`"):
         parse(data)
+
+
+@pytest.mark.parametrize(("classes", "what"), [([True, False], "yes, no"), ([0, 1], "numbers")])
+def test_classes_that_yaml_reads_as_something_else(classes: list, what: str) -> None:
+    data = demo()
+    data["tasks"]["t"] = {"type": "classification", "label": "grade", "classes": classes}
+    with pytest.raises(ConfigError, match=rf"tasks\.t\.classes: YAML reads .*{what}.*in quotes"):
+        parse(data)
