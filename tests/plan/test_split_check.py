@@ -179,3 +179,12 @@ def test_paths_that_nobody_opens_before_the_work(tmp_path: Path) -> None:
     learned = config(tmp_path, TASKS, tiling={"tissue": tissue}, extraction={"teachers": teachers})
     with pytest.raises(ConfigError, match=r"tiling\.tissue\.weights: no file .*net\.pt"):
         cohort_plan(learned, tmp_path)
+
+
+def test_a_site_that_one_slide_of_a_case_lacks_is_the_others(tmp_path: Path) -> None:
+    rows = plain(case=lambda i: f"c{i // 2}", grade=lambda i: "AB"[i // 2 % 2])
+    rows = [[r[0], f"h{i // 2 % 6}" if i % 2 else "", *r[2:]] for i, r in enumerate(rows)]
+    write_sheet(tmp_path, rows)
+    sites = config(tmp_path, {"classes": TASKS["classes"]}, folds={"k": 3, "group_by": "site"})
+    cohort_plan(sites, tmp_path)
+    fold_all(sites, tmp_path)
