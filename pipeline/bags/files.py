@@ -25,6 +25,7 @@ import numpy as np
 from pipeline.bags import deepzoom
 from pipeline.errors import ArtifactError
 from pipeline.files.checksums import checksum, is_intact
+from pipeline.files.hdf5 import read_hdf5
 from pipeline.runtime.machine_errors import is_machines
 
 Format = Literal["pipeline", "h5", "stamp", "pt", "deepzoom", "npy"]
@@ -194,9 +195,8 @@ def read_coords(
 
 
 def _describe_hdf5(path: Path) -> FeatureFile:
-    import h5py
 
-    with h5py.File(path, "r") as file:
+    with read_hdf5(path) as file:
         names = _level_datasets(path, file)
         shapes = {level: _matrix_shape(path, file[name].shape) for level, name in names.items()}
         for name in names.values():
@@ -272,9 +272,8 @@ def _check_written(path: Path, data: Any) -> None:
 
 
 def _read_hdf5(file: FeatureFile, level: str, rows: np.ndarray | None) -> np.ndarray:
-    import h5py
 
-    with h5py.File(file.path, "r") as handle:
+    with read_hdf5(file.path) as handle:
         data = handle[_level_datasets(file.path, handle)[level]]
         if data.ndim != 2:
             values = _matrix(data[()])
@@ -378,9 +377,8 @@ def _raw_coords(file: FeatureFile) -> np.ndarray | None:
         return np.array(np.load(file.path, mmap_mode="r", allow_pickle=False)[:, :3], np.float64)
     if file.format == "pt":
         return _matrix(np.asarray(_load_pt(file.path)[1], dtype=np.float64))[:, :2]
-    import h5py
 
-    with h5py.File(file.path, "r") as handle:
+    with read_hdf5(file.path) as handle:
         return _matrix(np.asarray(handle["coords"][()], dtype=np.float64))[:, :2]
 
 

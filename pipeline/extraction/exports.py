@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 
 from pipeline.bags.files import FeatureFile, open_features, read_coords, read_level
 from pipeline.contracts import ledger
 from pipeline.errors import ArtifactError, UserError
 from pipeline.files.artifacts import atomic_path
+from pipeline.files.hdf5 import read_hdf5, write_hdf5
 from pipeline.runtime import progress
 
 Tool = Literal["clam", "trident", "stamp"]
@@ -81,7 +81,7 @@ def grid_attributes(file: FeatureFile) -> dict[str, Any]:
     Raises:
         ArtifactError: it says too little for other tools to read the tiles.
     """
-    with h5py.File(file.path, "r") as handle:
+    with read_hdf5(file.path) as handle:
         found = dict(handle["coords"].attrs)
     needed = {"patch_size", "patch_size_level0", "tile_px", "target_mpp", "mpp_level0"}
     missing = needed - found.keys()
@@ -185,7 +185,7 @@ def _write_hdf5(
     attributes: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Datasets with their attributes (the file's own under the empty name)."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, write_hdf5(temporary) as file:
         for name, values in datasets.items():
             file.create_dataset(name, data=values)
         for name, facts in attributes.items():

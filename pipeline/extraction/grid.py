@@ -6,12 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from pipeline.errors import ArtifactError
 from pipeline.files.artifacts import COMPLETE, FINGERPRINT
 from pipeline.files.checksums import checksum, is_intact
+from pipeline.files.hdf5 import read_hdf5
 from pipeline.runtime.machine_errors import is_machines
 
 AGAIN = "`snakemake --forcerun tiling` makes it again, and leaves whole ones as they are"
@@ -75,7 +75,7 @@ def read_grid(path: Path) -> Grid:
         ArtifactError: it is missing, damaged or incomplete.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with read_hdf5(path) as file:
             coords = np.asarray(file["coords"][()], dtype=np.int32).reshape(-1, 2)
             found = {**file["coords"].attrs, **file.attrs}
             intact = is_intact(file["coords"], checksum(coords))

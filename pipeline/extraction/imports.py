@@ -18,6 +18,7 @@ from pipeline.errors import ArtifactError, MachineError
 from pipeline.extraction.locate import check_some_exist, expected_files, files_digest
 from pipeline.files.artifacts import sweep
 from pipeline.files.digests import digest
+from pipeline.files.hdf5 import being_written
 from pipeline.files.parquet import read_table
 from pipeline.runtime import progress
 
@@ -112,6 +113,10 @@ def _look(slide_id: str, stage: str, path: Path | None) -> tuple[Record, Feature
     except EmptyFeatures as error:
         return Record(slide_id, stage, "empty", kind="no_tiles", reason=str(error)), None
     except ArtifactError as error:
+        if being_written(path):
+            raise MachineError(
+                f"{path}: another program is still writing it; wait until it has ended"
+            ) from None
         return Record(slide_id, stage, "failed", kind="bad_features", reason=str(error)), None
     facts: dict[str, Any] = {"n_tiles": file.n_tiles, "dims": file.dims, "format": file.format}
     return Record(slide_id, stage, "ok", path=str(path), facts=facts), file

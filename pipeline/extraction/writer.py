@@ -15,6 +15,7 @@ from pipeline.errors import SlideError
 from pipeline.extraction.grid import Grid
 from pipeline.files.artifacts import is_complete, new_hdf5
 from pipeline.files.checksums import checksum, is_intact, seal
+from pipeline.files.hdf5 import read_hdf5
 from pipeline.runtime.machine_errors import is_machines
 
 ROWS = 1024  # rows per HDF5 chunk, and rows kept before they are written
@@ -86,7 +87,7 @@ def feature_file(
 
 def facts(path: Path) -> dict[str, Any]:
     """What a feature file holds, for the slide's record."""
-    with h5py.File(path, "r") as file:
+    with read_hdf5(path) as file:
         dims = {level: int(file[name].shape[1]) for level, name in NAMES.items() if name in file}
         found = {"n_tiles": int(file["features" if "high" in dims else "coords"].shape[0])}
         dropped = int(file.attrs.get(DROPPED, 0))
@@ -107,7 +108,7 @@ def is_finished(path: Path, fingerprint: str, grid: Grid, levels: Sequence[str])
     if not is_complete(path, fingerprint):
         return False
     try:
-        with h5py.File(path, "r") as file:
+        with read_hdf5(path) as file:
             coords = file["coords"][()]
             if len(coords) + int(file.attrs[DROPPED]) != len(grid.coords):
                 return False

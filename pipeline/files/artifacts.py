@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ArtifactError
+from pipeline.files.hdf5 import read_hdf5, write_hdf5
 from pipeline.runtime.machine_errors import is_machines
 
 FINGERPRINT = "fingerprint"
@@ -104,17 +105,16 @@ def read_json(path: str | Path) -> Any:
 
 @contextlib.contextmanager
 def new_hdf5(target: str | Path, attributes: Mapping[str, Any]) -> Iterator[Any]:
-    """An open `h5py.File` that becomes `target` when the block ends without an error.
+    """An open HDF5 file that becomes `target` when the block ends without an error.
 
     Args:
         target: the file to make.
         attributes: root attributes, which must include `fingerprint`. `complete` is set last.
     """
-    import h5py
 
     if FINGERPRINT not in attributes:
         raise ValueError("an artefact needs the fingerprint of what made it")
-    with atomic_path(target) as temporary, h5py.File(temporary, "w", libver="v110") as file:
+    with atomic_path(target) as temporary, write_hdf5(temporary, "v110") as file:
         for key, value in attributes.items():
             file.attrs[key] = value
         yield file
@@ -127,10 +127,9 @@ def is_complete(path: str | Path, fingerprint: str) -> bool:
     Raises:
         OSError: the disk does not answer, which says nothing of the file.
     """
-    import h5py
 
     try:
-        with h5py.File(path, "r") as file:
+        with read_hdf5(path) as file:
             return bool(file.attrs.get(COMPLETE)) and file.attrs.get(FINGERPRINT) == fingerprint
     except OSError as error:
         if is_machines(error):

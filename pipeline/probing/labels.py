@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from pipeline.errors import SlideError, UserError
+from pipeline.files.hdf5 import read_hdf5
 from pipeline.slides.masks import read_regions
 from pipeline.slides.scanned import Frame, inside
 from pipeline.slides.tile_coverage import cover_at
@@ -47,7 +47,7 @@ def read_labels(tiles: Path, annotation: Path | None, least_cover: float) -> Til
     """
     if not tiles.is_file():
         return None
-    with h5py.File(tiles) as file:
+    with read_hdf5(tiles) as file:
         coords = np.asarray(file["coords"][()], dtype=np.int32)
         size = int(file.attrs["level0_width"]), int(file.attrs["level0_height"])
         left, top, width, height = map(int, file.attrs.get("scanned_window", (0, 0, *size)))

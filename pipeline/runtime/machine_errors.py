@@ -25,6 +25,10 @@ _MEMORY = (
     "out of memory; give the job more (`mem_mb` in the profile), or fewer threads and a smaller "
     "extraction.batch_size or training.batch_size"
 )
+_LOCKS = (
+    "this disk knows no file locks, or another program holds one; this pipeline asks HDF5 for none "
+    "unless the environment variable HDF5_USE_FILE_LOCKING says so: set it to FALSE"
+)
 _READ_ONLY = "the folder is read-only here; mount it for writing, or run where it is"
 
 # Errors of the operating system that say nothing of the file's content.
@@ -45,6 +49,7 @@ _REMEDIES = {
     errno.EMFILE: _HANDLES,
     errno.ENFILE: _HANDLES,
     errno.ENOMEM: _MEMORY,
+    errno.ENOLCK: _LOCKS,
 }
 # Of a slide these are its own failure; of the results they have a remedy too.
 _OF_RESULTS = {
@@ -83,6 +88,8 @@ def _known(error: BaseException, remedies: dict[int, str]) -> str | None:
     text = str(error)
     if any(words in text for words in _SHORT):
         return _MEMORY
+    if _UNLOCKABLE in text:
+        return _LOCKS
     for number, what in remedies.items():
         if number in _QUOTED and os.strerror(number) in text:
             return what
@@ -91,6 +98,8 @@ def _known(error: BaseException, remedies: dict[int, str]) -> str | None:
 
 # How libraries say that memory is short, besides Python's own MemoryError.
 _SHORT = ("can't allocate memory", "Cannot allocate memory", "Insufficient memory", "bad_alloc")
+# HDF5 hands on the number of what the lock met: none known (ENOLCK, ENOSYS), or held (EAGAIN).
+_UNLOCKABLE = "unable to lock file"
 _QUOTED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
 

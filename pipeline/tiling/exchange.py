@@ -21,6 +21,8 @@ import numpy as np
 
 from pipeline.errors import ArtifactError
 from pipeline.files.artifacts import atomic_path
+from pipeline.files.hdf5 import read_hdf5, write_hdf5
+from pipeline.runtime.machine_errors import is_machines
 from pipeline.slides.tile_coverage import Coords
 
 TRIDENT = (
@@ -203,14 +205,14 @@ def export(tiles: Path, folder: Path, tool: Literal["trident", "clam"]) -> list[
 
 
 def _open(path: str | Path, place: Literal["root", "coords"]) -> tuple[Coords, dict[str, Any]]:
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
+        with read_hdf5(path) as file:
             dataset = file["coords"]
             facts: Mapping[str, Any] = dict((file if place == "root" else dataset).attrs)
             coords = np.asarray(dataset, np.int64).reshape(-1, 2)
     except (OSError, KeyError, ValueError, TypeError) as error:
+        if is_machines(error):
+            raise
         raise ArtifactError(f"{path}: no readable `coords` ({error})") from None
     order = np.lexsort((coords[:, 0], coords[:, 1]))
     return coords[order].astype(np.int32), dict(facts)
@@ -241,8 +243,6 @@ def _described(path: str | Path, describe: Any) -> Tiles:
 
 
 def _write(path: Path, coords: Coords, attributes: Mapping[str, Any]) -> None:
-    import h5py
-
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver="v110") as file:
+    with atomic_path(path) as temporary, write_hdf5(temporary, "v110") as file:
         dataset = file.create_dataset("coords", data=coords, maxshape=(None, 2), chunks=(1024, 2))
         dataset.attrs.update(attributes)

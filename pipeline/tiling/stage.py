@@ -23,6 +23,7 @@ from pipeline.errors import MachineError, SlideError, UserError
 from pipeline.files.artifacts import COMPLETE, FINGERPRINT, sweep
 from pipeline.files.checksums import checksum, is_intact
 from pipeline.files.digests import digest
+from pipeline.files.hdf5 import read_hdf5
 from pipeline.files.identity import MISSING, check_unchanged, content_digest, file_identity
 from pipeline.files.parquet import read_columns
 from pipeline.runtime import progress
@@ -266,14 +267,12 @@ def _fingerprint(job: TilingJob, cfg: TilingConfig, versions: str, slide: str) -
 
 def _finished(job: TilingJob, cfg: TilingConfig, versions: str, folder: Path) -> Record | None:
     """The record of a slide whose files were made from the same inputs."""
-    import h5py
-
     path = Files.of(folder, job.slide_id).tiles
     if not job.path or not path.is_file():
         return None
     fingerprint = _fingerprint(job, cfg, versions, file_identity(job.path))
     try:
-        with h5py.File(path, "r") as file:
+        with read_hdf5(path) as file:
             attributes: Any = file.attrs
             if not attributes.get(COMPLETE) or attributes.get(FINGERPRINT) != fingerprint:
                 return None

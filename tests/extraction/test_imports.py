@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from pipeline.bags.files import open_features, read_coords, read_level
 from pipeline.config.extraction import ExtractionConfig
 from pipeline.contracts import ledger
-from pipeline.errors import ArtifactError, ConfigError
+from pipeline.errors import ArtifactError, ConfigError, MachineError
 from pipeline.extraction import imports
 
 REAL = Path(os.environ.get("SHAZAM_REAL_DATA", "../shared/data"))
@@ -68,6 +69,29 @@ def test_every_slide_gets_a_record(tmp_path: Path) -> None:
     assert Path(good.path) == folder / "good.h5"
     assert good.facts == {"n_tiles": 4, "dims": {"high": 3}, "format": "h5"}
     assert "broken.h5" in records["broken"].reason
+
+
+def test_files_that_another_program_holds_are_used(tmp_path: Path) -> None:
+    _cohort(tmp_path / "results", ["a"])
+    _features(tmp_path / "given" / "a.h5")
+    with (tmp_path / "given" / "a.h5").open("rb") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert _run(tmp_path, _config(tmp_path / "given"))["a"].status == "ok"
+
+
+@pytest.mark.parametrize("half", [b"\x89HDF\r\n\x1a\n", b""])
+def test_a_half_written_file_waits_for_its_writer(tmp_path: Path, half: bytes) -> None:
+    """Its row in the manifest would be final."""
+    _cohort(tmp_path / "results", ["a"])
+    path = tmp_path / "given" / "a.h5"
+    path.parent.mkdir()
+    path.write_bytes(half)
+    with path.open("rb") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(MachineError, match=r"a\.h5: another program is still writing it"):
+            _run(tmp_path, _config(tmp_path / "given"))
+    assert not list(tmp_path.rglob("0.json"))
+    assert _run(tmp_path, _config(tmp_path / "given"))["a"].kind == "bad_features"
 
 
 def test_chunks_partition_the_slides(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { OPEN_WRITE = 1, WRITE = 2, RENAME = 4, REMOVE = 8, SYNC = 16, MKDIR = 32, READ = 64, LOOK = 128 };
+enum { OPEN_WRITE = 1, WRITE = 2, RENAME = 4, REMOVE = 8, SYNC = 16, MKDIR = 32, READ = 64, LOOK = 128, LOCK = 256 };
 enum { COUNT = 0, KILL = -1, KILL_GROUP = -2 };
 
 struct orders {
@@ -177,6 +177,11 @@ int unlink(const char *path) {
 int fsync(int fd) {
     REAL(int, "fsync", int);
     return strikes_fd(SYNC, fd) ? -1 : real(fd);
+}
+
+int flock(int fd, int operation) {
+    REAL(int, "flock", int, int);
+    return strikes_fd(LOCK, fd) ? -1 : real(fd, operation);
 }
 
 int mkdir(const char *path, mode_t mode) {

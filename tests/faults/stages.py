@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 ORDERS = struct.Struct("iiiill4096s")
 
-OPEN_WRITE, WRITE, RENAME, REMOVE, SYNC, MKDIR, READ, LOOK = (1 << i for i in range(8))
+OPEN_WRITE, WRITE, RENAME, REMOVE, SYNC, MKDIR, READ, LOOK, LOCK = (1 << i for i in range(9))
 CHANGES = OPEN_WRITE | WRITE | RENAME | REMOVE | SYNC | MKDIR
 COUNT, KILL, KILL_GROUP = 0, -1, -2
 

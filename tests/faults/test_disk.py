@@ -1,4 +1,7 @@
-"""A disk that is full, over its quota or read-only: the job fails, says so, and goes on later."""
+"""A disk that is full, over its quota or read-only: the job fails, says so, and goes on later.
+
+One that knows no file locks is as good as any other.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,18 @@ import pytest
 
 from tests.faults import stages
 from tests.faults.compare import contents, differences, finished_pieces
-from tests.faults.stages import MKDIR, OPEN_WRITE, RENAME, SYNC, WRITE, Cohort, Ended, Fault, Warm
+from tests.faults.stages import (
+    LOCK,
+    MKDIR,
+    OPEN_WRITE,
+    RENAME,
+    SYNC,
+    WRITE,
+    Cohort,
+    Ended,
+    Fault,
+    Warm,
+)
 
 WRITING = ("cohort_chunk", "tiling", "extraction", "mapping", "training", "report")
 KEEPS = OPEN_WRITE | WRITE | SYNC
@@ -60,6 +74,16 @@ def test_a_quota_that_is_used_up(warm: Warm, cohort: Cohort, stage: str) -> None
 @pytest.mark.parametrize("stage", WRITING)
 def test_results_that_are_read_only(warm: Warm, cohort: Cohort, stage: str) -> None:
     fails_and_goes_on(warm, cohort, stage, TAKES, errno.EROFS, "the folder is read-only", 1)
+
+
+@pytest.mark.parametrize("stage", ["tiling", "extraction", "training"])
+def test_a_disk_without_locks(warm: Warm, cohort: Cohort, stage: str) -> None:
+    argv = stages.everything(cohort.path)[stage]
+    expected = contents(cohort.path)
+    cohort.undo(stage)
+    ended = warm.run(argv, cohort.path, Fault(LOCK, cohort.path, errno.ENOLCK, 1, lasting=True))
+    assert ended.code == 0, ended.said
+    assert differences(expected, contents(cohort.path)) == []
 
 
 @pytest.fixture

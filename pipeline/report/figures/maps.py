@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
@@ -17,6 +16,7 @@ from PIL import Image
 
 from pipeline.config.whole import Config
 from pipeline.encoders.tile_scales import folder, scale_of
+from pipeline.files.hdf5 import read_hdf5
 from pipeline.report.figures import pictures
 
 MAP = "cividis"  # one hue order for every reader, also for the colour blind
@@ -141,7 +141,7 @@ def canvas(root: Path, tiles: str, slide_id: str, rows: pd.DataFrame, long_side:
 
 def _tile_facts(path: Path) -> tuple[float | None, float | None]:
     try:
-        with h5py.File(path, "r") as file:
+        with read_hdf5(path) as file:
             return float(file.attrs["patch_size_level0"]), float(file.attrs["level0_width"])
     except (OSError, KeyError):
         return None, None
@@ -150,7 +150,7 @@ def _tile_facts(path: Path) -> tuple[float | None, float | None]:
 def geojson_origin(root: Path, tiles: str, slide_id: str) -> tuple[int, int]:
     """The level-0 pixel that is (0, 0) in the slide's GeoJSON; (0, 0) where nothing was tiled."""
     try:
-        with h5py.File(root / tiles / f"{slide_id}.h5", "r") as file:
+        with read_hdf5(root / tiles / f"{slide_id}.h5") as file:
             x, y = (int(v) for v in file.attrs["geojson_origin"])
     except (OSError, KeyError):
         return 0, 0

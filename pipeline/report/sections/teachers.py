@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import h5py
-
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import registry
+from pipeline.files.hdf5 import read_hdf5
 from pipeline.report.results import Results
 from pipeline.report.sections import probes, tile_students
 from pipeline.report.sections.probes import ProbesSection
@@ -112,7 +111,7 @@ def attributes(results: Results, teacher: str) -> Mapping[str, Any]:
     for record in results.features[teacher].values():
         if record.status == "ok":
             try:
-                with h5py.File(results.root / record.path, "r") as file:
+                with read_hdf5(results.root / record.path) as file:
                     return {key: _plain(value) for key, value in file.attrs.items()}
             except OSError:
                 return {}
