@@ -131,8 +131,8 @@ def told(rows: Sequence[SlideRow], tasks: Mapping[str, Any]) -> list[str]:
                 found = [float(text) for text in texts]
                 said.append(f"{target} {min(found):g} to {max(found):g}")
             said += [f"and {len(columns) - 3} more targets"] if len(columns) > 3 else []
-        if values.excluded:
-            said.append(f"{len(values.excluded)} without a label")
+        reasons = Counter(values.excluded.values())
+        said += [f"{n} left out ({reason})" for reason, n in sorted(reasons.items())]
         lines.append(f"task {name}: {', '.join(said)}")
     return lines
 

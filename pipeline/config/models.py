@@ -124,20 +124,18 @@ class ShazamV2Model(Section):
         """Fill in what `faithful` and `fallback: off` decide, and refuse another value for it."""
         if not isinstance(data, Mapping):
             return data
-        follows: list[tuple[str, dict[str, Any]]] = []
-        if data.get("faithful") is True:
-            follows.append(("faithful: true", PUBLISHED_V2))
-        if data.get("faithful") is True or data.get("fallback") == "off":
-            follows.append(("no `fallback`", {"refit": False}))
-        for because, values in follows:
-            for key, value in values.items():
-                if data.get(key, value) != value:
-                    raise ValueError(
-                        f"{key}: with {because} it is {_yaml(value)}, and {_yaml(data[key])} would "
-                        "not be used; leave it out"
-                    )
-            data = {**data, **values}
-        return data
+        for key, (because, value) in _decided(data).items():
+            if data.get(key, value) != value:
+                raise ValueError(
+                    f"{key}: with {because} it is {_yaml(value)}, and {_yaml(data[key])} would "
+                    "not be used; leave it out"
+                )
+        return {**{key: value for key, (_, value) in _decided(data).items()}, **data}
+
+    def decided(self) -> Mapping[str, Any]:
+        """The keys that `faithful` and `fallback: off` decide, with their values."""
+        of = {"faithful": self.faithful, "fallback": self.fallback}
+        return {key: value for key, (_, value) in _decided(of).items()}
 
     @model_validator(mode="after")
     def _predictions(self) -> ShazamV2Model:
@@ -147,6 +145,16 @@ class ShazamV2Model(Section):
                 "`fallback`, which is off"
             )
         return self
+
+
+def _decided(data: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Key -> why its value is decided already, and that value."""
+    found: dict[str, tuple[str, Any]] = {}
+    if data.get("faithful") is True:
+        found = {key: ("faithful: true", value) for key, value in PUBLISHED_V2.items()}
+    if data.get("faithful") is True or data.get("fallback") == "off":
+        found["refit"] = ("no `fallback`", False)
+    return found
 
 
 def _yaml(value: Any) -> str:

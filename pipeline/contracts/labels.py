@@ -118,7 +118,6 @@ def read_values(table: Table, task: Task, rows: Mapping[str, str] | None = None)
         problems = [
             p for column, of in cells.items() for p in not_numbers(column, _no_numbers(of), rows)
         ]
-    problems += _half_empty(cells, rows)
     texts = {ids[i]: tuple(cells[column][at][1] for column in cells) for at, i in enumerate(order)}
     kept = {case: values for case, values in texts.items() if all(values)}
     excluded = {
@@ -282,21 +281,6 @@ def _require_classes(found: Values, name: str, task: ClassificationTask) -> None
             f"tasks.{name}: column `{task.label}` has only the class {list(found.classes)}; "
             f"a classification needs two"
         )
-
-
-def _half_empty(cells: Mapping[str, list[Cell]], rows: Mapping[str, str]) -> list[str]:
-    """Cases that have some of the task's values and not all."""
-    if len(cells) < 2:
-        return []
-    filled_in = [any(case[1] for case in cases) for cases in zip(*cells.values(), strict=True)]
-    problems = []
-    for column, of in cells.items():
-        half = [cell for cell, some in zip(of, filled_in, strict=True) if some and not cell[1]]
-        if half:
-            what = "with an empty cell, though they have the task's other values"
-            remedy = "fill it, or empty the others too to leave these cases out"
-            problems.append(message(column, half, rows, what, remedy))
-    return problems
 
 
 def _no_numbers(cells: Sequence[Cell]) -> list[Cell]:

@@ -94,10 +94,12 @@ def test_events_are_zero_or_one(event: str) -> None:
     assert f"{event!r} (row 3, case `c1`)" in message
 
 
-def test_a_label_is_whole_or_absent() -> None:
-    message = refused(survival(("3", "1"), ("4", ""), ("5", "1")), SURVIVAL)
-    assert "column `event`: 1 case with an empty cell" in message
-    assert "case `c1` (row 3); fill it" in message
+def test_a_case_without_one_of_the_values_is_left_out_and_counted() -> None:
+    rows = survival(("3", "1"), ("4", ""), ("5", "1"), ("", "0"), ("6", "0"))
+    check_labels(rows, {"mine": SURVIVAL})
+    (line,) = told(rows, {"mine": SURVIVAL})
+    assert "3 cases, 2 events" in line
+    assert "1 left out (no value in column `event`), 1 left out (no value in column `time`)" in line
 
 
 def test_all_findings_of_all_tasks_in_one_message() -> None:
@@ -210,7 +212,7 @@ def test_censoring_and_long_times_are_asked_about() -> None:
 def test_what_will_be_learned_from_is_told() -> None:
     rows = survival(("1.5", "1"), ("2", "0"), ("30", "1"), ("4", "0"), ("", ""))
     assert told(rows, {"os": SURVIVAL}) == [
-        "task os: 4 cases, 2 events (50 %), times 1.5 to 30 months, 1 without a label"
+        "task os: 4 cases, 2 events (50 %), times 1.5 to 30 months, 1 left out (no value in column `time`)"
     ]
     rows = cohort(*({"subtype": s, "score": str(i)} for i, s in enumerate("abb")))
     assert told(rows, {"t": SUBTYPE, "r": SCORE}) == [

@@ -214,7 +214,7 @@ MODELS: dict[str, Golden] = {
     "model concat": model({"kind": "concat"}, COX, "time"),
     "model mean": model({"kind": "mean"}, COX, "time"),
     "model shazam_v1": model({"kind": "shazam_v1"}, COX, "time"),
-    "model shazam_v2": model({"kind": "shazam_v2"}, COX, "time"),
+    "model shazam_v2": model({"kind": "shazam_v2"}, SCORE, "score"),
     "task classification": model({"kind": "single", "teacher": "deep"}, KIND, "kind"),
     "task regression": model({"kind": "single", "teacher": "deep"}, SCORE, "score"),
 }

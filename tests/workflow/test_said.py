@@ -21,16 +21,19 @@ def test_a_run_that_worked_says_it_once(house: House) -> None:
 
 def test_a_failed_job_is_named_in_one_line_without_its_json(house: House) -> None:
     house.edit(
-        "pipeline/folds/stage.py", "    sweep(", '    raise UserError("of this\\n- a")\n    sweep('
+        "pipeline/evaluation/stage.py",
+        "    sweep(",
+        '    raise ConfigError("of this\\n- a")\n    sweep(',
     )
-    (house.path / "results/tiny/folds/survival/folds.json").unlink()
+    (house.path / "results/tiny/evaluation/survival/evaluation.json").unlink()
+    (house.path / "results/tiny/report.html").unlink()
     done = house.run("--cores", "1", check=False)
     assert done.returncode != 0
     summary = done.stderr[done.stderr.index("tiny: 1 job failed.") :]
-    log = "results/tiny/logs/folds/survival.log"
-    assert f"  folds task survival: of this [more in the log] (log: {log})" in summary
+    log = "results/tiny/logs/evaluation/survival.log"
+    assert f"  evaluation task survival: of this [more in the log] (log: {log})" in summary
     assert "give the same command again" in summary
-    assert '"folds":' not in done.stderr, "the job's JSON is for the log file"
+    assert '"student":' not in done.stderr, "the job's JSON is for the log file"
 
 
 def test_no_job_leaves_an_empty_log(house: House) -> None:
