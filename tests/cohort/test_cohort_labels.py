@@ -212,7 +212,8 @@ def test_censoring_and_long_times_are_asked_about() -> None:
 def test_what_will_be_learned_from_is_told() -> None:
     rows = survival(("1.5", "1"), ("2", "0"), ("30", "1"), ("4", "0"), ("", ""))
     assert told(rows, {"os": SURVIVAL}) == [
-        "task os: 4 cases, 2 events (50 %), times 1.5 to 30 months, 1 left out (no value in column `time`)"
+        "task os: 4 cases, 2 events (50 %), times 1.5 to 30 months, "
+        "1 left out (no value in column `time`)"
     ]
     rows = cohort(*({"subtype": s, "score": str(i)} for i, s in enumerate("abb")))
     assert told(rows, {"t": SUBTYPE, "r": SCORE}) == [
