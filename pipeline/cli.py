@@ -38,6 +38,7 @@ for command in (
     slides.extraction_check,
     tools.export,
     cases.mapping,
+    cases.mapping_check,
     cases.probing,
     cases.tile_students,
     cases.folds,

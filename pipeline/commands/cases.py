@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,20 +13,37 @@ from pipeline.plan import stage_params, stage_versions
 from pipeline.runtime import gpu_locks
 from pipeline.runtime.progress import reported
 
+if TYPE_CHECKING:
+    from pipeline.mapping import stage
+
 
 def mapping(cfg: Cfg, root: Root) -> None:
-    """Join the manifests: case -> teacher -> feature files, coverage, ledger, flow."""
+    """Join the manifests, and write what became of every slide: coverage, ledger, flow."""
     from pipeline.mapping import stage
 
     job = stage_params.read(stage_params.MappingJob, cfg)
     with recorded(root, "mapping"):
-        stage.run(
-            cfg=job.mapping,
-            teachers=job.teachers,
-            tiling=manifests(root, "tiles") if job.tiled else [],
-            features=[m for f in job.manifests for m in manifests(root, f"features/{f}")],
-            root=root,
-        )
+        stage.run(cfg=job.mapping, joined=_joined(job, root), root=root)
+
+
+def mapping_check(cfg: Cfg, root: Root) -> None:
+    """Refuse a cohort that lost too many slides; write case -> teacher -> feature files."""
+    from pipeline.mapping import stage
+
+    job = stage_params.read(stage_params.MappingJob, cfg)
+    with recorded(root, "mapping_check"):
+        stage.check(cfg=job.mapping, joined=_joined(job, root), root=root)
+
+
+def _joined(job: stage_params.MappingJob, root: Path) -> stage.Joined:
+    from pipeline.mapping import stage
+
+    return stage.join(
+        teachers=job.teachers,
+        root=root,
+        tiling=manifests(root, "tiles") if job.tiled else [],
+        features=[m for f in job.manifests for m in manifests(root, f"features/{f}")],
+    )
 
 
 def probing(

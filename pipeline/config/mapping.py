@@ -9,4 +9,5 @@ from pipeline.config.section import Fraction, Section
 
 class MappingConfig(Section):
     max_failed_fraction: Fraction = 0.2
+    max_empty_fraction: Fraction = 0.2
     cases: Literal["intersection", "union"] = "intersection"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ from pipeline.files.artifacts import read_json, write_json
 
 Status = Literal["ok", "empty", "failed", "excluded"]
 STATUSES: tuple[Status, ...] = ("ok", "empty", "failed", "excluded")
+SHOWN = 5
+_SAID: dict[Status, str] = {"failed": "failed", "empty": "have no tissue that gives a tile"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,25 +88,42 @@ def read_manifests(paths: Iterable[str | Path]) -> list[Record]:
     return sorted(records, key=lambda r: (r.slide_id, r.stage))
 
 
-def enforce(records: Iterable[Record], max_failed_fraction: float) -> None:
-    """End the run when too many slides failed.
+def enforce(records: Iterable[Record], limits: Mapping[Status, float], where: str) -> None:
+    """End the run when too many slides failed or are empty.
+
+    Args:
+        records: those of all stages; a later stage repeats what an earlier one said.
+        limits: status -> the largest share of the slides that may have it.
+        where: the file that lists all of them.
 
     Raises:
-        UserError: more than `max_failed_fraction` of the slides are `failed`; lists them.
+        UserError: a limit is passed; with the slides' reasons in groups, the largest first.
     """
     records = list(records)
-    first: dict[str, Record] = {}
-    for record in records:
-        if record.status == "failed":
-            first.setdefault(
-                record.slide_id, record
-            )  # later stages repeat what an earlier one said
-    bad = sorted(first.values(), key=str)
     total = len({r.slide_id for r in records})
-    if total and len(bad) > max_failed_fraction * total:
-        shown = "\n".join(f"  - {r.slide_id} ({r.stage}): {r.reason}" for r in bad[:50])
-        raise UserError(
-            f"{len(bad)} of {total} slides failed, more than mapping.max_failed_fraction = "
-            f"{max_failed_fraction} allows. Mend them, exclude them from the sheet, or raise the "
-            f"limit:\n{shown}"
-        )
+    for status, limit in limits.items():
+        first: dict[str, Record] = {}
+        for record in records:
+            if record.status == status:
+                first.setdefault(record.slide_id, record)
+        if len(first) > limit * total:
+            raise UserError(
+                f"{len(first)} of {total} slides {_SAID[status]}, more than "
+                f"mapping.max_{status}_fraction = {limit:g} allows. Mend them, exclude them from "
+                f"the sheet, or raise the limit. All are listed in {where}; by reason:\n"
+                + "\n".join(_grouped(first.values(), where))
+            )
+
+
+def _grouped(records: Iterable[Record], where: str) -> list[str]:
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.stage, record.kind), []).append(record)
+    lines = []
+    for (stage, kind), group in sorted(groups.items(), key=lambda g: (-len(g[1]), g[0])):
+        group.sort(key=lambda record: record.slide_id)
+        lines.append(f"  {len(group)} {kind.replace('_', ' ')} ({stage})")
+        lines += [f"    - {record.slide_id}: {record.reason}" for record in group[:SHOWN]]
+        if len(group) > SHOWN:
+            lines.append(f"    - and {len(group) - SHOWN} more: {where}")
+    return lines

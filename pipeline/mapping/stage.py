@@ -1,15 +1,18 @@
 """The mapping stage: case -> teacher -> feature files, and what came of every slide.
 
-Writes under the results folder:
+Two jobs, so that what went wrong stays to be read where too much did:
 
-- `case_to_features.json`: the feature files of every case with a usable slide
-  (`contracts.case_map`).
-- `coverage.parquet`, `ledger.parquet`, `cases.parquet`, each also as CSV.
-- `cohort_flow.json`: the counts of the report's first table.
+- `run` writes `coverage.parquet`, `ledger.parquet`, each also as CSV, and `cohort_flow.json`, the
+  counts of the report's first table.
+- `check` ends the run where too many slides are lost, and else writes `cases.parquet` and
+  `case_to_features.json`, the feature files of every case with a usable slide
+  (`contracts.case_map`), which all later stages read.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,34 +21,47 @@ from pipeline.config.mapping import MappingConfig
 from pipeline.contracts import slide_warnings
 from pipeline.contracts.case_map import CaseMap, TeacherLevels, write_case_map
 from pipeline.contracts.columns import SLIDE_COLUMNS
-from pipeline.contracts.ledger import Record, enforce, read_manifests
+from pipeline.contracts.ledger import Record, Status, enforce, read_manifests
 from pipeline.errors import ArtifactError, UserError
 from pipeline.files.artifacts import sweep, write_json
 from pipeline.files.parquet import read_table, write_table
+from pipeline.mapping import coverage
 from pipeline.mapping.cases import case_table, missing_teachers
-from pipeline.mapping.coverage import TILING, Coverage, join
+from pipeline.mapping.coverage import TILING, Coverage
 from pipeline.mapping.flow import cohort_flow, failures, ledger_table
 from pipeline.mapping.scales import unusual_scales
 
 # Raised when the tables of cases, coverage or ledger change. 1: the first.
 VERSION = 1
 
+LEDGER = "ledger.csv"
 
-def run(
-    *,
-    cfg: MappingConfig,
-    teachers: list[str],
-    root: Path,
-    tiling: list[Path],
-    features: list[Path],
-) -> None:
-    """Join the manifests of tiling and extraction to the sheet.
 
-    The tables are written before the limits are enforced, so that a run that ends here leaves the
-    list of what went wrong.
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """The manifests of tiling and extraction, joined to the sheet.
+
+    Attributes:
+        slides: the slide table.
+        tiled: slide id -> its record of tiling; empty when all features are imported.
+        coverage: what every teacher has.
+        cases: the table of cases.
+        slide_columns: columns of the sheet that are not labels of a case.
+    """
+
+    slides: pd.DataFrame
+    tiled: dict[str, Record]
+    coverage: Coverage
+    cases: pd.DataFrame
+    slide_columns: list[str]
+
+
+def join(
+    *, teachers: list[str], root: Path, tiling: Sequence[Path], features: Sequence[Path]
+) -> Joined:
+    """Join the manifests to the sheet.
 
     Args:
-        cfg: the stage's config.
         teachers: names in the config's order.
         root: the results folder.
         tiling: tiling manifests; none when all features are imported.
@@ -53,36 +69,62 @@ def run(
 
     Raises:
         ArtifactError: manifests, slides and feature files do not fit together.
-        UserError: too many slides failed, or no case is left to compare the teachers on.
     """
-    sweep(root)
     slides = _slides(root / "slides.parquet")
     tiled = _tiled(read_manifests(tiling), slides)
-    coverage = join(slides, teachers, read_manifests(features), root)
-    cases, slide_columns = case_table(slides, coverage)
-    lacking = missing_teachers(cases, slides, coverage)
+    found = coverage.join(slides, teachers, read_manifests(features), root)
+    return Joined(slides, tiled, found, *case_table(slides, found))
 
-    write_table(root / "coverage.parquet", coverage.table, csv=True)
-    ledger = ledger_table(slides, tiled, coverage, unusual_scales(tiled))
+
+def run(*, cfg: MappingConfig, joined: Joined, root: Path) -> None:
+    """Write what became of every slide, and say what there is to know of those with a warning.
+
+    Args:
+        cfg: the stage's config.
+        joined: the manifests and the sheet.
+        root: the results folder.
+    """
+    sweep(root)
+    write_table(root / "coverage.parquet", joined.coverage.table, csv=True)
+    unusual = unusual_scales(joined.tiled)
+    ledger = ledger_table(joined.slides, joined.tiled, joined.coverage, unusual)
     write_table(root / "ledger.parquet", ledger, csv=True)
-    write_table(root / "cases.parquet", cases, csv=True)
     flow = cohort_flow(
         mode=cfg.cases,
-        slides=slides,
-        cases=cases,
-        tiling=tiled,
-        coverage=coverage,
-        lacking=lacking,
-        slide_columns=slide_columns,
+        slides=joined.slides,
+        cases=joined.cases,
+        tiling=joined.tiled,
+        coverage=joined.coverage,
+        lacking=missing_teachers(joined.cases, joined.slides, joined.coverage),
+        slide_columns=joined.slide_columns,
     )
     write_json(root / "cohort_flow.json", flow)
     rows = zip(ledger["slide_id"], ledger["kind"], ledger["reason"], strict=True)
-    for line in slide_warnings.summary(slide_warnings.in_ledger(rows), str(root / "ledger.csv")):
+    for line in slide_warnings.summary(slide_warnings.in_ledger(rows), str(root / LEDGER)):
         print(line, flush=True)
 
-    enforce(failures(tiled, coverage), cfg.max_failed_fraction)
-    _check_cases(coverage, cases, cfg)
-    write_case_map(root, _case_map(slides, coverage))
+
+def check(*, cfg: MappingConfig, joined: Joined, root: Path) -> None:
+    """End the run where too much is lost, else write the table of cases and the map of their files.
+
+    Args:
+        cfg: the stage's config.
+        joined: the manifests and the sheet.
+        root: the results folder.
+
+    Raises:
+        UserError: too many slides failed or are empty, or no case is left to compare the teachers
+            on.
+    """
+    sweep(root)
+    limits: dict[Status, float] = {
+        "failed": cfg.max_failed_fraction,
+        "empty": cfg.max_empty_fraction,
+    }
+    enforce(failures(joined.tiled, joined.coverage), limits, str(root / LEDGER))
+    _check_cases(joined.coverage, joined.cases, cfg)
+    write_table(root / "cases.parquet", joined.cases, csv=True)
+    write_case_map(root, _case_map(joined.slides, joined.coverage))
 
 
 def _slides(path: Path) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from typing import Any
 FLOW = "cohort_flow.json"
 LEDGER = "ledger.csv"
 REPORT = "report.html"
+UNKNOWN = "  No slide was accounted for yet: the stage `mapping` does that."
 AGAIN = "When this is mended, give the same command again: what is finished is kept."
 
 
@@ -20,7 +21,7 @@ def finished(root: Path) -> str:
     Args:
         root: the cohort's results folder.
     """
-    lines = _account(root)
+    lines = _account(root, {"ledger": LEDGER, "report": REPORT})
     return "\n".join([f"{root.name}: finished.", *lines]) if lines else ""
 
 
@@ -33,7 +34,8 @@ def failed(root: Path, jobs: Sequence[str]) -> str:
     """
     count = f"{len(jobs)} job{'s' * (len(jobs) != 1)} failed"
     told = [f"  {line}" for line in jobs]
-    kept = _account(root) or ["  No slide was accounted for yet: the stage `mapping` does that."]
+    # A report that lies there tells of an earlier run.
+    kept = _account(root, {"ledger": LEDGER}) or [UNKNOWN]
     return "\n".join([f"{root.name}: {count}.", *told, *kept, AGAIN])
 
 
@@ -66,14 +68,14 @@ def _counted(total: int, used: int, reasons: str) -> str:
     )
 
 
-def _account(root: Path) -> list[str]:
+def _account(root: Path, files: Mapping[str, str]) -> list[str]:
     try:
         flow = json.loads((root / FLOW).read_text())
         counts = used_and_lost(flow)
     except (OSError, ValueError, KeyError):
         return []
     lines = [f"  {name:<7} {text}" for name, text in counts.items()]
-    for name, file in (("ledger", LEDGER), ("report", REPORT)):
+    for name, file in files.items():
         if (root / file).is_file():
             lines.append(f"  {name:<7} {root / file}")
     return lines

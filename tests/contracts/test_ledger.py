@@ -35,12 +35,24 @@ def test_failures_keep_kind_and_reason_on_one_line() -> None:
     assert (unknown.kind, unknown.reason) == ("ValueError", "ValueError: odd")
 
 
-def test_too_many_failures_end_the_run_with_the_list() -> None:
+def test_too_many_failures_end_the_run_with_the_reasons_and_their_counts() -> None:
     records = [Record(f"s{i}", "tiling", "ok") for i in range(8)]
-    bad = [Record("s8", "tiling", "failed", reason="torn"), Record("s9", "tiling", "empty")]
-    ledger.enforce(records + bad, 0.1)
-    with pytest.raises(UserError, match=r"1 of 10 slides failed[\s\S]*s8 \(tiling\): torn"):
-        ledger.enforce(records + bad, 0.05)
+    bad = [Record(f"t{i}", "tiling", "failed", "no_mpp", "no scale") for i in range(7)]
+    bad += [Record("u", "extraction/a", "failed", "bad_features", "torn")]
+    bad += [Record("u", "extraction/b", "failed", "bad_features", "torn")]
+    empty = [Record("v", "tiling", "empty", "no_tissue", "blank")]
+    found = records + bad + empty
+    ledger.enforce(found, {"failed": 0.5, "empty": 0.1}, "ledger.csv")
+    with pytest.raises(UserError) as caught:
+        ledger.enforce(found, {"failed": 0.4, "empty": 0.1}, "ledger.csv")
+    head, *lines = str(caught.value).splitlines()
+    assert "8 of 17 slides failed" in head and "mapping.max_failed_fraction = 0.4" in head
+    assert lines[0] == "  7 no mpp (tiling)"
+    assert lines[1] == "    - t0: no scale"
+    assert lines[6] == "    - and 2 more: ledger.csv"
+    assert lines[7:] == ["  1 bad features (extraction/a)", "    - u: torn"]
+    with pytest.raises(UserError, match=r"1 of 17 slides have no tissue.*max_empty_fraction"):
+        ledger.enforce(found, {"failed": 0.5, "empty": 0.05}, "ledger.csv")
 
 
 @given(st.text(min_size=1), st.integers(1, 500))

@@ -195,7 +195,9 @@ def _jobs(config: Config, cohort: cohort_plan.CohortPlan) -> Iterator[tuple[str,
             cfg = stage_params.extraction(config, teacher, digest)
             out = ["--out", str(results / f"features/{teacher}/manifest/{chunk}.json")]
             yield name, ["extraction", "--cfg", cfg.canonical(), *root, *part, *out]
-    yield "mapping", ["mapping", "--cfg", stage_params.mapping(config).canonical(), *root]
+    for name in ("mapping", "mapping-check"):
+        argv = [name, "--cfg", stage_params.mapping(config).canonical(), *root]
+        yield name.replace("-", "_"), argv
     cfg = stage_params.folds(config, TASK, cohort.folds())
     yield "folds", ["folds", "--cfg", cfg.canonical(), *root, "--task", TASK]
     for model in config.model_specs():

@@ -26,6 +26,7 @@ STAGES = (
     "extraction_check",
     "extraction",
     "mapping",
+    "mapping_check",
     "folds",
     "training",
     "evaluation",

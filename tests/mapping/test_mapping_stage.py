@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,11 @@ class House:
         if tiling is not None:
             tiles.append(self.root / "tiles" / "manifest" / "0.json")
             write_manifest(tiles[0], "tiling", "f", tiling)
-        stage.run(
-            cfg=MappingConfig(**cfg),
-            teachers=list(teachers),
-            root=self.root,
-            tiling=tiles,
-            features=manifests,
+        joined = stage.join(
+            teachers=list(teachers), root=self.root, tiling=tiles, features=manifests
         )
+        stage.run(cfg=MappingConfig(**cfg), joined=joined, root=self.root)
+        stage.check(cfg=MappingConfig(**cfg), joined=joined, root=self.root)
 
 
 SLIDES = {"s1": "c1", "s2": "c1", "s3": "c2", "s4": "c3"}
@@ -130,7 +129,7 @@ def test_a_slide_that_no_teacher_has_is_a_failure(tmp_path: Path) -> None:
     features = [r for r in [*_all("a"), *_all("b")] if r.slide_id != "s4"]
     features += [_missing("s4", "a"), _missing("s4", "b")]
     House(tmp_path, SLIDES).run(features, max_failed_fraction=0.25)
-    with pytest.raises(UserError, match=r"1 of 4 slides failed.*\n.*s4"):
+    with pytest.raises(UserError, match=r"1 of 4 slides failed[^$]*- s4: no such file"):
         House(tmp_path, SLIDES).run(features, max_failed_fraction=0.2)
 
 
@@ -169,8 +168,28 @@ def test_failures_of_both_stages_count_once_and_excluded_slides_not_at_all(
     ]
     assert flow["slides"] == {"total": 4, "usable": 2, "with_all_teachers": 2}
     assert (flow["lost"], flow["warned"]) == ({"by_user": 1, "unreadable": 1}, 1)
-    with pytest.raises(UserError, match=r"1 of 3 slides failed[^$]*s2 \(tiling\)"):
+    with pytest.raises(UserError, match=r"1 of 3 slides failed[^$]*1 unreadable \(tiling\)\n.*s2"):
         house.run(features, tiling, max_failed_fraction=0.33)
+
+
+def test_what_went_wrong_is_kept_where_too_much_did(tmp_path: Path) -> None:
+    tiling = [
+        Record("s1", "tiling", "ok"),
+        Record("s2", "tiling", "empty", "no_tissue", "nothing stands out"),
+        Record("s3", "tiling", "empty", "no_tissue", "nothing stands out"),
+        Record("s4", "tiling", "ok"),
+    ]
+    repeated = [dataclasses.replace(r, stage="extraction/a") for r in tiling[1:3]]
+    features = [_ok("s1", "a"), *repeated, _ok("s4", "a")]
+    house = House(tmp_path, SLIDES)
+    with pytest.raises(UserError, match=r"2 of 4 .*max_empty_fraction = 0.2.*ledger.csv"):
+        house.run(features, tiling, teachers=("a",))
+    assert (tmp_path / "ledger.csv").read_text().count("no_tissue") == 2
+    assert read_json(tmp_path / "cohort_flow.json")["lost"] == {"no_tissue": 2}
+    assert (tmp_path / "coverage.csv").is_file()
+    for later in ("cases.parquet", "case_to_features.json"):
+        assert not (tmp_path / later).exists(), "no later stage may start"
+    house.run(features, tiling, teachers=("a",), max_empty_fraction=0.5)
 
 
 def test_widths_that_differ_are_refused_with_the_files(tmp_path: Path) -> None:

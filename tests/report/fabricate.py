@@ -80,13 +80,11 @@ def results(config: Config, root: Path) -> None:
     write_json(root / "cohort.json", {"oracle": ORACLE, "planted_faults": PLANTED})
     tiling = _tiling(root, slides, rng)
     features = _features(config, root, slides, tiling)
-    mapping.run(
-        cfg=config.mapping,
-        teachers=list(config.extraction.teachers),
-        root=root,
-        tiling=tiling,
-        features=features,
+    joined = mapping.join(
+        teachers=list(config.extraction.teachers), root=root, tiling=tiling, features=features
     )
+    mapping.run(cfg=config.mapping, joined=joined, root=root)
+    mapping.check(cfg=config.mapping, joined=joined, root=root)
     cases = pd.read_parquet(root / "cases.parquet").query("complete")
     for name, task in config.tasks.items():
         folds.run(cfg=config.folds, cases=config.mapping.cases, name=name, task=task, root=root)

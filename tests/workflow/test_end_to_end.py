@@ -57,8 +57,8 @@ def test_the_page_stands_alone_and_names_every_model(results) -> None:
 def test_every_job_left_a_record_of_how_it_ended(results) -> None:
     records = read_records(results)
     stages = (
-        "cohort_chunk cohort tiling extraction_check extraction mapping probing folds training "
-        "evaluation"
+        "cohort_chunk cohort tiling extraction_check extraction mapping mapping_check "
+        "probing folds training evaluation"
     )
     assert {r.stage for r in records} == set(stages.split())
     assert {r.outcome for r in records} == {"ok"}

@@ -18,7 +18,7 @@ CHECKS = {t: {f"extraction_check[teacher={t}]"} for t in TEACHERS}
 PROBING = {t: {f"probing[probed={t}]"} for t in TEACHERS}
 TRAINING = {f"training[model={m},task=survival]" for m in MODELS}
 EVALUATION = {"evaluation[task=survival]", "report"}
-AFTER_FEATURES = {"mapping", "folds[task=survival]"} | TRAINING | EVALUATION
+AFTER_FEATURES = {"mapping", "mapping_check", "folds[task=survival]"} | TRAINING | EVALUATION
 AFTER_TILES = set().union(*EXTRACTION.values(), *PROBING.values())
 AFTER_TILES |= AFTER_FEATURES | {"tiling_overview"}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from house import House
 
 
@@ -42,3 +44,29 @@ def test_no_job_leaves_an_empty_log(house: House) -> None:
     for log in logs:
         assert "started on" in log.read_text(), log
         assert "finished in" in log.read_text().splitlines()[-1], log
+
+
+def test_what_went_wrong_stays_where_too_many_slides_are_lost(house: House) -> None:
+    results = house.path / "results/tiny"
+    lost = ""
+    for path in sorted(results.glob("features/*/manifest/0.json")):
+        found = json.loads(path.read_text())
+        bad = found["slides"][0]
+        lost = bad["slide_id"]
+        bad |= {"status": "failed", "kind": "bad_features", "reason": "torn", "path": ""}
+        path.write_text(json.dumps(found))
+    config = house.config()
+    config["mapping"]["max_failed_fraction"] = 0.01
+    house.write_config(config)
+    said = house.run("--cores", "1", check=False)
+    assert said.returncode != 0
+    summary = said.stderr[said.stderr.index("tiny: 1 job failed.") :]
+    assert "  mapping_check: 1 of 13 slides failed, more than mapping.max_failed" in summary
+    assert "(log: results/tiny/logs/mapping_check.log)" in summary
+    assert "13 in the sheet, 12 used, 1 lost (1 bad features)" in summary
+    assert "results/tiny/ledger.csv" in summary
+    assert "results/tiny/report.html" not in summary, "it tells of an earlier run"
+    assert lost in (results / "ledger.csv").read_text()
+    assert (results / "coverage.csv").is_file()
+    log = (results / "logs/mapping_check.log").read_text()
+    assert f"1 bad features (extraction/resnet10t)\n    - {lost}: torn" in log
