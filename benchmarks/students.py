@@ -46,7 +46,7 @@ from pipeline.contracts.case_map import read_case_map
 from pipeline.distillation.anchor import Anchor
 from pipeline.distillation.ground import Kind
 from pipeline.training.loop import objective
-from pipeline.training.survival import CoxHead
+from pipeline.training.survival import RiskHead
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LEVELS = ("low", "mid", "high")
@@ -183,7 +183,7 @@ def probed(store: Store, kind: Kind) -> Fit:
     """Fits the student's probes and predicts all cases."""
     dims = tuple(teacher.dims for teacher in store.teachers)
     shape = Shape(tuple(teacher.name for teacher in store.teachers), dims, 1)
-    head = CoxHead("efron")
+    head = RiskHead("cox", {"ties": "efron"})
 
     @torch.no_grad()
     def fit(learn: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:

@@ -8,14 +8,16 @@ class for each pair, so that a key which a model does not use is an error.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, create_model, model_validator
+from pydantic import Field, TypeAdapter, create_model, model_validator
 
+from pipeline.config.forms import form_name, forms, one_of, own_fields
 from pipeline.config.registry import Entry, entries
 from pipeline.config.section import Fraction, Level, Name, Section, Width
 
 AGGREGATORS = "pipeline.aggregators"
+DISTILLATION_LOSSES = "pipeline.distillation.losses"
 # What the published student has, whatever the defaults are.
 PUBLISHED_V2 = {
     "d_model": 128,
@@ -32,13 +34,39 @@ def aggregators() -> dict[str, Entry]:
     return entries(AGGREGATORS)
 
 
+def distillation_losses() -> dict[str, Entry]:
+    """What a student's knowledge of its teachers' features is compared by, by name."""
+    return entries(DISTILLATION_LOSSES)
+
+
 class DistillationConfig(Section):
-    """What the student learns from its teachers' features besides the labels."""
+    """What the student learns from its teachers' features besides the labels.
+
+    Subclasses have the loss's own keys as fields.
+    """
 
     weight: float = Field(0.05, ge=0)
     targets: Literal["whitened", "learned", "attached"] = "whitened"
-    huber_delta: float = Field(1.0, gt=0)
+    loss: str = "cosine_huber"
     prediction_weight: float = Field(0.0, ge=0)
+
+    def arguments(self) -> dict[str, Any]:
+        """The loss's own keys."""
+        return {key.name: getattr(self, key.name) for key in distillation_losses()[self.loss].keys}
+
+
+def _which_distillation(data: Any) -> str:
+    if not isinstance(data, Mapping):
+        return type(data).__name__
+    return form_name(DistillationConfig, data.get("loss", "cosine_huber"))
+
+
+_DISTILLATIONS = forms(DistillationConfig, "loss", distillation_losses(), "cosine_huber")
+if TYPE_CHECKING:
+    AnyDistillation = DistillationConfig
+else:
+    AnyDistillation = one_of(_DISTILLATIONS, _which_distillation)
+PLAIN_DISTILLATION = TypeAdapter(AnyDistillation).validate_python({})
 
 
 class PooledModel(Section):
@@ -91,7 +119,7 @@ class ShazamV1Model(Section):
     heads: int = Field(1, ge=1)
     dropout: Fraction = 0.25
     teacher_dropout: Fraction = 0.2
-    distillation: DistillationConfig = DistillationConfig()
+    distillation: AnyDistillation = PLAIN_DISTILLATION
 
     @model_validator(mode="after")
     def _no_predictions(self) -> ShazamV1Model:
@@ -116,7 +144,7 @@ class ShazamV2Model(Section):
     fallback: Literal["all", "both", "stacked", "joint", "off"] = "all"
     refit: bool = True
     faithful: bool = False
-    distillation: DistillationConfig = DistillationConfig()
+    distillation: AnyDistillation = PLAIN_DISTILLATION
 
     @model_validator(mode="before")
     @classmethod
@@ -184,9 +212,6 @@ def _with_keys(
         faithful: the form, where the published one has fewer keys; else None.
         more: fields.
     """
-    taken = {key.name for key in entry.keys} & {*SingleModel.model_fields, "sized_as"}
-    if taken:
-        raise TypeError(f"{entry.module}: `{min(taken)}` is a model's own key; rename the argument")
     fields = _fields(entry, faithful)
     own = {key: field for key, field in fields.items() if key not in base.model_fields}
     name: Any = Literal[entry.name]
@@ -202,7 +227,7 @@ def _with_keys(
 
 def _fields(entry: Entry, faithful: bool | None) -> dict[str, Any]:
     """The aggregator's keys as pydantic takes them."""
-    fields: dict[str, Any] = {key.name: (key.type, key.default) for key in entry.keys}
+    fields = own_fields(entry, taken={*SingleModel.model_fields, "sized_as"})
     if faithful is not None:
         fields["faithful"] = (Literal[faithful], ... if faithful else False)
         fields = {k: f for k, f in fields.items() if not (faithful and k in entry.published)}
@@ -233,12 +258,4 @@ ConcatModel.model_rebuild()
 if TYPE_CHECKING:
     ModelConfig = SingleModel | FusionModel | ShazamV1Model | ShazamV2Model
 else:
-    ModelConfig = Annotated[
-        Union[  # noqa: UP007
-            tuple(
-                Annotated[cls, Tag(cls.__name__)]
-                for cls in (*_pooled_models(), ShazamV1Model, ShazamV2Model)
-            )
-        ],
-        Discriminator(_which),
-    ]
+    ModelConfig = one_of((*_pooled_models(), ShazamV1Model, ShazamV2Model), _which)

@@ -14,9 +14,10 @@ A class says its name and, by the keyword-only arguments of its constructor, its
 
         def __init__(self, dim: int, out: int, *, power: Positive = 3.0) -> None:
 
-A file dropped into the folder is found; there is no list of names elsewhere. The file is parsed and
-not imported, since it needs torch, which the reading of a config must not wait for. A type of an
-argument is a plain one, a `Literal`, or one of those that `pipeline.config.section` names.
+A function, such as a loss, says them by its own keyword-only arguments. A file that is dropped into
+the folder is found; there is no list of names elsewhere. The file is parsed and not imported, since
+it needs torch, which the reading of a config must not wait for. A type of an argument is a plain
+one, a `Literal`, or one of those that `pipeline.config.section` names.
 """
 
 from __future__ import annotations
@@ -34,28 +35,30 @@ from typing import Any, TypeVar
 
 from pipeline.config import section
 
-T = TypeVar("T", bound=type)
+T = TypeVar("T", bound=Callable[..., Any])
+Definition = ast.ClassDef | ast.FunctionDef
 TYPES = {**vars(typing), **vars(section)}  # what the type of an argument may be made of
 
 
-def register(name: str, *, published: tuple[str, ...] = ()) -> Callable[[T], T]:
-    """Mark a class as what the config calls `name`.
+def register(name: str, *, published: tuple[str, ...] = (), task: str = "") -> Callable[[T], T]:
+    """Mark a class or a function as what the config calls `name`.
 
     Args:
         name: in the config.
         published: keys that `faithful: true` leaves no choice of, since the published form has its
             own; they are then not accepted.
+        task: of a loss: the type of tasks that it is for.
     """
 
-    def mark(cls: T) -> T:
-        return cls
+    def mark(registered: T) -> T:
+        return registered
 
     return mark
 
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """An argument of a registered class, which is a key of the config.
+    """An argument of what is registered, which is a key of the config.
 
     Attributes:
         name: of the argument.
@@ -72,29 +75,36 @@ class Key:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A registered class.
+    """A registered class or function.
 
     Attributes:
         name: in the config.
         module: where it is.
-        cls: its name there.
+        attribute: its name there.
         summary: what it is, the first paragraph of its docstring.
         source: where it was published.
         keys: its own keys.
         published: the keys that `faithful: true` leaves no choice of.
+        task: of a loss: the type of tasks that it is for.
     """
 
     name: str
     module: str
-    cls: str
+    attribute: str
     summary: str
     source: str
     keys: tuple[Key, ...]
     published: tuple[str, ...]
+    task: str
 
     def load(self) -> Any:
-        """The class."""
-        return getattr(importlib.import_module(self.module), self.cls)
+        """The class or the function."""
+        return getattr(importlib.import_module(self.module), self.attribute)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Its keys with their defaults."""
+        return {key.name: key.default for key in self.keys}
 
 
 @lru_cache(maxsize=8)
@@ -119,7 +129,7 @@ def _in_file(path: Path, module: str) -> list[Entry]:
     tree = ast.parse(path.read_text(), filename=str(path))
     found = []
     for node in tree.body:
-        if isinstance(node, ast.ClassDef):
+        if isinstance(node, Definition):
             marks = [call for call in node.decorator_list if _is_register(call)]
             found += [_entry(node, typing.cast(ast.Call, mark), path, module) for mark in marks]
     return found
@@ -133,8 +143,8 @@ def _is_register(node: ast.expr) -> bool:
     )
 
 
-def _entry(node: ast.ClassDef, mark: ast.Call, path: Path, module: str) -> Entry:
-    where = f"{path}:{node.lineno}: class {node.name}"
+def _entry(node: Definition, mark: ast.Call, path: Path, module: str) -> Entry:
+    where = f"{path}:{node.lineno}: {node.name}"
     try:
         (name,) = (ast.literal_eval(value) for value in mark.args)
         given = {str(word.arg): ast.literal_eval(word.value) for word in mark.keywords}
@@ -152,17 +162,18 @@ def _entry(node: ast.ClassDef, mark: ast.Call, path: Path, module: str) -> Entry
     return Entry(
         name=name,
         module=module,
-        cls=node.name,
+        attribute=node.name,
         summary=_line(doc.split("\n\n")[0]),
         source=_line(source[1]),
         keys=keys,
         published=published,
+        task=given.get("task", ""),
     )
 
 
-def _keys(node: ast.ClassDef, doc: str, where: str) -> list[Key]:
-    """The keyword-only arguments of the class's own constructor."""
-    makers = [f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
+def _keys(node: Definition, doc: str, where: str) -> list[Key]:
+    """The keyword-only arguments of the function, or of the class's own constructor."""
+    makers = [node] if isinstance(node, ast.FunctionDef) else _constructors(node)
     if not makers:
         raise TypeError(f"{where}: it needs a constructor of its own, whose arguments are its keys")
     arguments = makers[0].args
@@ -185,6 +196,10 @@ def _keys(node: ast.ClassDef, doc: str, where: str) -> list[Key]:
             ) from None
         found.append(Key(name, kind, value, meanings[name]))
     return found
+
+
+def _constructors(node: ast.ClassDef) -> list[ast.FunctionDef]:
+    return [f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
 
 
 def _meanings(doc: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 
 from pipeline.aggregators.network import Lesson, Network, Output, Shape
 from pipeline.bags.batch import Batch
-from pipeline.config.models import DistillationConfig
-from pipeline.distillation.losses import feature_loss
+from pipeline.config.models import DistillationConfig, distillation_losses
+from pipeline.distillation.feature_loss import feature_loss
 from pipeline.distillation.targets import fit_whitening
 
 # Raised when predictions of both students change. 1: the first.
@@ -49,6 +50,8 @@ class Student(Network):
         super().__init__(shape)
         self.width = width
         self.distillation = distillation
+        loss = distillation_losses()[distillation.loss].load()
+        self.cost = functools.partial(loss, **distillation.arguments())
         self.taught = sorted(taught, key=lambda pair: (LEVELS.index(pair[1]), pair[0]))
         self.readers = nn.ModuleDict()
         self.goals: Tensor | None = None  # (cases, P, K)
@@ -85,7 +88,7 @@ class Student(Network):
         compared = self._compared(output, batch) if cfg.weight else None
         if compared is not None:
             present = batch.present[:, [t for t, _ in self.taught]]
-            loss = feature_loss(compared[0], compared[1], present, cfg.huber_delta, compared[2])
+            loss = feature_loss(compared[0], compared[1], present, self.cost, compared[2])
             losses.append(loss * cfg.weight)
         if cfg.prediction_weight and output.anchor is not None:
             apart = (output.out - output.anchor).square().mean()

@@ -14,15 +14,18 @@ from typing import Any
 from pipeline.config.cohort import CohortConfig
 from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.config.models import (
+    PLAIN_DISTILLATION,
     ModelConfig,
     ShazamV1Model,
     ShazamV2Model,
     SizableFusion,
     aggregators,
+    distillation_losses,
 )
 from pipeline.config.probing import ProbingConfig
+from pipeline.config.registry import Entry
 from pipeline.config.section import Section
-from pipeline.config.tasks import SurvivalTask, TaskConfig
+from pipeline.config.tasks import TaskConfig, losses
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.versions import Versions, version_of, versions_in
 from pipeline.encoders import registry
@@ -85,7 +88,7 @@ def tile_students(cfg: ProbingConfig) -> Versions:
     """Students on tiles, and each teacher's probes on the same tiles."""
     found = _stage("probing") | {"together": version_of("pipeline.probing.together")}
     for kind in cfg.students:
-        found |= _student(kind)
+        found |= _student(kind) | _distillation(PLAIN_DISTILLATION.loss)
     return found
 
 
@@ -144,14 +147,16 @@ def _encoder(name: str, settings: TeacherConfig) -> Versions:
 
 def _model(model: ModelConfig) -> Versions:
     if isinstance(model, ShazamV1Model | ShazamV2Model):
-        return _student(model.kind)
+        return _student(model.kind) | _distillation(model.distillation.loss)
     found = {f"model {model.kind}": version_of("pipeline.aggregators.fusion", model.kind)}
-    # A file that somebody drops into the folder may state no version, which is the first.
-    own = versions_in(aggregators()[model.aggregator].module).get("", 1)
-    found[f"aggregator {model.aggregator}"] = own
+    found[f"aggregator {model.aggregator}"] = _own(aggregators()[model.aggregator])
     # A fusion that is as large as a student is another one when the student changes.
     student = model.sized_as if isinstance(model, SizableFusion) else None
     return found | (_student(student.kind) if isinstance(student, Section) else {})
+
+
+def _distillation(loss: str) -> Versions:
+    return {f"distillation {loss}": _own(distillation_losses()[loss])}
 
 
 def _student(kind: str) -> Versions:
@@ -162,7 +167,12 @@ def _student(kind: str) -> Versions:
 
 
 def _task(task: TaskConfig) -> Versions:
-    found = {f"task {task.type}": version_of(f"pipeline.training.{task.type}")}
-    if isinstance(task, SurvivalTask):
-        found[f"loss {task.loss}"] = version_of(f"pipeline.training.{task.loss}")
-    return found
+    return {
+        f"task {task.type}": version_of(f"pipeline.training.{task.type}"),
+        f"loss {task.loss}": _own(losses(task.type)[task.loss]),
+    }
+
+
+def _own(entry: Entry) -> int:
+    """A file that somebody drops into a folder may state no version, which is the first."""
+    return versions_in(entry.module).get("", 1)

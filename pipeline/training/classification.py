@@ -1,17 +1,17 @@
-"""Classification head: cross-entropy with class weights and label smoothing."""
+"""Classification head: a logit for each class, which a registered loss compares with the class."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.config.tasks import ClassificationTask
+from pipeline.config.tasks import ClassificationTask, default_loss, losses
 from pipeline.contracts.labels import Labels
 from pipeline.errors import UserError
 from pipeline.training.metrics import macro_auc
@@ -27,14 +27,16 @@ class ClassificationHead:
     Attributes:
         classes: names, in the order of the outputs.
         weights: one per class; n / (C · n_c) of the training part, or all 1.
-        smoothing: label smoothing.
+        loss_name: a function of logits (B, C), classes (B,) and weights (C,).
+        arguments: the loss's own keys.
     """
 
     metric_name = "AUC"
 
     classes: tuple[str, ...]
     weights: tuple[float, ...]
-    smoothing: float
+    loss_name: str
+    arguments: Mapping[str, Any]
     kind: ClassVar[str] = "classification"
     needed: ClassVar[int | None] = None
     one_question: ClassVar[bool] = False
@@ -54,23 +56,27 @@ class ClassificationHead:
                 "use fewer folds (folds.k) or leave the class out (tasks.<name>.classes)"
             )
         weights = counts.sum() / (len(counts) * counts) if task.class_weights else counts * 0 + 1.0
-        return cls(labels.classes, tuple(float(w) for w in weights), task.label_smoothing)
+        shares = tuple(float(w) for w in weights)
+        return cls(labels.classes, shares, task.loss, task.arguments())
 
     def targets(self, labels: Labels) -> np.ndarray:
         assert labels.label is not None
         return labels.label[:, None].astype(np.float32)
 
+    @cached_property
+    def _function(self) -> Callable[..., Tensor]:
+        return losses(self.kind)[self.loss_name].load()
+
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         weights = torch.tensor(self.weights, dtype=out.dtype, device=out.device)
-        label = y[:, 0].long()
-        return F.cross_entropy(out, label, weights, label_smoothing=self.smoothing)
+        return self._function(out, y[:, 0].long(), weights, **self.arguments)
 
     def null(self, y: np.ndarray) -> np.ndarray:
         counts = np.bincount(y[:, 0].astype(np.int64), minlength=self.outputs) + 0.5
         return np.log(counts * np.array(self.weights))
 
     def evidence(self, out: np.ndarray, y: np.ndarray) -> float:
-        """Minus the weighted cross-entropy of all cases, as if each were one observation."""
+        """Minus the loss of all cases, as if each were one observation."""
         return -len(y) * float(self.loss(torch.from_numpy(out), torch.from_numpy(y)))
 
     def metric(self, out: np.ndarray, y: np.ndarray) -> float:
@@ -103,12 +109,16 @@ class ClassificationHead:
             "kind": self.kind,
             "classes": list(self.classes),
             "class_weights": list(self.weights),
-            "label_smoothing": self.smoothing,
+            "loss": self.loss_name,
+            **self.arguments,
         }
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> ClassificationHead:
-        return cls(tuple(facts["classes"]), tuple(facts["class_weights"]), facts["label_smoothing"])
+        loss = facts.get("loss", default_loss(cls.kind))
+        defaults = losses(cls.kind)[loss].defaults
+        arguments = {key: facts.get(key, default) for key, default in defaults.items()}
+        return cls(tuple(facts["classes"]), tuple(facts["class_weights"]), loss, arguments)
 
 
 def _softmax(out: np.ndarray) -> np.ndarray:

@@ -1,16 +1,16 @@
-"""Regression head: mean squared error on targets standardised by the training part."""
+"""Regression head: targets standardised by the training part, which a registered loss compares."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.config.tasks import RegressionTask
+from pipeline.config.tasks import RegressionTask, default_loss, losses
 from pipeline.contracts.labels import Labels
 from pipeline.training.metrics import mean_pearson
 
@@ -25,6 +25,8 @@ class RegressionHead:
     Attributes:
         names: target columns, in the order of the outputs.
         mean, deviation: of the training part; a constant target has deviation 1.
+        loss_name: a function of outputs and targets, both (B, T).
+        arguments: the loss's own keys.
     """
 
     metric_name = "correlation"
@@ -32,6 +34,8 @@ class RegressionHead:
     names: tuple[str, ...]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    loss_name: str
+    arguments: Mapping[str, Any]
     kind: ClassVar[str] = "regression"
     needed: ClassVar[int | None] = None
     one_question: ClassVar[bool] = False
@@ -50,6 +54,8 @@ class RegressionHead:
             tuple(task.targets),
             tuple(float(v) for v in values.mean(0)),
             tuple(float(v) for v in deviation),
+            task.loss,
+            task.arguments(),
         )
 
     def targets(self, labels: Labels) -> np.ndarray:
@@ -57,8 +63,12 @@ class RegressionHead:
         scaled = (labels.targets - np.array(self.mean)) / np.array(self.deviation)
         return scaled.astype(np.float32)
 
+    @cached_property
+    def _function(self) -> Callable[..., Tensor]:
+        return losses(self.kind)[self.loss_name].load()
+
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
-        return F.mse_loss(out, y)
+        return self._function(out, y, **self.arguments)
 
     def null(self, y: np.ndarray) -> np.ndarray:
         return y.mean(0).astype(np.float64)
@@ -99,8 +109,14 @@ class RegressionHead:
             "targets": list(self.names),
             "mean": list(self.mean),
             "deviation": list(self.deviation),
+            "loss": self.loss_name,
+            **self.arguments,
         }
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> RegressionHead:
-        return cls(tuple(facts["targets"]), tuple(facts["mean"]), tuple(facts["deviation"]))
+        loss = facts.get("loss", default_loss(cls.kind))
+        defaults = losses(cls.kind)[loss].defaults
+        arguments = {key: facts.get(key, default) for key, default in defaults.items()}
+        names, mean, deviation = (tuple(facts[k]) for k in ("targets", "mean", "deviation"))
+        return cls(names, mean, deviation, loss, arguments)

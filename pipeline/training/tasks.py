@@ -43,15 +43,14 @@ def fit_head(
 
 def _fit_one(task: Task, labels: Labels, train: np.ndarray) -> Head:
     if isinstance(task, SurvivalTask):
-        return survival.HEADS[task.loss].fit(task, labels, train)
+        return survival.fit(task, labels, train)
     if isinstance(task, ClassificationTask):
         return ClassificationHead.fit(task, labels, train)
     assert isinstance(task, RegressionTask)
     return RegressionHead.fit(task, labels, train)
 
 
-HEADS: dict[str, Callable[[Mapping[str, Any]], Head]] = {
-    **{kind: head.from_facts for kind, head in survival.HEADS.items()},
+OTHERS: dict[str, Callable[[Mapping[str, Any]], Head]] = {
     ClassificationHead.kind: ClassificationHead.from_facts,
     RegressionHead.kind: RegressionHead.from_facts,
 }
@@ -65,7 +64,7 @@ def from_facts(facts: Mapping[str, Any]) -> Head:
 
 
 def _one_from_facts(facts: Mapping[str, Any]) -> Head:
-    return HEADS[facts["kind"]](facts)
+    return OTHERS.get(facts["kind"], survival.from_facts)(facts)
 
 
 def own(head: Head, out: Any, y: Any) -> tuple[Head, Any, Any]:

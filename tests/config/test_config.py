@@ -149,6 +149,39 @@ def test_a_key_that_a_model_does_not_use_is_an_error(model: object, expected: st
     assert expected in str(error.value)
 
 
+SURVIVAL = {"type": "survival", "time": "t", "event": "e"}
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        (
+            {**SURVIVAL, "loss": "cox", "bins": 6},
+            "odd.bins: not a key of `type: survival`, `loss: cox`; did you mean `ties`; its keys: "
+            "type, loss, auxiliary, time, event, unit, ties",
+        ),
+        ({**SURVIVAL, "ties": "efron"}, "odd.ties: not a key of `type: survival`, `loss: nll`"),
+        ({**SURVIVAL, "loss": "ranking", "alpha": 0.1}, "odd.alpha: not a key of"),
+        ({**SURVIVAL, "loss": "nnl"}, "odd.loss: no loss `nnl`; did you mean `nll`; known: cox"),
+        ({**SURVIVAL, "loss": "squared_error"}, "odd.loss: no loss `squared_error`"),
+        ({"type": "survivl"}, "odd.type: no type `survivl`; did you mean `survival`"),
+        ({"time": "t"}, "odd: needs `type:`, one of classification, regression, survival"),
+        ({"type": "regression", "targets": ["a"], "label_smoothing": 0.1}, "not a key of"),
+        ({"type": "classification", "label": "a", "label_smoothing": 1}, "less than 1"),
+    ],
+)
+def test_a_key_that_a_task_does_not_use_is_an_error(task: dict, expected: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(demo(tasks__odd=task))
+    assert expected in str(error.value)
+
+
+def test_a_key_that_a_distillation_loss_does_not_use_is_an_error() -> None:
+    model = {"kind": "shazam_v2", "distillation": {"huber_detla": 2.0}}
+    with pytest.raises(ConfigError, match=r"did you mean `huber_delta`; its keys: weight, targets"):
+        parse(demo(training__models__odd=model))
+
+
 def test_a_model_is_read_as_it_was_written() -> None:
     """Every form, as a job is told it."""
     forms: list[dict] = [{"kind": "shazam_v1"}, {"kind": "shazam_v2", "faithful": True}]

@@ -67,7 +67,7 @@ def written(folder: Path, text: str, name: str = "gem") -> dict[str, Entry]:
 def test_an_entry_is_read_without_running_the_file(room: Path) -> None:
     """`register` and the base class are not even imported there."""
     entry = written(room, GOOD)["gem"]
-    assert (entry.module, entry.cls, entry.published) == ("room.gem", "GeM", ("power",))
+    assert (entry.module, entry.attribute, entry.published) == ("room.gem", "GeM", ("power",))
     assert entry.summary == "Generalised mean of each feature over the tiles."
     assert entry.source == 'Radenović, Tolias, Chum 2019, "Fine-tuning CNN image retrieval".'
     power, norm = entry.keys
@@ -137,13 +137,63 @@ class GeM(Aggregator):
         raised = x.clamp(min=1e-4) ** self.power
         return Bag(self.head(masked_mean(raised, full_mask(x, mask)) ** (1 / self.power)))
 '''
+DROPPED_LOSSES = {
+    "training/losses/absolute_error.py": '''
+"""Absolute error."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pipeline.config.registry import register
+from pipeline.config.section import Positive
+
+
+@register("absolute_error", task="regression")
+def absolute_error(out: Tensor, target: Tensor, *, scale: Positive = 1.0) -> Tensor:
+    """Mean of the absolute differences.
+
+    Source: Boscovich 1757.
+
+    Args:
+        out, target: (B, T).
+        scale: what they are divided by.
+    """
+    return ((out - target) / scale).abs().mean()
+''',
+    "distillation/losses/squared.py": '''
+"""Squared differences."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pipeline.config.registry import register
+from pipeline.config.section import Positive
+
+
+@register("squared")
+def squared(student: Tensor, target: Tensor, used: Tensor, *, power: Positive = 2.0) -> Tensor:
+    """Powers of the differences.
+
+    Source: none.
+
+    Args:
+        student, target: (B, P, K).
+        used: (P,).
+        power: of each.
+    """
+    return (student - target).abs().pow(power).mean(-1)
+''',
+}
 ASK = """
 import sys
 from pipeline.config.reading import parse
 from pipeline.errors import ConfigError
 
 def read(**keys):
-    model = {"kind": "single", "teacher": "a", "aggregator": "gem", **keys}
+    single = {"kind": "single", "teacher": "a", "aggregator": "gem"}
+    model = keys if "kind" in keys else {**single, **keys}
     data = {"extraction": {"teachers": ["a"]}, "training": {"models": {"m": model}}}
     return parse(data | {"evaluation": {"student": "m"}}).training.models["m"]
 
@@ -156,16 +206,37 @@ for wrong, said in wrongs:
         sys.exit(f"{wrong} was accepted")
     except ConfigError as error:
         assert said in str(error), error
+
+def task(**keys):
+    tasks = {"t": {"type": "regression", "targets": ["a"], "loss": "absolute_error", **keys}}
+    return parse({"tasks": tasks, "extraction": {"teachers": ["a"]}}).tasks["t"]
+
+assert task(scale=2).arguments() == {"scale": 2.0}
+model = read(kind="shazam_v1", distillation={"loss": "squared", "power": 3}).distillation
+assert model.arguments() == {"power": 3.0}, model
+wrongs = (
+    (lambda: task(scale=0), "greater than 0"),
+    (lambda: task(bins=3), "its keys: type, loss, auxiliary, targets, scale"),
+    (lambda: read(kind="shazam_v1", distillation={"loss": "squared", "hubr": 1}), "its keys"),
+)
+for wrong, said in wrongs:
+    try:
+        wrong()
+        sys.exit(f"not refused: {said}")
+    except ConfigError as error:
+        assert said in str(error), error
 assert "torch" not in sys.modules
 """
 
 
-def test_the_config_knows_an_aggregator_by_its_file(tmp_path: Path) -> None:
+def test_the_config_knows_an_aggregator_and_a_loss_by_its_file(tmp_path: Path) -> None:
     """In a copy of the package, its errors and its limits too, without torch."""
     shutil.copytree(
         REPOSITORY / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__")
     )
     (tmp_path / "pipeline" / "aggregators" / "gem.py").write_text(DROPPED)
+    for name, text in DROPPED_LOSSES.items():
+        (tmp_path / "pipeline" / name).write_text(text)
     done = subprocess.run(
         [sys.executable, "-c", ASK],
         cwd=tmp_path,

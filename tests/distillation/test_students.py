@@ -13,9 +13,10 @@ import torch
 from pipeline.aggregators.network import Lesson, Objective, Shape, parameter_count
 from pipeline.bags.batch import Batch
 from pipeline.bags.store import Store
-from pipeline.config.models import DistillationConfig, ShazamV1Model, ShazamV2Model
+from pipeline.config.models import ShazamV1Model, ShazamV2Model
+from pipeline.distillation.feature_loss import feature_loss
 from pipeline.distillation.gate import drop
-from pipeline.distillation.losses import feature_loss
+from pipeline.distillation.losses.cosine_huber import cosine_huber
 from pipeline.distillation.shazam_v1 import ShazamV1
 from pipeline.distillation.shazam_v2 import Level, ShazamV2
 
@@ -140,7 +141,7 @@ def random_store(make_store: Callable[..., Store], shape: Shape) -> Store:
 def test_gradients_reach_the_target_only_when_attached(
     targets: str, reached: bool, shape: Shape, batch: Batch, random_store: Store
 ) -> None:
-    net = v2(shape, distillation=DistillationConfig(weight=1.0, targets=targets))  # type: ignore[arg-type]
+    net = v2(shape, distillation={"weight": 1.0, "targets": targets})
     net.fit(lesson(random_store, np.arange(30)))
     output = net(batch)
     token = output.tokens[1, "high"]
@@ -159,7 +160,7 @@ def test_gradients_reach_the_target_only_when_attached(
 
 
 def test_whitened_targets_are_fitted_on_train_and_fixed(shape: Shape, random_store: Store) -> None:
-    net = v2(shape, distillation=DistillationConfig(weight=1.0))
+    net = v2(shape, distillation={"weight": 1.0})
     net.fit(lesson(random_store, np.arange(30)))
     assert net.goals is not None
     assert net.widths is not None
@@ -175,7 +176,7 @@ def test_whitened_targets_are_fitted_on_train_and_fixed(shape: Shape, random_sto
 def test_the_loss_is_a_mean_over_levels_and_teachers(
     shape: Shape, batch: Batch, random_store: Store
 ) -> None:
-    net = v2(shape, distillation=DistillationConfig(weight=1.0, targets="learned"))
+    net = v2(shape, distillation={"weight": 1.0, "targets": "learned"})
     output = net(batch)
     total = net.extra_loss(output, batch, None)
     each = [
@@ -183,7 +184,7 @@ def test_the_loss_is_a_mean_over_levels_and_teachers(
             output.levels[lv][:, None],
             output.tokens[t, lv].detach()[:, None],
             batch.present[:, t : t + 1],
-            1.0,
+            cosine_huber,
         )
         for t, lv in net.taught
     ]
@@ -192,7 +193,7 @@ def test_the_loss_is_a_mean_over_levels_and_teachers(
 
 
 def test_weight_zero_adds_no_loss_and_no_readers(shape: Shape, batch: Batch) -> None:
-    net = v2(shape, distillation=DistillationConfig(weight=0.0))
+    net = v2(shape, distillation={"weight": 0.0})
     assert net.extra_loss(net(batch), batch, None) is None
     assert len(net.readers) == 0
 
@@ -234,16 +235,16 @@ def test_the_networks_share_is_small_until_validation_speaks_for_it(
 def test_feature_loss_ignores_cases_without_the_teacher() -> None:
     a, b = torch.randn(4, 2, 6), torch.randn(4, 2, 6)
     present = torch.tensor([[True, True], [True, True], [False, True], [False, True]])
-    whole = feature_loss(a, b, present, 1.0)
+    whole = feature_loss(a, b, present, cosine_huber)
     b[2:, 0] = 99.0
-    assert torch.equal(feature_loss(a, b, present, 1.0), whole)
-    assert float(feature_loss(a, b, torch.zeros(4, 2, dtype=torch.bool), 1.0)) == 0.0
-    assert float(feature_loss(a, a, present, 1.0)) == pytest.approx(0.0, abs=1e-6)
+    assert torch.equal(feature_loss(a, b, present, cosine_huber), whole)
+    assert float(feature_loss(a, b, torch.zeros(4, 2, dtype=torch.bool), cosine_huber)) == 0.0
+    assert float(feature_loss(a, a, present, cosine_huber)) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_feature_loss_counts_only_the_numbers_a_pair_uses() -> None:
     a, b = torch.randn(3, 1, 4), torch.randn(3, 1, 4)
     present = torch.ones(3, 1, dtype=torch.bool)
     padded = [torch.cat([x, torch.zeros(3, 1, 5)], dim=2) for x in (a, b)]
-    wide = feature_loss(padded[0], padded[1], present, 1.0, torch.tensor([4]))
-    assert float(wide) == pytest.approx(float(feature_loss(a, b, present, 1.0)), rel=1e-5)
+    wide = feature_loss(padded[0], padded[1], present, cosine_huber, torch.tensor([4]))
+    assert float(wide) == pytest.approx(float(feature_loss(a, b, present, cosine_huber)), rel=1e-5)

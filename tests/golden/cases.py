@@ -21,8 +21,9 @@ from pipeline.cohort.synthetic.hidden_states import hidden_cases
 from pipeline.cohort.synthetic.painting import Picture, paint
 from pipeline.config.extraction import ExtractionConfig
 from pipeline.config.folds import FoldsConfig
-from pipeline.config.models import ModelConfig, aggregators
-from pipeline.config.tasks import SurvivalTask, TaskConfig
+from pipeline.config.models import ModelConfig, aggregators, distillation_losses
+from pipeline.config.registry import Entry, entries
+from pipeline.config.tasks import LOSSES, SurvivalTask, TaskConfig
 from pipeline.config.tiling import TilingConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.folds import read_folds
@@ -35,7 +36,7 @@ from pipeline.folds import stage as folds_stage
 from pipeline.plan import stage_versions
 from pipeline.tiling.stage import run_slide
 from pipeline.training import stage as training_stage
-from pipeline.training.survival import HEADS
+from pipeline.training.tasks import fit_head
 from tests.evaluation.conftest import TASKS as MEASURED
 from tests.evaluation.conftest import Results
 from tests.extraction.made import TINY, tissue
@@ -182,16 +183,14 @@ def aggregator(name: str) -> Callable[[Path], Numbers]:
     return make
 
 
-def loss(name: str) -> Callable[[Path], Numbers]:
+def loss(name: str, kind: str) -> Callable[[Path], Numbers]:
     """The loss of fixed outputs, and its gradient."""
 
     def make(folder: Path) -> Numbers:
         cases = write_cases(folder, n=20)
-        task = SurvivalTask.model_validate(
-            {"type": "survival", "time": "time", "event": "event", "loss": name}
-        )
+        task = TypeAdapter(TaskConfig).validate_python({**TASK_OF[kind], "loss": name})
         labels = read_labels(cases, "t", task)
-        head = HEADS[name].fit(task, labels, np.arange(20))
+        head = fit_head(task, labels, np.arange(20))
         torch.manual_seed(0)
         out = torch.randn(20, head.outputs, requires_grad=True)
         value = head.loss(out, torch.from_numpy(head.targets(labels)))
@@ -202,10 +201,30 @@ def loss(name: str) -> Callable[[Path], Numbers]:
     return make
 
 
+def distillation(entry: Entry) -> Callable[[Path], Numbers]:
+    """What fixed features cost, and the gradient."""
+
+    def make(folder: Path) -> Numbers:
+        torch.manual_seed(0)
+        student, target = torch.randn(2, 5, 3, 4)
+        student.requires_grad_()
+        cost = entry.load()(student, target, torch.tensor([4, 4, 4]))
+        cost.sum().backward()
+        assert student.grad is not None
+        return {"loss": cost.sum().item(), "gradient": student.grad.norm().item()}
+
+    return make
+
+
 def _of(values: torch.Tensor, what: str) -> float:
     return float(getattr(values, what)())
 
 
+TASK_OF = {
+    "survival": {"type": "survival", "time": "time", "event": "event"},
+    "classification": {"type": "classification", "label": "subtype"},
+    "regression": {"type": "regression", "targets": ["score"]},
+}
 COX = {"type": "survival", "time": "time", "event": "event", "loss": "cox"}
 KIND = {"type": "classification", "label": "kind"}
 SCORE = {"type": "regression", "targets": ["score"]}
@@ -235,10 +254,14 @@ GOLDEN: dict[str, Golden] = {
         for name, entry in aggregators().items()
     },
     **{
-        f"loss {name}": Golden(
-            {name: version_of(f"pipeline.training.{name}")}, loss(name)
+        f"loss {name}": Golden({name: versions_in(entry.module).get("", 1)}, loss(name, entry.task))
+        for name, entry in entries(LOSSES).items()
+    },
+    **{
+        f"distillation {name}": Golden(
+            {name: versions_in(entry.module).get("", 1)}, distillation(entry)
         )
-        for name in HEADS
+        for name, entry in distillation_losses().items()
     },
     **{
         f"evaluation {kind}": Golden(stage_versions.evaluation(task), measures(kind))

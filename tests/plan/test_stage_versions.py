@@ -6,8 +6,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from pipeline.aggregators.fusion import VERSIONS as KINDS
-from pipeline.config.models import ModelConfig, aggregators
-from pipeline.config.tasks import TaskConfig
+from pipeline.config.models import ModelConfig, aggregators, distillation_losses
+from pipeline.config.registry import entries
+from pipeline.config.tasks import LOSSES, TaskConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.config.whole import Config
 from pipeline.contracts.versions import versions_in
@@ -78,12 +79,11 @@ def test_a_model_depends_on_its_own_kind_and_a_task_on_its_own_type() -> None:
         "loss cox",
     }
     student = training({"kind": "shazam_v2"}, REGRESSION)
-    assert student == {"training", "students", "model shazam_v2", "task regression"}
-    assert training({"kind": "shazam_v1"}, REGRESSION, SURVIVAL) == {
-        "training",
-        "students",
+    shared = {"training", "students", "distillation cosine_huber"}
+    shared |= {"task regression", "loss squared_error"}
+    assert student == shared | {"model shazam_v2"}
+    assert training({"kind": "shazam_v1"}, REGRESSION, SURVIVAL) == shared | {
         "model shazam_v1",
-        "task regression",
         "multitask",
         "task survival",
         "loss cox",
@@ -91,8 +91,8 @@ def test_a_model_depends_on_its_own_kind_and_a_task_on_its_own_type() -> None:
     assert set(KINDS) == {"single", "mean", "concat"}
 
 
-def test_every_aggregator_states_its_version() -> None:
-    for name, entry in aggregators().items():
+def test_every_aggregator_and_loss_states_its_version() -> None:
+    for name, entry in (aggregators() | entries(LOSSES) | distillation_losses()).items():
         assert versions_in(entry.module)[""] > 0, name
 
 

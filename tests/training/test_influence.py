@@ -18,12 +18,13 @@ from pipeline.config.models import ModelConfig
 from pipeline.training.classification import ClassificationHead
 from pipeline.training.head import Head
 from pipeline.training.influence import MORE, influences
+from pipeline.training.losses.nll import NllHead
 from pipeline.training.models import build_network
 from pipeline.training.regression import RegressionHead
-from pipeline.training.survival import CoxHead, NllHead
+from pipeline.training.survival import RiskHead
 from tests.distillation.kinds import CASES, DIMS, REGRESSION, bags, store_of
 
-HEAD = RegressionHead(("share",), (0.5,), (2.0,))
+HEAD = RegressionHead(("share",), (0.5,), (2.0,), "squared_error", {})
 LOOKED = [3, 60]
 TIMES = 20
 
@@ -116,9 +117,13 @@ def test_a_network_that_pools_in_its_own_way_says_none() -> None:
 @pytest.mark.parametrize(
     ("head", "out", "lead"),
     [
-        (CoxHead("efron"), [[0.7], [-2.0]], [0.7, -2.0]),
-        (NllHead((1.0,), 0.0), [[0.0, 0.0]], [-0.75]),
-        (ClassificationHead(("a", "b"), (1.0, 1.0), 0.0), [[2.0, -1.0], [0.0, 4.0]], [3.0, 4.0]),
+        (RiskHead("cox", {}), [[0.7], [-2.0]], [0.7, -2.0]),
+        (NllHead((1.0,), alpha=0.0), [[0.0, 0.0]], [-0.75]),
+        (
+            ClassificationHead(("a", "b"), (1.0, 1.0), "cross_entropy", {}),
+            [[2.0, -1.0], [0.0, 4.0]],
+            [3.0, 4.0],
+        ),
         (HEAD, [[0.5]], [1.0]),
     ],
 )

@@ -7,24 +7,30 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pipeline.config.registry import register
+
 # Raised when predictions of survival tasks with this loss change. 1: the first.
 VERSION = 1
 
 
-def cox_loss(
-    risk: Tensor, time: Tensor, event: Tensor, ties: Literal["breslow", "efron"] = "efron"
+@register("cox", task="survival")
+def cox(
+    risk: Tensor, time: Tensor, event: Tensor, *, ties: Literal["breslow", "efron"] = "efron"
 ) -> Tensor:
     """Negative log partial likelihood divided by the number of events.
 
     The risk set of an event holds every case whose time is not smaller, in whatever order the batch
     stands; sums of exponentials are taken in the log domain, so that large risks do not overflow.
+    Of d events at one time, Efron's l-th (l = 0 … d-1) sees the risk set less l/d of the weight of
+    those d; Breslow's all see the whole set.
+
+    Source: Cox 1975, "Partial likelihood"; Breslow 1974 and Efron 1977 for ties.
 
     Args:
         risk: (B,), log relative hazard.
         time: (B,).
         event: (B,), 1 = event.
-        ties: Breslow 1974, or Efron 1977, where of d tied events the l-th (l = 0 … d-1) sees the
-            risk set less l/d of the tied events' own weight.
+        ties: how events at the same time are counted, by Efron's or by Breslow's approximation.
 
     Raises:
         ValueError: no event. A zero would train nothing and look like success: the sampler must

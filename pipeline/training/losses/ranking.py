@@ -6,16 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.config.registry import register
+
 # Raised when predictions of survival tasks with this loss change. 1: the first.
 VERSION = 1
 
 
-def ranking_loss(risk: Tensor, time: Tensor, event: Tensor) -> Tensor:
+@register("ranking", task="survival")
+def ranking(risk: Tensor, time: Tensor, event: Tensor) -> Tensor:
     """Mean over comparable pairs of log(1 + exp(risk of the later - risk of the earlier)).
 
-    The logistic bound on the concordance index (Raykar et al. 2007, "On ranking in survival
-    analysis"), smooth where the index is a step. A pair is comparable as in Harrell's index: the
-    earlier time is an event; of equal times, one is an event and the other is not.
+    The logistic bound on the concordance index, smooth where the index is a step. A pair is
+    comparable as in Harrell's index: the earlier time is an event; of equal times, one is an event
+    and the other is not.
+
+    Source: Raykar et al. 2007, "On ranking in survival analysis".
 
     Args:
         risk: (B,), higher = worse.

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.training import nll
+from pipeline.training.losses import nll
 
 
 def test_edges_come_from_the_events_given_and_bins_are_one_based() -> None:
