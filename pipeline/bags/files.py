@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.bags import deepzoom
+from pipeline.bags.encoder_names import encoder_named
 from pipeline.errors import ArtifactError
 from pipeline.files.checksums import checksum, is_intact
 from pipeline.files.hdf5 import read_hdf5
@@ -37,6 +38,11 @@ AGAIN = (
     "extract it again (`snakemake --forcerun extraction` where this pipeline made it: whole files "
     "are left as they are)"
 )
+MEND = (
+    "make the file again with the tool that made it, or fill these values; a feature that is often "
+    "missing is better left out of all files of this teacher"
+)
+SHOWN = 8
 STAMP_UM, STAMP_PX = 256.0, 224
 BLOCK_ROWS = 8192  # rows in memory at a time, besides what the caller asked for
 
@@ -58,6 +64,7 @@ class FeatureFile:
         coord_unit: `px` (level 0), `um`, `um_per_224` (STAMP's first versions wrote 224 where they
             meant 256 µm), `deepzoom` addresses, or empty.
         value_bytes: of a feature in memory, 2 or 4 (where the file does not say: 4).
+        encoder: what the file says made it; empty where it does not say.
     """
 
     path: Path
@@ -67,6 +74,7 @@ class FeatureFile:
     has_coords: bool
     coord_unit: Unit = ""
     value_bytes: int = 4
+    encoder: str = ""
 
 
 def open_features(path: str | Path, dims: Mapping[str, int] | None = None) -> FeatureFile:
@@ -139,24 +147,8 @@ def read_level(
     if values.dtype not in (np.float16, np.float32):
         values = values.astype(np.float32)
     if not np.isfinite(values).all():
-        bad = int((~np.isfinite(values)).any(axis=1).sum())
-        raise ArtifactError(
-            f"{file.path}: level `{level}` has NaN or infinite values in {bad} of {len(values)} "
-            "rows; extract this slide again"
-        )
+        raise ArtifactError(_not_finite(file, level, values))
     return values
-
-
-def check_finite(file: FeatureFile) -> None:
-    """Read every value once, in bounded memory.
-
-    Raises:
-        ArtifactError: a value is NaN or infinite.
-    """
-    for level in file.dims:
-        for start in range(0, file.n_tiles, BLOCK_ROWS):
-            stop = min(start + BLOCK_ROWS, file.n_tiles)
-            read_level(file, level, np.arange(start, stop))
 
 
 def read_coords(
@@ -191,6 +183,18 @@ def read_coords(
     return np.rint(raw).astype(np.int32)
 
 
+def _not_finite(file: FeatureFile, level: str, values: np.ndarray) -> str:
+    bad = ~np.isfinite(values)
+    columns = np.flatnonzero(bad.any(axis=0))
+    shown = ", ".join(map(str, columns[:SHOWN])) + (", …" if len(columns) > SHOWN else "")
+    remedy = AGAIN if file.format == "pipeline" else MEND
+    return (
+        f"{file.path}: level `{level}` has NaN or infinite values in {int(bad.any(axis=1).sum())} "
+        f"of {len(values)} rows, in {len(columns)} of {values.shape[1]} features (counted from 0: "
+        f"{shown}); {remedy}"
+    )
+
+
 # --- HDF5 -----------------------------------------------------------------------------------------
 
 
@@ -215,9 +219,10 @@ def _describe_hdf5(path: Path) -> FeatureFile:
             form, unit = "stamp", _stamp_unit(file) if has_coords else ""
         elif "fingerprint" in file.attrs:
             form = "pipeline"
+        encoder = encoder_named(file.attrs, *(file[name].attrs for name in names.values()))
     dims = {level: dim for level, (_, dim) in shapes.items()}
     unit = unit if has_coords else ""
-    return FeatureFile(path, form, dims, n_tiles, has_coords, unit, 2 if half else 4)
+    return FeatureFile(path, form, dims, n_tiles, has_coords, unit, 2 if half else 4, encoder)
 
 
 def _stamp_unit(file: Any) -> Unit:

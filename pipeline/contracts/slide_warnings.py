@@ -35,6 +35,12 @@ KINDS = {
     "left out; lower that key if they are tissue.",
     "kept_artefacts": "Tiles that a limit of tiling would leave out are used, because the sheet's "
     "mask or coordinates are believed; take them out there.",
+    "features_unusual": "The numbers of an imported feature file are unlike those of the "
+    "teacher's other files, as if another encoder or setting had made it; a model can learn that "
+    "mark instead of the tissue. Compare how the files were made; those of two encoders are two "
+    "teachers.",
+    "zero_rows": "Some tiles of an imported feature file have nothing but zeros for features, as "
+    "after an extraction that failed; extract these slides again.",
     "pen": "Pen covers much of the slide, and was left out with what lies under it.",
 }
 
@@ -59,6 +65,12 @@ class SlideWarning:
 def as_facts(warnings: Iterable[SlideWarning]) -> list[dict[str, str]]:
     """The warnings as a record's facts hold them, under the key `FACT`."""
     return [dataclasses.asdict(warning) for warning in warnings]
+
+
+def added(record: Record, warning: SlideWarning) -> Record:
+    """The record with one more warning, as a stage gives it that sees the whole cohort."""
+    rows = [*record.facts.get(FACT, []), *as_facts([warning])]
+    return dataclasses.replace(record, facts={**record.facts, FACT: rows})
 
 
 def of(facts: dict[str, Any]) -> list[SlideWarning]:

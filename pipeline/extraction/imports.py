@@ -6,14 +6,16 @@ Each slide's file is found by the pattern, e.g. `{slide_id}.h5`, or in a table.
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pipeline.bags.files import EmptyFeatures, FeatureFile, check_finite, open_features
+from pipeline.bags.files import EmptyFeatures, open_features
+from pipeline.bags.survey import ConstantFeatures, survey
 from pipeline.config.extraction import ExtractionConfig
-from pipeline.contracts import ledger
+from pipeline.contracts import ledger, slide_warnings
 from pipeline.contracts.ledger import Record
+from pipeline.contracts.same_features import ENCODER, check_same_features
+from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.errors import ArtifactError, MachineError
 from pipeline.extraction.locate import check_some_exist, expected_files, files_digest
 from pipeline.files.artifacts import sweep
@@ -22,8 +24,9 @@ from pipeline.files.hdf5 import being_written
 from pipeline.files.parquet import read_table
 from pipeline.runtime import progress
 
-# Raised when what is taken in from imported files changes. 1: the first.
-VERSION = 1
+# Raised when what is taken in from imported files changes. 1: the first. 2: files without
+# information are failures, and what each file's numbers are like is written down.
+VERSION = 2
 
 
 def run(
@@ -38,7 +41,8 @@ def run(
     """List and check a chunk's imported feature files in a manifest.
 
     A slide without a file becomes `failed`, kind `missing_features`; a file without rows `empty`;
-    one that is damaged or has NaN `failed`, kind `bad_features`.
+    one that is damaged or has NaN `failed`, kind `bad_features`; one whose rows are all equal, or
+    zeros, `failed`, kind `constant_features`.
 
     Args:
         cfg: the extraction section.
@@ -51,7 +55,7 @@ def run(
     Raises:
         MachineError: files changed or vanished since then.
         ConfigError: the folder or table is missing, or no slide of the cohort has a file.
-        ArtifactError: the files do not all have the same dimensions; lists them.
+        ArtifactError: the files are not all of the same dimensions and encoder; lists them.
     """
     sweep(out.parent)
     spec = cfg.teachers[teacher]
@@ -63,14 +67,10 @@ def run(
     wanted = sorted(str(s) for s in slides.loc[slides["chunk"] == chunk, "slide_id"])
     _check_planned(teacher, {s: paths[s] for s in wanted}, expected)
 
-    records: list[Record] = []
-    files: dict[str, FeatureFile] = {}
-    for slide_id in progress.counted(wanted, "slides"):
-        record, file = _look(slide_id, stage, paths[slide_id])
-        records.append(record)
-        if file is not None:
-            files[slide_id] = file
-    same_dims(teacher, files)
+    records = [
+        _look(slide_id, stage, paths[slide_id]) for slide_id in progress.counted(wanted, "slides")
+    ]
+    check_same_features(teacher, records)
     _check_planned(teacher, {s: paths[s] for s in wanted}, expected)
     ledger.write_manifest(out, stage, digest(teacher, spec.canonical()), records)
 
@@ -86,37 +86,29 @@ def _check_planned(teacher: str, files: dict[str, Path | None], expected: str | 
         )
 
 
-def same_dims(teacher: str, files: dict[str, FeatureFile]) -> None:
-    """Check that all files have the same levels and dimensions.
-
-    Raises:
-        ArtifactError: they differ; lists the files of the smaller group.
-    """
-    kinds = Counter(tuple(sorted(f.dims.items())) for f in files.values())
-    if len(kinds) > 1:
-        usual = kinds.most_common(1)[0][0]
-        odd = [f for f in files.values() if tuple(sorted(f.dims.items())) != usual]
-        shown = "\n".join(f"  - {f.path}: {f.dims}" for f in odd[:50])
-        raise ArtifactError(
-            f"teacher `{teacher}`: {len(odd)} of {len(files)} files have other dimensions than "
-            f"{dict(usual)}. Extract them again, or make two teachers of them:\n{shown}"
-        )
-
-
-def _look(slide_id: str, stage: str, path: Path | None) -> tuple[Record, FeatureFile | None]:
+def _look(slide_id: str, stage: str, path: Path | None) -> Record:
     if path is None or not path.is_file():
         reason = f"no feature file {path.name}" if path else "not in the teacher's table"
-        return Record(slide_id, stage, "failed", kind="missing_features", reason=reason), None
+        return Record(slide_id, stage, "failed", kind="missing_features", reason=reason)
     try:
         file = open_features(path)
-        check_finite(file)
+        found = survey(file)
     except EmptyFeatures as error:
-        return Record(slide_id, stage, "empty", kind="no_tiles", reason=str(error)), None
+        return Record(slide_id, stage, "empty", kind="no_tiles", reason=str(error))
+    except ConstantFeatures as error:
+        return Record(slide_id, stage, "failed", kind="constant_features", reason=str(error))
     except ArtifactError as error:
         if being_written(path):
             raise MachineError(
                 f"{path}: another program is still writing it; wait until it has ended"
             ) from None
-        return Record(slide_id, stage, "failed", kind="bad_features", reason=str(error)), None
+        return Record(slide_id, stage, "failed", kind="bad_features", reason=str(error))
     facts: dict[str, Any] = {"n_tiles": file.n_tiles, "dims": file.dims, "format": file.format}
-    return Record(slide_id, stage, "ok", path=str(path), facts=facts), file
+    facts["marks"] = found.marks
+    if file.encoder:
+        facts[ENCODER] = file.encoder
+    record = Record(slide_id, stage, "ok", path=str(path), facts=facts)
+    if not found.zero_rows:
+        return record
+    text = f"{found.zero_rows} of {file.n_tiles} rows of {path} are zeros"
+    return slide_warnings.added(record, SlideWarning("zero_rows", text))

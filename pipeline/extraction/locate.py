@@ -6,6 +6,7 @@ Used when the workflow is parsed, so that a wrong folder, pattern or table is sa
 from __future__ import annotations
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,6 +74,33 @@ def check_some_exist(teacher: str, facts: TeacherConfig, files: Mapping[str, Pat
         f"{', '.join(there) or 'nothing'}, …. Mend `pattern:` (now `{facts.pattern}`) or give a "
         "`table:` with slide_id and path"
     )
+
+
+def check_not_shared(
+    teacher: str, files: Mapping[str, Path | None], slides: Mapping[str, str]
+) -> None:
+    """Refuse a file that stands for slides of different cases: training and test would share it.
+
+    Args:
+        teacher: its name.
+        files: slide_id to file, from `expected_files`.
+        slides: slide_id to case_id.
+
+    Raises:
+        ConfigError: names the first such file and its cases.
+    """
+    cases: dict[str, set[str]] = {}
+    for slide_id, path in files.items():
+        if path is not None:
+            cases.setdefault(os.path.normpath(path), set()).add(slides[slide_id])
+    shared = sorted(path for path, of in cases.items() if len(of) > 1)
+    if shared:
+        some = ", ".join(sorted(cases[shared[0]])[:5])
+        raise ConfigError(
+            f"extraction.teachers.{teacher}: {len(shared)} file(s) stand for slides of different "
+            f"cases: {shared[0]} for the cases {some}. Put {{slide_id}} or {{case_id}} into "
+            f"`pattern:`, or mend the table"
+        )
 
 
 def _read_table(where: str, path: Path) -> dict[str, str]:

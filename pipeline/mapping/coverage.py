@@ -7,14 +7,16 @@ It becomes a failure of the slide only when no teacher has it.
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from pipeline.contracts.ledger import Record
+from pipeline.contracts.same_features import check_same_features
+from pipeline.contracts.slide_warnings import SlideWarning, added
 from pipeline.errors import ArtifactError, nearest
+from pipeline.mapping.likeness import unusual_features
 
 MISSING = "missing"
 MISSING_KIND = "missing_features"
@@ -34,7 +36,7 @@ class Coverage:
             or absolute.
         dims: teacher -> level -> width of a feature vector.
         table: a row a slide and teacher: slide_id, case_id, teacher, status (the ledger's, or
-            `missing`), kind, reason, path, n_tiles.
+            `missing`), kind, reason, path, n_tiles (of the file, which slides of a case may share).
     """
 
     records: Mapping[str, Mapping[str, Record]]
@@ -60,7 +62,7 @@ def join(
 
     Raises:
         ArtifactError: a manifest does not fit the slides or the teachers, a feature file is gone,
-            or the widths of a teacher's features differ between its slides.
+            or a teacher's slides differ in the widths or the encoder of their features.
     """
     case_of = dict(zip(slides["slide_id"], slides["case_id"], strict=True))
     by_teacher = _by_teacher(records, list(teachers))
@@ -71,7 +73,8 @@ def join(
         usable = [r for r in by_teacher[teacher].values() if r.status == "ok"]
         paths[teacher] = {r.slide_id: located(root, r.path) for r in usable}
         _check_files(teacher, paths[teacher], root)
-    dims = {teacher: _dims(teacher, by_teacher[teacher].values()) for teacher in teachers}
+    dims = {name: check_same_features(name, by_teacher[name].values()) for name in teachers}
+    warned = {name: with_warnings(of, unusual_features(of)) for name, of in by_teacher.items()}
     rows = [
         {
             "slide_id": slide,
@@ -87,7 +90,14 @@ def join(
         for teacher in teachers
         for record in [by_teacher[teacher][slide]]
     ]
-    return Coverage(by_teacher, paths, dims, pd.DataFrame(rows))
+    return Coverage(warned, paths, dims, pd.DataFrame(rows))
+
+
+def with_warnings(
+    records: Mapping[str, Record], warnings: Mapping[str, SlideWarning]
+) -> dict[str, Record]:
+    """Records by slide, with the warnings that only the whole cohort shows."""
+    return {s: added(r, warnings[s]) if s in warnings else r for s, r in records.items()}
 
 
 def status_of(record: Record) -> str:
@@ -144,34 +154,6 @@ def _check_files(teacher: str, paths: Mapping[str, str], root: Path) -> None:
             f"{len(gone)} feature file(s) of {teacher} are gone; remove its manifests, "
             f"features/{teacher}/manifest, and run again:{listed}{_more(len(gone))}"
         )
-
-
-def _dims(teacher: str, records: Iterable[Record]) -> dict[str, int]:
-    """The teacher's widths, which all its slides must share."""
-    groups: dict[tuple[tuple[str, int], ...], list[str]] = defaultdict(list)
-    for record in records:
-        if record.status == "ok":
-            dims = record.facts.get("dims")
-            if not isinstance(dims, dict) or not dims:
-                raise ArtifactError(
-                    f"features of {teacher}: the manifest gives no widths for {record.slide_id}; "
-                    f"remove features/{teacher}/manifest and run again"
-                )
-            groups[tuple(sorted((k, int(v)) for k, v in dims.items()))].append(record.path)
-    if not groups:
-        return {}
-    common, *others = sorted(groups, key=lambda g: (-len(groups[g]), g))
-    if others:
-        listed = "".join(
-            f"\n  - {path}: {dict(group)}" for group in others for path in sorted(groups[group])
-        )
-        lines = listed.splitlines(keepends=True)
-        raise ArtifactError(
-            f"features of {teacher} are {dict(common)} wide in {len(groups[common])} file(s), but "
-            f"not in all. Files of different models or settings are mixed; mend these:"
-            f"{''.join(lines[: _SHOWN + 1])}{_more(len(lines) - 1)}"
-        )
-    return dict(common)
 
 
 def _more(total: int) -> str:

@@ -10,7 +10,6 @@ import pandas as pd
 
 from pipeline.contracts import slide_warnings
 from pipeline.contracts.ledger import Record
-from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.mapping.coverage import MISSING_KIND, TILING, Coverage, status_of
 
 STATUSES = ("ok", "empty", "failed", "excluded", "missing")
@@ -30,7 +29,6 @@ def ledger_table(
     slides: pd.DataFrame,
     tiling: Mapping[str, Record],
     coverage: Coverage,
-    unusual: Mapping[str, SlideWarning],
 ) -> pd.DataFrame:
     """A row a slide and stage where something is to be told.
 
@@ -42,7 +40,6 @@ def ledger_table(
         slides: the slide table.
         tiling: slide id -> its record of tiling.
         coverage: what every teacher has.
-        unusual: slide id -> a warning that only the whole cohort shows.
     """
     case_of = dict(zip(slides["slide_id"], slides["case_id"], strict=True))
     rows = []
@@ -62,17 +59,6 @@ def ledger_table(
                     "reason": record.reason,
                 }
             )
-    rows += [
-        {
-            "slide_id": slide,
-            "case_id": case_of[slide],
-            "stage": TILING,
-            "status": tiling[slide].status,
-            "kind": warning.kind,
-            "reason": warning.text,
-        }
-        for slide, warning in unusual.items()
-    ]
     columns = ["slide_id", "case_id", "stage", "status", "kind", "reason"]
     return pd.DataFrame(rows, columns=columns).sort_values(
         ["slide_id", "stage", "kind", "reason"], ignore_index=True
@@ -91,6 +77,26 @@ def failures(tiling: Mapping[str, Record], coverage: Coverage) -> list[Record]:
         if record.status != "excluded" and not absent:
             kept.append(record)
     return kept
+
+
+def lost_of_teachers(tiling: Mapping[str, Record], coverage: Coverage) -> list[str]:
+    """What a terminal says of the slides that a teacher lacks: a line a teacher and kind of reason.
+
+    The summary of a run counts slides that no teacher has; those that one has are told here.
+    """
+    lines = []
+    for teacher, records in coverage.records.items():
+        groups: dict[str, list[Record]] = {}
+        for record in records.values():
+            if record.status != "ok" and not carried(record, tiling):
+                groups.setdefault(record.kind, []).append(record)
+        for kind, group in sorted(groups.items(), key=lambda found: (-len(found[1]), found[0])):
+            first = min(group, key=lambda record: record.slide_id)
+            lines.append(
+                f"teacher {teacher}: {len(group)} of {len(records)} slides have no features, "
+                f"{kind}; {first.slide_id}: {first.reason}"
+            )
+    return lines
 
 
 def cohort_flow(
@@ -120,6 +126,7 @@ def cohort_flow(
         own = [r for r in records.values() if not carried(r, tiling)]
         stages.append(_stage(f"extraction/{teacher}", own))
     table = coverage.table[coverage.table["status"] == "ok"]
+    files = table.drop_duplicates(["teacher", "case_id", "path"])  # slides may share a case's file
     return {
         "mode": mode,
         "slides": {
@@ -142,7 +149,7 @@ def cohort_flow(
             teacher: {
                 "slides": len(coverage.paths[teacher]),
                 "cases": int(table.loc[table["teacher"] == teacher, "case_id"].nunique()),
-                "tiles": int(table.loc[table["teacher"] == teacher, "n_tiles"].sum()),
+                "tiles": int(files.loc[files["teacher"] == teacher, "n_tiles"].sum()),
                 "dims": dict(coverage.dims[teacher]),
             }
             for teacher in coverage.paths

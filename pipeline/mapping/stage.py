@@ -27,12 +27,13 @@ from pipeline.files.artifacts import sweep, write_json
 from pipeline.files.parquet import read_table, write_table
 from pipeline.mapping import coverage
 from pipeline.mapping.cases import case_table, missing_teachers
-from pipeline.mapping.coverage import TILING, Coverage
-from pipeline.mapping.flow import cohort_flow, failures, ledger_table
+from pipeline.mapping.coverage import TILING, Coverage, with_warnings
+from pipeline.mapping.flow import cohort_flow, failures, ledger_table, lost_of_teachers
 from pipeline.mapping.scales import unusual_scales
 
-# Raised when the tables of cases, coverage or ledger change. 1: the first.
-VERSION = 1
+# Raised when the tables of cases, coverage or ledger change. 1: the first. 2: a file that several
+# slides of a case share counts once; feature files unlike the others are in the ledger.
+VERSION = 2
 
 LEDGER = "ledger.csv"
 
@@ -72,6 +73,7 @@ def join(
     """
     slides = _slides(root / "slides.parquet")
     tiled = _tiled(read_manifests(tiling), slides)
+    tiled = with_warnings(tiled, unusual_scales(tiled))
     found = coverage.join(slides, teachers, read_manifests(features), root)
     return Joined(slides, tiled, found, *case_table(slides, found))
 
@@ -86,8 +88,7 @@ def run(*, cfg: MappingConfig, joined: Joined, root: Path) -> None:
     """
     sweep(root)
     write_table(root / "coverage.parquet", joined.coverage.table, csv=True)
-    unusual = unusual_scales(joined.tiled)
-    ledger = ledger_table(joined.slides, joined.tiled, joined.coverage, unusual)
+    ledger = ledger_table(joined.slides, joined.tiled, joined.coverage)
     write_table(root / "ledger.parquet", ledger, csv=True)
     flow = cohort_flow(
         mode=cfg.cases,
@@ -101,6 +102,8 @@ def run(*, cfg: MappingConfig, joined: Joined, root: Path) -> None:
     write_json(root / "cohort_flow.json", flow)
     rows = zip(ledger["slide_id"], ledger["kind"], ledger["reason"], strict=True)
     for line in slide_warnings.summary(slide_warnings.in_ledger(rows), str(root / LEDGER)):
+        print(line, flush=True)
+    for line in lost_of_teachers(joined.tiled, joined.coverage):
         print(line, flush=True)
 
 
@@ -175,6 +178,8 @@ def _case_map(slides: pd.DataFrame, coverage: Coverage) -> CaseMap:
     for slide, case in zip(slides["slide_id"], slides["case_id"], strict=True):
         for teacher in coverage.usable(slide):
             files = cases.setdefault(case, {}).setdefault(teacher, [])
-            files.append(coverage.paths[teacher][slide])
+            path = coverage.paths[teacher][slide]
+            if path not in files:  # `pattern: "{case_id}.npy"` names one file for all of them
+                files.append(path)
     teachers = {name: TeacherLevels(dict(coverage.dims[name])) for name in coverage.paths}
     return CaseMap(teachers, cases)

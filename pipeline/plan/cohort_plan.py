@@ -25,7 +25,12 @@ from pipeline.encoders import registry
 from pipeline.encoders.tile_scales import check_scales
 from pipeline.encoders.weight_files import local_file
 from pipeline.errors import ConfigError
-from pipeline.extraction.locate import check_some_exist, expected_files, files_digest
+from pipeline.extraction.locate import (
+    check_not_shared,
+    check_some_exist,
+    expected_files,
+    files_digest,
+)
 from pipeline.files.digests import digest
 from pipeline.files.identity import content_digest, file_identity
 from pipeline.files.recall import Recall
@@ -109,6 +114,8 @@ def cohort_plan(
         if facts.source == "import":
             files[name] = expected_files(name, facts, slides)
             if check:
+                if "shared_slides" not in cohort.accept:
+                    check_not_shared(name, files[name], slides)
                 check_some_exist(name, facts, files[name])
     chunks = cohort.chunks
     members: dict[int, list[SlideRow]] = {}

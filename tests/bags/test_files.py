@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.bags.files import EmptyFeatures, check_finite, open_features, read_coords, read_level
+from pipeline.bags.files import EmptyFeatures, open_features, read_coords, read_level
+from pipeline.bags.survey import survey
 from pipeline.errors import ArtifactError
 
 N, D = 7, 5
@@ -159,10 +160,11 @@ def test_not_finite(tmp_path: Path, values: np.ndarray, bad: float, dtype: type)
     values = values.astype(dtype)
     values[3, 1] = bad
     file = open_features(_h5(tmp_path / "bad.h5", features=values))
-    with pytest.raises(ArtifactError, match=r"bad\.h5.*NaN or infinite"):
+    said = r"bad\.h5.*NaN or infinite values in 1 of \d+ rows, in 1 of \d+ features.*0: 1\); make"
+    with pytest.raises(ArtifactError, match=said):
         read_level(file)
     with pytest.raises(ArtifactError, match=r"bad\.h5"):
-        check_finite(file)
+        survey(file)
     read_level(file, rows=np.array([0, 1]))  # the good rows are not refused
 
 

@@ -14,9 +14,10 @@ import torch
 
 from pipeline.bags.files import open_features, read_coords, read_level
 from pipeline.config.extraction import ExtractionConfig
-from pipeline.contracts import ledger
+from pipeline.contracts import ledger, slide_warnings
 from pipeline.errors import ArtifactError, ConfigError, MachineError
 from pipeline.extraction import imports
+from pipeline.extraction.locate import check_not_shared, expected_files
 
 REAL = Path(os.environ.get("SHAZAM_REAL_DATA", "../shared/data"))
 
@@ -32,10 +33,14 @@ def _cohort(root: Path, slides: list[str], chunks: int = 1) -> None:
         part.to_parquet(root / "slides" / f"{chunk}.parquet")
 
 
-def _features(path: Path, rows: int = 4, dim: int = 3, value: float = 1.0) -> None:
+def _features(
+    path: Path, rows: int = 4, dim: int = 3, value: float | None = None, **attributes: str
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(0).normal(size=(rows, dim))
     with h5py.File(path, "w") as file:
-        file["features"] = np.full((rows, dim), value, np.float32)
+        file["features"] = (values if value is None else np.full_like(values, value)).astype("f4")
+        file.attrs.update(attributes)
 
 
 def _config(folder: Path, **more: object) -> ExtractionConfig:
@@ -67,7 +72,9 @@ def test_every_slide_gets_a_record(tmp_path: Path) -> None:
     good = records["good"]
     assert good.stage == "extraction/old"
     assert Path(good.path) == folder / "good.h5"
+    marks = good.facts.pop("marks")
     assert good.facts == {"n_tiles": 4, "dims": {"high": 3}, "format": "h5"}
+    assert set(marks) == {"norm", "offset", "negative"}
     assert "broken.h5" in records["broken"].reason
 
 
@@ -151,6 +158,76 @@ def test_other_dimensions_list_the_files(tmp_path: Path) -> None:
         _features(tmp_path / "given" / f"{slide}.h5", dim=dim)
     with pytest.raises(ArtifactError, match=r"1 of 3(.|\n)*c\.h5: \{'high': 5\}"):
         _run(tmp_path, _config(tmp_path / "given"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"extractor": "mahmood-uni"}, {"extractor": "chief-ctranspath"}),
+        ({"model_id": "uni2_h", "pooling": "cls"}, {"model_id": "uni2_h", "pooling": "mean"}),
+        ({"patch_encoder": "conch_v15"}, {"patch_encoder": "virchow2"}),
+    ],
+)
+def test_files_that_name_two_encoders_are_refused(
+    tmp_path: Path, one: dict[str, str], other: dict[str, str]
+) -> None:
+    """Of equal width they would pass, and a model would learn which is which."""
+    _cohort(tmp_path / "results", ["a", "b", "c", "unnamed"])
+    for slide, attributes in (("a", one), ("b", one), ("c", other), ("unnamed", {})):
+        _features(tmp_path / "given" / f"{slide}.h5", **attributes)
+    with pytest.raises(ArtifactError, match=r"1 of 3 .*another encoder(.|\n)*c\.h5: ") as caught:
+        _run(tmp_path, _config(tmp_path / "given"))
+    assert list(other.values())[-1] in str(caught.value) and "two teachers" in str(caught.value)
+    _features(tmp_path / "given" / "c.h5", **one)
+    assert {r.status for r in _run(tmp_path, _config(tmp_path / "given")).values()} == {"ok"}
+
+
+@pytest.mark.parametrize(("rows", "value"), [(4, 0.0), (4, 1.5), (1, 0.0), (1, 1.0)])
+def test_features_without_information_are_a_row_in_the_ledger(
+    tmp_path: Path, rows: int, value: float
+) -> None:
+    _cohort(tmp_path / "results", ["good", "same"])
+    _features(tmp_path / "given" / "good.h5", rows=1)  # a slide's one vector is in order
+    _features(tmp_path / "given" / "same.h5", rows=rows, value=value)
+    records = _run(tmp_path, _config(tmp_path / "given"))
+    assert records["good"].status == "ok"
+    assert (records["same"].status, records["same"].kind) == ("failed", "constant_features")
+    assert ("zeros" if value == 0 else "equal") in records["same"].reason
+
+
+def test_some_rows_of_zeros_are_a_warning(tmp_path: Path) -> None:
+    _cohort(tmp_path / "results", ["a"])
+    _features(tmp_path / "given" / "a.h5", rows=5)
+    with h5py.File(tmp_path / "given" / "a.h5", "r+") as file:
+        file["features"][1:3] = 0
+    [warning] = slide_warnings.of(_run(tmp_path, _config(tmp_path / "given"))["a"].facts)
+    assert (warning.kind, "2 of 5 rows" in warning.text) == ("zero_rows", True)
+
+
+def test_a_value_that_is_no_number_is_named_with_its_feature(tmp_path: Path) -> None:
+    _cohort(tmp_path / "results", ["a"])
+    _features(tmp_path / "given" / "a.h5", dim=9)
+    with h5py.File(tmp_path / "given" / "a.h5", "r+") as file:
+        values = file["features"][()]
+        values[2, 7] = values[3, 7] = values[3, 4] = np.nan
+        file["features"][...] = values
+    reason = _run(tmp_path, _config(tmp_path / "given"))["a"].reason
+    assert "in 2 of 4 rows, in 2 of 9 features (counted from 0: 4, 7)" in reason
+    assert "the tool that made it" in reason and "extract" not in reason
+
+
+@pytest.mark.parametrize("pattern", ["{case_id}.h5", "all.h5"])
+def test_a_file_may_be_shared_by_slides_of_one_case_only(tmp_path: Path, pattern: str) -> None:
+    slides = {"s1": "c1", "s2": "c1", "s3": "c2"}
+    for case in ("c1", "c2", "all"):
+        _features(tmp_path / "given" / f"{case}.h5")
+    spec = _config(tmp_path / "given", pattern=pattern).teachers["old"]
+    files = expected_files("old", spec, slides)
+    if pattern == "{case_id}.h5":
+        check_not_shared("old", files, slides)
+    else:
+        with pytest.raises(ConfigError, match=r"all\.h5 for the cases c1, c2.*case_id"):
+            check_not_shared("old", files, slides)
 
 
 def test_manifest_is_the_same_again(tmp_path: Path) -> None:
@@ -239,7 +316,7 @@ def test_every_layout_by_slide_id_and_by_table(tmp_path: Path, layout: str, by: 
     records = _run(tmp_path, _config(tmp_path / "given", **more))
     assert (records["a"].status, records["b"].kind) == ("ok", "missing_features")
     facts = {"n_tiles": TILES, "dims": {"high": WIDTH}, "format": form}
-    assert records["a"].facts == facts
+    assert facts.items() <= records["a"].facts.items()
     file = open_features(records["a"].path)
     np.testing.assert_allclose(read_level(file), VALUES, rtol=1e-3, atol=1e-3)
     coords = read_coords(file, mpp=0.25, slide_size=SIZE)

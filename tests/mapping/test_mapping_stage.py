@@ -108,6 +108,50 @@ def test_the_map_holds_every_file_of_every_case(tmp_path: Path) -> None:
         assert (tmp_path / f"{name}.csv").is_file()
 
 
+def test_a_file_that_slides_of_a_case_share_counts_once(tmp_path: Path) -> None:
+    """`pattern: "{case_id}.npy"`."""
+    features = [
+        dataclasses.replace(_ok(slide, "a"), path=f"features/a/{case}.npy")
+        for slide, case in SLIDES.items()
+    ]
+    House(tmp_path, SLIDES).run(features, teachers=("a",))
+    mapped = read_json(tmp_path / "case_to_features.json")
+    assert mapped["cases"]["c1"]["a"] == ["features/a/c1.npy"]
+    flow = read_json(tmp_path / "cohort_flow.json")
+    assert (flow["teachers"]["a"]["slides"], flow["teachers"]["a"]["tiles"]) == (4, 15)
+
+
+def test_files_of_another_encoder_are_refused_across_chunks(tmp_path: Path) -> None:
+    features = [_ok(s, "a", encoder=f"extractor {'xxy'[i % 3]}") for i, s in enumerate(SLIDES)]
+    with pytest.raises(ArtifactError, match=r"1 of 4 .*another encoder.*x(.|\n)*s3\.h5: .*y"):
+        House(tmp_path, SLIDES).run(features, teachers=("a",))
+
+
+def test_features_unlike_the_others_are_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slides = {f"s{i}": f"c{i}" for i in range(6)}
+    marks = {"offset": 0.0, "negative": 0.5}
+    features = [_ok(s, "a", marks={"norm": 90.0 if s == "s4" else 9.0, **marks}) for s in slides]
+    House(tmp_path, slides).run(features, teachers=("a",))
+    [row] = read_table(tmp_path / "ledger.parquet").to_dict("records")
+    assert (row["slide_id"], row["stage"], row["status"]) == ("s4", "extraction/a", "ok")
+    assert row["kind"] == "features_unusual" and "90" in row["reason"]
+    assert "features_unusual (1 slide)" in capsys.readouterr().out
+    assert read_json(tmp_path / "cohort_flow.json")["warned"] == 1
+
+
+def test_what_one_teacher_lost_is_told_on_the_screen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = Record("s2", "extraction/a", "failed", "bad_features", "s2.h5: has NaN in feature 7")
+    features = [lost if r.slide_id == "s2" else r for r in _all("a")]
+    House(tmp_path, SLIDES).run([*features, *_all("b")], max_failed_fraction=0.5)
+    told = capsys.readouterr().out
+    assert "teacher a: 1 of 4 slides have no features, bad_features; s2: s2.h5: has NaN" in told
+    assert "teacher b" not in told
+
+
 def test_a_slide_missing_from_one_imported_teacher_is_coverage_and_no_failure(
     tmp_path: Path,
 ) -> None:
@@ -195,7 +239,9 @@ def test_what_went_wrong_is_kept_where_too_much_did(tmp_path: Path) -> None:
 def test_widths_that_differ_are_refused_with_the_files(tmp_path: Path) -> None:
     features = [*_all("a"), *_all("b")]
     features[2] = _ok("s3", "a", {"low": 8, "high": 32})
-    with pytest.raises(ArtifactError, match=r"features of a .*\n.*features/a/s3.h5.*32"):
+    with pytest.raises(
+        ArtifactError, match=r"other dimensions.*\n.*features/a/s3.h5.*32"
+    ):
         House(tmp_path, SLIDES).run(features)
 
 
