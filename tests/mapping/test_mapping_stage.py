@@ -239,9 +239,7 @@ def test_what_went_wrong_is_kept_where_too_much_did(tmp_path: Path) -> None:
 def test_widths_that_differ_are_refused_with_the_files(tmp_path: Path) -> None:
     features = [*_all("a"), *_all("b")]
     features[2] = _ok("s3", "a", {"low": 8, "high": 32})
-    with pytest.raises(
-        ArtifactError, match=r"other dimensions.*\n.*features/a/s3.h5.*32"
-    ):
+    with pytest.raises(ArtifactError, match=r"other dimensions.*\n.*features/a/s3.h5.*32"):
         House(tmp_path, SLIDES).run(features)
 
 
