@@ -16,10 +16,12 @@ VERSION = 1
 def cosine_huber(
     student: Tensor, target: Tensor, used: Tensor, *, huber_delta: Positive = 1.0
 ) -> Tensor:
-    """(1 - cosine) + Huber, the latter a mean over the numbers of a feature: (B, P).
+    """One minus the cosine, plus Huber's loss, which is a mean over the numbers of a feature.
 
     Source: Shazam, the distillation of its published students; Huber 1964, "Robust estimation of a
     location parameter".
+
+    Returns (B, P).
 
     Args:
         student: (B, P, K), for each pair of teacher and level what the student says of it.

@@ -1,0 +1,103 @@
+"""config/README.md says of every key what it is, and what the code has as its default."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from pipeline.config import models, tasks
+from pipeline.config.extraction import TeacherConfig
+from pipeline.config.models import (
+    ConcatModel,
+    ShazamV1Model,
+    ShazamV2Model,
+    SingleModel,
+    distillation_losses,
+)
+from pipeline.config.whole import Config
+from tests.config import tables
+
+ROW = re.compile(r"^\| (.+?) \| (.*?) \| (.*) \|$", re.MULTILINE)
+BLOCKS: dict[str, Any] = {
+    "a teacher": TeacherConfig,
+    "a survival task": tasks.SurvivalTask,
+    "a classification task": tasks.ClassificationTask,
+    "a regression task": tasks.RegressionTask,
+    "a single model": SingleModel,
+    "a concat model": ConcatModel,
+    "a mean model": models.FusionModel,
+    "a shazam_v1 model": ShazamV1Model,
+    "a shazam_v2 model": ShazamV2Model,
+}
+
+
+def rows() -> list[tuple[str, str, str, str]]:
+    """Block (empty for the sections), key, default and meaning of each row of `Every key`."""
+    text = tables.README.read_text().split("## Every key")[1].split("\n## ")[0]
+    found, block = [], ""
+    for key, default, meaning in ROW.findall(text)[1:]:
+        if key.startswith("**"):
+            block = key.strip("*").split(" (")[0]
+        elif not key.startswith("-"):
+            found.append((block, key.strip("`"), default.strip(" `"), meaning.strip()))
+    return found
+
+
+def fields(model: type[BaseModel], path: str = "") -> dict[str, FieldInfo]:
+    """Dotted key → field, those of inner sections included."""
+    found: dict[str, FieldInfo] = {}
+    for name, field in model.model_fields.items():
+        found[path + name] = field
+        kinds = (field.annotation, *get_args(field.annotation))
+        inner = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+        if inner is not None and name != "sized_as":
+            found |= fields(inner, f"{path}{name}.")
+    return found
+
+
+def test_tables_of_models_and_losses_are_made_of_their_files() -> None:
+    text = tables.README.read_text()
+    assert text == tables.with_tables(text), f"run: {tables.COMMAND}"
+
+
+def test_no_meaning_is_empty() -> None:
+    assert len(rows()) > 150
+    assert [key for _, key, _, meaning in rows() if not meaning] == []
+
+
+def test_defaults_are_those_of_the_code() -> None:
+    for block, key, default, _ in rows():
+        known = fields(BLOCKS[block] if block else Config)
+        if block == "a mean model":
+            known |= fields(models.SizableFusion)
+        field = known[key]
+        if field.is_required() or default == "required":
+            assert (field.is_required(), default) == (True, "required"), f"{block} {key}"
+        elif default:
+            value = field.get_default(call_default_factory=True)
+            written = default if isinstance(value, str) else yaml.safe_load(default)
+            assert written == _plain(value), f"{block} {key}"
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_block_has_every_key_of_its_section(block: str) -> None:
+    """Those of an aggregator or a loss stand in the tables that are made of their files."""
+    listed = {key for of, key, _, _ in rows() if of == block}
+    own = {f"distillation.{key.name}" for e in distillation_losses().values() for key in e.keys}
+    leaves = set(fields(BLOCKS[block])) - own - {"distillation"}
+    if block == "a mean model":
+        leaves.add("sized_as")
+    assert listed == leaves
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
