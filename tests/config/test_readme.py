@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Any, get_args
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from pipeline import ROOT
 from pipeline.config import models, tasks
 from pipeline.config.extraction import TeacherConfig
 from pipeline.config.models import (
@@ -19,7 +21,9 @@ from pipeline.config.models import (
     SingleModel,
     distillation_losses,
 )
+from pipeline.config.reading import parse
 from pipeline.config.whole import Config
+from pipeline.encoders import registry
 from tests.config import tables
 
 ROW = re.compile(r"^\| (.+?) \| (.*?) \| (.*) \|$", re.MULTILINE)
@@ -101,3 +105,47 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+def test_the_config_of_ones_own_on_the_first_page_is_valid() -> None:
+    page = (ROOT / "README.md").read_text()
+    (text,) = re.findall(r"^ *```yaml\n(.*?)^ *```", page, re.DOTALL | re.MULTILINE)
+    text = textwrap.dedent(text)
+    assert len(text.splitlines()) <= 15
+    config = parse(yaml.safe_load(text))
+    assert config.cohort.source == "sheet"
+    assert set(config.model_specs()) == {"single_uni2_h", "single_virchow2", "concat", "shazam_v2"}
+    for name, facts in config.extraction.teachers.items():
+        assert registry.check(name, facts).name == name
+
+
+MARK = re.compile(r"\(demo; default: (.+?)\) \w")
+
+
+def test_config_yaml_says_where_it_is_not_the_default() -> None:
+    text = (ROOT / "config" / "config.yaml").read_text()
+    lines, data = places(yaml.compose(text)), yaml.safe_load(text)
+    told = text.splitlines()
+    for path, field in fields(Config).items():
+        line = lines.get(path)
+        if line is None:  # a key of each teacher, or of a section that is off
+            continue
+        mark, value = MARK.search(told[line]), data
+        for part in path.split("."):
+            value = value[part]
+        default = _plain(field.get_default(call_default_factory=True))
+        if isinstance(default, dict) and default:  # a section, whose keys are looked at themselves
+            continue
+        assert (mark is not None) == (value != default), f"{path}: {told[line]}"
+        if mark is not None:
+            assert yaml.safe_load(mark[1]) == default, f"{path}: {told[line]}"
+
+
+def places(node: yaml.MappingNode, path: str = "") -> dict[str, int]:
+    """Dotted key of a YAML mapping → the line that it stands in, from 0."""
+    found: dict[str, int] = {}
+    for key, value in node.value:
+        found[path + key.value] = key.start_mark.line
+        if isinstance(value, yaml.MappingNode):
+            found |= places(value, f"{path}{key.value}.")
+    return found
