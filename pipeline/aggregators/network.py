@@ -175,3 +175,14 @@ def parameter_count(network: Network) -> int:
         for name, p in network.named_parameters()
         if p.requires_grad and not name.startswith(network.training_only)
     )
+
+
+def fitted_count(network: Network) -> int:
+    """Numbers of what is kept that are fitted without gradients: features' means and deviations,
+    weights of linear models, prototypes."""
+    kept = network.state_dict(keep_vars=True).items()
+    return sum(
+        value.numel()
+        for name, value in kept
+        if not isinstance(value, nn.Parameter) and not name.startswith(network.training_only)
+    )

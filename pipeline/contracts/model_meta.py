@@ -82,7 +82,7 @@ class ModelMeta:
         best_epoch: the epoch that was kept, from 1.
         nested: what nested cross-validation chose; None without.
         epochs: that were trained.
-        n_parameters: trainable ones.
+        n_parameters: trained by gradients or fitted by other means.
         resident: whether the bags lay in memory.
         device: that trained.
         seconds: of the training.

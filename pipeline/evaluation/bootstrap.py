@@ -8,6 +8,7 @@ the estimate and its interval come from one call and one definition.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -43,6 +44,34 @@ def resample_weights(n: int, resamples: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(n, np.full(n, 1 / n), size=resamples)
     return np.vstack([np.ones((1, n)), drawn])
+
+
+def resample_folds(folds: Sequence[np.ndarray], n: int, resamples: int, seed: int) -> np.ndarray:
+    """Resamples of folds, and of cases within each fold that is drawn.
+
+    As many folds as there are, with replacement, and of each drawn one as many of its cases as it
+    has, with replacement. Cases of a fold share their trained model, so that a resample of cases
+    alone does not show how much the difference of two models moves when both are trained again.
+
+    Args:
+        folds: int64, the cases that each fold tests; a partition of the n cases.
+        n: cases.
+        resamples: how many to draw.
+        seed: the draw's seed.
+
+    Returns:
+        float64 (resamples + 1, n): row 0 all ones.
+    """
+    rng = np.random.default_rng(seed)
+    k = len(folds)
+    times = rng.multinomial(k, np.full(k, 1 / k), size=resamples)
+    weights = np.zeros((resamples + 1, n))
+    weights[0] = 1
+    for fold, cases in enumerate(folds):
+        if len(cases):
+            even = np.full(len(cases), 1 / len(cases))
+            weights[1:, cases] = rng.multinomial(times[:, fold] * len(cases), even)
+    return weights
 
 
 def interval(values: np.ndarray, confidence: float) -> Interval:

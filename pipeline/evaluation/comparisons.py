@@ -1,12 +1,17 @@
 """The student against every other model, on the same cases.
 
-The paired bootstrap of the difference is the test that counts; DeLong's test (AUC) and the
-corrected resampled t-test over folds stand next to it. p values of one metric are a family (Holm).
+The test that decides draws folds and then cases of each (`bootstrap.resample_folds`), since another
+training would have given other models: of two models of equal true skill it calls one better in at
+most 5 % of cohorts, which tests that take the trained models as given do not (docs/statistics.md,
+benchmarks/verdict_error.py). Where test parts overlap, it is the corrected resampled t-test over
+them; one split has no such test. Its p values of one metric are a family (Holm). The paired
+bootstrap over cases and DeLong's test (AUC) stand next to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,8 +19,18 @@ from scipy import stats
 
 from pipeline.config.tasks import ClassificationTask
 from pipeline.evaluation.bootstrap import interval, p_value
-from pipeline.evaluation.metrics import Bench, Measured, higher_is_better
+from pipeline.evaluation.delong import delong_test
+from pipeline.evaluation.metrics import Bench, Measured, by_name, higher_is_better
 from pipeline.evaluation.pooling import Pool, pooled
+
+LEVEL = 0.05  # of the adjusted p value, up to which a difference is believed
+Verdict = Literal["better", "worse", "open", "untested"]
+
+COLUMNS = [
+    "student", "other", "metric", "difference", "low", "high", "p_value", "p_holm", "verdict",
+    "test", "n", "n_undefined", "p_cases", "p_delong", "fold_difference", "p_folds",
+    "higher_is_better",
+]  # fmt: skip
 
 
 def compare(
@@ -26,65 +41,117 @@ def compare(
 ) -> pd.DataFrame:
     """A row a metric and other model.
 
-    Columns: student, other, metric, difference (student less other), low, high, p_value (paired
-    bootstrap), p_holm (within the metric), n (cases that both predict), n_undefined (resamples
-    without a difference), p_delong (AUC alone), fold_difference and p_folds (corrected resampled
-    t-test), higher_is_better.
+    Columns: student, other, metric, difference (student less other), low, high, p_value, p_holm
+    (within the metric), verdict (of the student: `better`, `worse`, `open` where nothing is shown,
+    `untested`), test (`folds and cases`, `over folds`, or `cases` with one split, without a p
+    value), n (cases that both predict), n_undefined (resamples without a difference), p_cases
+    (paired bootstrap over cases), p_delong (AUC alone), fold_difference and p_folds (corrected
+    resampled t-test), higher_is_better.
     """
-    rows = []
-    for other in others:
-        mine, theirs, shared = _on_shared_cases(student, other, bench)
-        delong = _delong(student[0], other[0], bench, shared)
-        for name in (m for m in mine if "[" not in m and m in theirs):
-            difference = mine[name] - theirs[name]
-            between = interval(difference[1:], confidence)
-            mean, p_folds = fold_test(
-                student[1].folds[name] - other[1].folds[name], _test_to_train(bench)
-            )
-            rows.append(
-                {
-                    "student": student[0].name,
-                    "other": other[0].name,
-                    "metric": name,
-                    "difference": float(difference[0]),
-                    "low": between.low,
-                    "high": between.high,
-                    "p_value": p_value(difference[1:]),
-                    "p_holm": float("nan"),
-                    "n": int(shared.sum()),
-                    "n_undefined": between.n_undefined,
-                    "p_delong": delong if name == "auc" else float("nan"),
-                    "fold_difference": mean,
-                    "p_folds": p_folds,
-                    "higher_is_better": higher_is_better(name),
-                }
-            )
+    rows = [row for other in others for row in _pair(student, other, bench, confidence)]
     table = pd.DataFrame(rows, columns=COLUMNS)
     for name in table["metric"].unique():
         family = table["metric"] == name
         table.loc[family, "p_holm"] = holm(table.loc[family, "p_value"].to_numpy(float))
+    numbers = table[["low", "high", "p_holm"]].to_numpy(float)
+    table["verdict"] = [
+        verdict(low, high, p, higher)
+        for (low, high, p), higher in zip(
+            numbers, table["higher_is_better"].to_numpy(bool), strict=True
+        )
+    ]
     return table
 
 
-COLUMNS = [
-    "student", "other", "metric", "difference", "low", "high", "p_value", "p_holm", "n",
-    "n_undefined", "p_delong", "fold_difference", "p_folds", "higher_is_better",
-]  # fmt: skip
+def verdict(low: float, high: float, p_holm: float, higher: bool) -> Verdict:
+    """What may be said of a student whose difference to another model has this interval."""
+    if not np.isfinite([low, high, p_holm]).all():
+        return "untested"
+    if p_holm > LEVEL or low <= 0 <= high:
+        return "open"
+    return "better" if (low > 0) == higher else "worse"
 
 
-def _on_shared_cases(
-    student: tuple[Pool, Measured], other: tuple[Pool, Measured], bench: Bench
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
-    """Both models' metrics on the cases that both predict, with the same resamples."""
+def _pair(
+    student: tuple[Pool, Measured], other: tuple[Pool, Measured], bench: Bench, confidence: float
+) -> list[dict[str, object]]:
     shared = student[1].there & other[1].there
+    mine, theirs = (_on(shared, model, bench, "cases") for model in (student, other))
+    names = [name for name in mine if "[" not in name and name in theirs]
+    redrawn = None
+    if bench.draws_folds:
+        redrawn = [_on(shared, model, bench, "folds") for model in (student, other)]
+    folds = _by_fold(student, other, bench)
+    delong = _delong(student[0], other[0], bench, shared)
+    rows: list[dict[str, object]] = []
+    for name in names:
+        given = mine[name] - theirs[name]
+        difference = float(given[0])
+        mean, error, p_folds = fold_test(folds[0][name] - folds[1][name], _test_to_train(bench))
+        between, p, test = interval(given[1:], confidence), float("nan"), "cases"
+        low, high = between.low, between.high
+        if redrawn is not None:
+            drawn = (redrawn[0][name] - redrawn[1][name])[1:]
+            between, p, test = interval(drawn, confidence), p_value(drawn), "folds and cases"
+            low, high = between.low, between.high
+        elif np.isfinite(p_folds):
+            reach = error * stats.t.ppf((1 + confidence) / 2, _defined(folds, name) - 1)
+            low, high, p, test = difference - reach, difference + reach, p_folds, "over folds"
+        rows.append(
+            {
+                "student": student[0].name,
+                "other": other[0].name,
+                "metric": name,
+                "difference": difference,
+                "low": low,
+                "high": high,
+                "p_value": p,
+                "p_holm": float("nan"),
+                "verdict": "",
+                "test": test,
+                "n": int(shared.sum()),
+                "n_undefined": between.n_undefined,
+                "p_cases": p_value(given[1:]),
+                "p_delong": delong if name == "auc" else float("nan"),
+                "fold_difference": mean,
+                "p_folds": p_folds,
+                "higher_is_better": higher_is_better(name),
+            }
+        )
+    return rows
+
+
+def _on(
+    shared: np.ndarray, model: tuple[Pool, Measured], bench: Bench, draws: Literal["cases", "folds"]
+) -> dict[str, np.ndarray]:
+    """A model's metrics on the cases that both predict, with the same resamples for both."""
+    pool, measured = model
+    if draws == "cases" and (measured.there == shared).all():
+        return measured.values
+    whole = pooled(pool, bench.labels.cases)
+    return bench.score(shared, whole.values, whole.curves, draws)
+
+
+def _by_fold(
+    student: tuple[Pool, Measured], other: tuple[Pool, Measured], bench: Bench
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Both models' metrics on those test cases of each fold that both predict."""
+    both = student[1].tested & other[1].tested
     found = []
     for pool, measured in (student, other):
-        if (measured.there == shared).all():
-            found.append(measured.values)
-        else:
-            whole = pooled(pool, bench.labels.cases)
-            found.append(bench.score(shared, whole.values, whole.curves, resampled=True))
-    return found[0], found[1], shared
+        if (measured.tested == both).all():
+            found.append(measured.folds)
+            continue
+        scores = []
+        for fold, rows in zip(bench.folds, both, strict=True):
+            part = pooled(pool, bench.labels.cases, fold=fold.index)
+            scores.append(bench.score(rows, part.values, part.curves))
+        found.append(by_name(scores, measured.values))
+    return found[0], found[1]
+
+
+def _defined(folds: tuple[dict[str, np.ndarray], dict[str, np.ndarray]], name: str) -> int:
+    return int(np.isfinite(folds[0][name] - folds[1][name]).sum())
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -97,7 +164,7 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def fold_test(differences: np.ndarray, test_to_train: float) -> tuple[float, float]:
+def fold_test(differences: np.ndarray, test_to_train: float) -> tuple[float, float, float]:
     """The corrected resampled t-test (Nadeau and Bengio 2003) over folds.
 
     Training parts of folds overlap, so the variance of the mean is taken as (1/k + n_test/n_train)
@@ -108,18 +175,19 @@ def fold_test(differences: np.ndarray, test_to_train: float) -> tuple[float, flo
         test_to_train: cases tested per case trained on.
 
     Returns:
-        the mean difference, and the two-sided p value (NaN with fewer than two folds).
+        the mean difference, its standard error, and the two-sided p value (NaN with fewer than two
+        folds).
     """
     defined = differences[np.isfinite(differences)]
     if not len(defined):
-        return float("nan"), float("nan")
+        return (float("nan"),) * 3
     mean = float(defined.mean())
     if len(defined) < 2:
-        return mean, float("nan")
-    variance = float(defined.var(ddof=1)) * (1 / len(defined) + test_to_train)
-    if variance == 0:
-        return mean, 1.0 if mean == 0 else float("nan")
-    return mean, float(2 * stats.t.sf(abs(mean) / np.sqrt(variance), len(defined) - 1))
+        return mean, float("nan"), float("nan")
+    error = float(np.sqrt(defined.var(ddof=1) * (1 / len(defined) + test_to_train)))
+    if error == 0:
+        return mean, error, 1.0 if mean == 0 else float("nan")
+    return mean, error, float(2 * stats.t.sf(abs(mean) / error, len(defined) - 1))
 
 
 def _test_to_train(bench: Bench) -> float:
@@ -132,53 +200,3 @@ def _delong(student: Pool, other: Pool, bench: Bench, shared: np.ndarray) -> flo
         return float("nan")
     first, second = (pooled(pool, bench.labels.cases).values[shared] for pool in (student, other))
     return delong_test(label[shared], first, second)
-
-
-def delong_test(label: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
-    """Two-sided p value that two models' AUCs are equal (DeLong, DeLong and Clarke-Pearson 1988).
-
-    With more than two classes, of the macro average: the components of a case are averaged over
-    the classes before the variance is taken.
-
-    Args:
-        label: int64 (n,).
-        first, second: (n, classes), probabilities of the two models for the same cases.
-
-    Returns:
-        NaN where a class is absent or stands alone.
-    """
-    auc_first, parts_first = delong_components(label, first)
-    auc_second, parts_second = delong_components(label, second)
-    variance = float(((parts_first - parts_second) ** 2).sum())
-    difference = auc_first - auc_second
-    if not np.isfinite(variance):
-        return float("nan")
-    if variance <= 1e-20:
-        return 1.0 if abs(difference) < 1e-12 else 0.0
-    return float(2 * stats.norm.sf(abs(difference) / np.sqrt(variance)))
-
-
-def delong_components(label: np.ndarray, values: np.ndarray) -> tuple[float, np.ndarray]:
-    """The macro AUC, and what each case adds to it, scaled so that squares sum to its variance.
-
-    Returns:
-        the AUC and float64 (n,); NaN where a class has fewer than two members or non-members.
-    """
-    classes = values.shape[1]
-    aucs, parts = [], np.zeros(len(label))
-    for c in range(classes):
-        positive = label == c
-        m, n = int(positive.sum()), int((~positive).sum())
-        if m < 2 or n < 2:
-            return float("nan"), np.full(len(label), np.nan)
-        midrank = stats.rankdata(values[:, c])
-        own = np.empty(len(label))
-        own[positive] = stats.rankdata(values[positive, c])
-        own[~positive] = stats.rankdata(values[~positive, c])
-        wins = (midrank - own) / np.where(positive, n, m)
-        placement = np.where(positive, wins, 1 - wins)
-        auc = float(placement[positive].mean())
-        scale = np.where(positive, np.sqrt(m * (m - 1)), np.sqrt(n * (n - 1)))
-        parts += (placement - auc) / scale / classes
-        aucs.append(auc)
-    return float(np.mean(aucs)), parts

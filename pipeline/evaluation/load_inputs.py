@@ -12,7 +12,7 @@ from pipeline.config.tasks import SurvivalTask
 from pipeline.contracts.folds import PARTS, Fold
 from pipeline.contracts.labels import Labels, Task, read_labels
 from pipeline.errors import ArtifactError
-from pipeline.evaluation.bootstrap import resample_weights
+from pipeline.evaluation.bootstrap import resample_folds, resample_weights
 from pipeline.evaluation.hazards import curve_table, last_edge
 from pipeline.evaluation.metrics import Bench
 from pipeline.evaluation.pooling import Pool, prepare
@@ -61,7 +61,17 @@ def open_bench(
     tested = {case for fold in folds for case in fold.test}
     rows = np.array([i for i, case in enumerate(labels.cases) if case in tested], dtype=np.int64)
     weights = resample_weights(len(rows), cfg.bootstraps, cfg.seed)
-    return Bench(task, labels.take(rows), weights, points, folds), pools
+    kept = labels.take(rows)
+    return Bench(task, kept, weights, points, folds, _redrawn(cfg, kept, folds)), pools
+
+
+def _redrawn(cfg: EvaluationConfig, labels: Labels, folds: Sequence[Fold]) -> np.ndarray | None:
+    """Resamples of folds and of their cases, where each case is tested once by one of several."""
+    place = {case: i for i, case in enumerate(labels.cases)}
+    tests = [np.array([place[case] for case in fold.test], dtype=np.int64) for fold in folds]
+    if len(folds) < 2 or sum(map(len, tests)) > len(labels.cases):
+        return None
+    return resample_folds(tests, len(labels.cases), cfg.bootstraps, cfg.seed)
 
 
 def _pool(model: Predictions, task: Task, labels: Labels, points: TimePoints | None) -> Pool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from pipeline.evaluation.survival_metrics import SurvivalScorer, TimePoints
 PRIMARY = {"survival": "c_index", "classification": "auc", "regression": "r2"}
 LOWER_IS_BETTER = frozenset({"integrated_brier", "brier", "log_loss", "ece", "mae", "rmse"})
 LEAST_CASES = 2
+Draws = Literal["none", "cases", "folds"]
 
 
 class Scorer(Protocol):
@@ -57,6 +58,7 @@ class Measured:
         there: bool (n,), the cases that it predicts.
         values: metric -> float64 (resamples + 1,); entry 0 is the estimate. NaN where undefined.
         folds: metric -> float64 (folds,), each on its own test cases.
+        tested: bool (folds, n), the cases that it predicts in each fold's test part.
         seeds: metric -> float64 (seeds,), each seed's pooled predictions.
     """
 
@@ -64,6 +66,7 @@ class Measured:
     there: np.ndarray
     values: dict[str, np.ndarray]
     folds: dict[str, np.ndarray]
+    tested: np.ndarray
     seeds: dict[str, np.ndarray]
 
 
@@ -76,6 +79,8 @@ class Bench:
         weights: (resamples + 1, n), row 0 all ones.
         points: times, for survival.
         folds: the task's folds.
+        redrawn: resamples of folds and of their cases, (resamples + 1, n), row 0 all ones; None
+            where test parts overlap, or there is only one.
     """
 
     def __init__(
@@ -85,30 +90,40 @@ class Bench:
         weights: np.ndarray,
         points: TimePoints | None,
         folds: Sequence[Fold],
+        redrawn: np.ndarray | None,
     ) -> None:
         self.task, self.labels, self.weights = task, labels, weights
         self.points, self.folds = points, folds
-        self._scorers: dict[tuple[bytes, bool], Scorer] = {}
+        self._redrawn = redrawn
+        self._scorers: dict[tuple[bytes, Draws], Scorer] = {}
+
+    @property
+    def draws_folds(self) -> bool:
+        """Whether folds can be drawn as cases can."""
+        return self._redrawn is not None
 
     def score(
         self,
         rows: np.ndarray,
         values: np.ndarray,
         curves: np.ndarray | None,
-        resampled: bool = False,
+        draws: Draws = "none",
     ) -> dict[str, np.ndarray]:
         """All metrics on some of the cases; empty where there are too few.
 
         Args:
             rows: bool (n,), which cases.
             values, curves: of all cases.
-            resampled: with every resample, else the estimate alone.
+            draws: which resamples come after the estimate.
         """
         if rows.sum() < LEAST_CASES:
             return {}
-        key = (rows.tobytes(), resampled)
+        key = (rows.tobytes(), draws)
         if key not in self._scorers:
-            weights = self.weights if resampled else self.weights[:1]
+            weights = self.weights if draws == "cases" else self.weights[:1]
+            if draws == "folds":
+                assert self._redrawn is not None
+                weights = self._redrawn
             self._scorers[key] = scorer(
                 self.task, self.labels.take(np.flatnonzero(rows)), weights[:, rows], self.points
             )
@@ -118,21 +133,20 @@ class Bench:
         """A model's metrics: over all cases with resamples, by fold, and by seed."""
         cases = self.labels.cases
         whole = pooled(pool, cases)
-        by_fold = []
-        for fold in self.folds:
-            part = pooled(pool, cases, fold=fold.index)
-            by_fold.append(self.score(part.there, part.values, part.curves))
+        parts = [pooled(pool, cases, fold=fold.index) for fold in self.folds]
+        by_fold = [self.score(part.there, part.values, part.curves) for part in parts]
         by_seed = []
         for seed in sorted(set(pool.table["seed"])):
             part = pooled(pool, cases, seed=seed)
             by_seed.append(self.score(part.there, part.values, part.curves))
-        values = self.score(whole.there, whole.values, whole.curves, resampled=True)
+        values = self.score(whole.there, whole.values, whole.curves, "cases")
         return Measured(
             name=pool.name,
             there=whole.there,
             values=values,
-            folds=_columns(by_fold, values),
-            seeds=_columns(by_seed, values),
+            folds=by_name(by_fold, values),
+            tested=np.array([part.there for part in parts]),
+            seeds=by_name(by_seed, values),
         )
 
     def validation(self, pool: Pool) -> float:
@@ -146,7 +160,10 @@ class Bench:
         return float(np.mean(defined)) if defined else float("nan")
 
 
-def _columns(scores: list[dict[str, np.ndarray]], names: dict[str, np.ndarray]) -> dict:
+def by_name(
+    scores: Sequence[Mapping[str, np.ndarray]], names: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """Estimates of several measurements: metric -> float64 (measurements,), NaN where undefined."""
     return {
         name: np.array([one[name][0] if name in one else np.nan for one in scores])
         for name in names

@@ -48,7 +48,7 @@ def kaplan_meier_panel(
     Args:
         time: (n,), in the task's unit.
         event: bool (n,).
-        score: (n,), standardised risk.
+        score: (n,), risk on any one scale.
         group: int (n,), 0 for the lowest risk.
         cutoff: `median` or `tertiles`.
         at: times of the table of cases at risk.
@@ -57,8 +57,8 @@ def kaplan_meier_panel(
     Returns:
         `groups` (label, n, events, time, survival, low, high, censored, at_risk), `ticks`,
         `cutoff`, `logrank_p`, `logrank_statistic`, `hazard_ratio` (highest against lowest group:
-        value, low, high, p_value), `hazard_ratio_per_sd` and `notes`. What is undefined is None,
-        with a note.
+        value, low, high, p_value), `hazard_ratio_per_sd` (per standard deviation of these cases'
+        scores) and `notes`. What is undefined is None, with a note.
     """
     names = GROUP_NAMES[cutoff]
     groups = [
@@ -72,7 +72,10 @@ def kaplan_meier_panel(
     top = len(names) - 1
     outer = (group == 0) | (group == top)
     ratio = _hazard_ratio(time[outer], event[outer], group[outer] == top, confidence, notes)
-    per_sd = _hazard_ratio(time, event, score, confidence, notes)
+    # Scores come in deviations of the training part, whose predictions spread more than those of
+    # cases that the model has not seen.
+    spread = float(score.std()) if len(score) else 0.0
+    per_sd = _hazard_ratio(time, event, score / (spread or 1.0), confidence, notes)
     return {
         "groups": groups,
         "ticks": at,

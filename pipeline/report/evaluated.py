@@ -20,7 +20,8 @@ _METRICS = (
     "seed_mean", "seed_std", "n_seeds",
 )  # fmt: skip
 _COMPARISONS = (
-    "student", "other", "metric", "difference", "low", "high", "p_value", "p_holm", "n",
+    "student", "other", "metric", "difference", "low", "high", "p_value", "p_holm", "verdict",
+    "test", "n", "p_folds",
 )  # fmt: skip
 
 
@@ -36,7 +37,7 @@ class Evaluation:
         primary: the metric that decides.
         oracle: metric -> what is reachable, where the hidden state is known; else empty.
         average: metric -> what the training part's average outcome reaches, errors alone.
-        order: models, the student first, then by the primary metric, best first.
+        order: models by the primary metric, best first.
     """
 
     task: str
@@ -48,6 +49,11 @@ class Evaluation:
     oracle: Mapping[str, float]
     average: Mapping[str, float]
     order: tuple[str, ...]
+
+    @property
+    def student(self) -> str:
+        """The model that the others are compared with."""
+        return self.summary.student
 
     @property
     def metric_names(self) -> list[str]:
@@ -97,7 +103,7 @@ def read_evaluation(root: Path, task: str, student: str) -> Evaluation:
         primary=primary,
         oracle=summary.oracle_metrics,
         average={k: v for k, v in summary.reference_metrics.items() if v is not None},
-        order=(student, *(m for m in models if m != student)),
+        order=tuple(models),
     )
 
 

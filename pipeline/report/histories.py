@@ -20,7 +20,7 @@ class Facts:
     """What a model costs besides its teachers.
 
     Attributes:
-        n_parameters: trained ones.
+        n_parameters: trained or fitted numbers.
         seconds: of training, over all folds and seeds.
         inference: seconds a case, features read and ready.
         teachers: whose features it reads.

@@ -129,6 +129,11 @@ _COLOURS = {
 }
 
 
+def students(infos: Mapping[str, ModelInfo], models: Iterable[str]) -> frozenset[int]:
+    """Which of the models, by number, is the student: the row that a table sets in bold."""
+    return frozenset(i for i, name in enumerate(models) if infos[name].role == "student")
+
+
 def describe(config: Config, name: str) -> ModelInfo:
     """The part that a model plays, from the config (`average` is the evaluation's own)."""
     spec = config.model_specs().get(name)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.aggregators.network import Shape, parameter_count
+from pipeline.aggregators.network import Shape, fitted_count, parameter_count
 from pipeline.bags.store import open_store
 from pipeline.config.models import ModelConfig
 from pipeline.config.tasks import SurvivalTask
@@ -250,7 +250,7 @@ def _fold(job: TrainingJob, fold: Fold, seed: int, folder: Path) -> dict[str, Co
         best_epoch=fitted.best_epoch,
         nested=None if choice is None else _nested_facts(job, choice, len(inner)),
         epochs=len(fitted.history),
-        n_parameters=parameter_count(network),
+        n_parameters=parameter_count(network) + fitted_count(network),
         resident=job.store.resident is not None,
         device=str(job.store.device),
         seconds=round(time.perf_counter() - started, 3),

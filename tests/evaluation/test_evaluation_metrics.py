@@ -20,7 +20,7 @@ from sksurv.metrics import (
 from sksurv.nonparametric import kaplan_meier_estimator
 from sksurv.util import Surv
 
-from pipeline.evaluation.bootstrap import interval, p_value, resample_weights
+from pipeline.evaluation.bootstrap import interval, p_value, resample_folds, resample_weights
 from pipeline.evaluation.classification_metrics import ClassificationScorer
 from pipeline.evaluation.regression_metrics import RegressionScorer
 from pipeline.evaluation.survival_metrics import (
@@ -224,6 +224,19 @@ def test_resamples_are_seeded_and_whole() -> None:
     assert (weights == resample_weights(30, 200, 5)).all()
     assert (weights != resample_weights(30, 200, 6)).any()
     assert abs(weights[1:].mean(axis=0) - 1).max() < 0.35
+
+
+def test_resampled_folds_stay_together_and_vary_more() -> None:
+    folds = [np.arange(0, 10), np.arange(10, 20), np.arange(20, 30)]
+    weights = resample_folds(folds, 30, 400, 5)
+    assert (weights[0] == 1).all() and (weights.sum(axis=1) == 30).all()
+    assert (weights == resample_folds(folds, 30, 400, 5)).all()
+    of_folds = np.stack([weights[1:, rows].sum(axis=1) for rows in folds], axis=1)
+    assert set(np.unique(of_folds)) == {0, 10, 20, 30}
+    # A model that is wrong by the same in a whole fold: resampled cases hardly see it.
+    off = np.repeat([0.3, 0.0, -0.3], 10)
+    alone = resample_weights(30, 400, 5)
+    assert (weights[1:] @ off).std() > 2 * (alone[1:] @ off).std()
 
 
 def test_undefined_resamples_are_counted() -> None:

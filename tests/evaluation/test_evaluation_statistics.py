@@ -13,8 +13,9 @@ from sksurv.linear_model.coxph import BreslowEstimator
 
 from pipeline.evaluation.bootstrap import p_value, resample_weights
 from pipeline.evaluation.classification_metrics import ranking
-from pipeline.evaluation.comparisons import delong_components, delong_test, fold_test, holm
+from pipeline.evaluation.comparisons import fold_test, holm, verdict
 from pipeline.evaluation.curves import calibration, decision
+from pipeline.evaluation.delong import delong_components, delong_test
 from pipeline.evaluation.hazards import breslow, interpolate
 from pipeline.evaluation.survival_curves import kaplan_meier_panel, survival_calibration, ticks
 
@@ -82,15 +83,33 @@ def test_holm_follows_the_textbook_and_passes_over_nan() -> None:
 
 def test_the_fold_test_is_wider_than_a_paired_t_test() -> None:
     differences = np.array([0.02, 0.05, 0.01, 0.03, 0.04])
-    mean, p = fold_test(differences, 0.25)
+    mean, error, p = fold_test(differences, 0.25)
     plain = stats.ttest_1samp(differences, 0)
     statistic = plain.statistic * np.sqrt((1 / 5) / (1 / 5 + 0.25))
     assert mean == pytest.approx(0.03)
     assert p == pytest.approx(2 * stats.t.sf(statistic, 4)) and p > plain.pvalue
-    assert fold_test(differences, 0.0)[1] == pytest.approx(plain.pvalue)
-    assert np.isnan(fold_test(np.array([0.1, np.nan]), 0.25)[1])
-    assert fold_test(np.zeros(5), 0.25) == (0.0, 1.0)
+    assert error == pytest.approx(differences.std(ddof=1) * np.sqrt(0.45))
+    assert fold_test(differences, 0.0)[2] == pytest.approx(plain.pvalue)
+    assert np.isnan(fold_test(np.array([0.1, np.nan]), 0.25)[1:]).all()
+    assert fold_test(np.zeros(5), 0.25) == (0.0, 0.0, 1.0)
     assert np.isnan(fold_test(np.full(3, np.nan), 0.25)).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "higher", "said"),
+    [
+        (0.01, 0.2, 0.04, True, "better"),
+        (0.01, 0.2, 0.04, False, "worse"),
+        (-0.2, -0.01, 0.04, True, "worse"),
+        (0.01, 0.2, 0.06, True, "open"),
+        (-0.01, 0.2, 0.04, True, "open"),
+        (0.01, 0.2, float("nan"), True, "untested"),
+    ],
+)
+def test_better_takes_both_the_adjusted_p_and_the_interval(
+    low: float, high: float, p: float, higher: bool, said: str
+) -> None:
+    assert verdict(low, high, p, higher) == said
 
 
 # --- survival curves ------------------------------------------------------------------------------
@@ -129,6 +148,12 @@ def test_kaplan_meier_panels_are_those_of_lifelines() -> None:
     cox = CoxPHFitter().fit(table, "t", "e")
     assert panel["hazard_ratio"]["value"] == pytest.approx(float(cox.hazard_ratios_["x"]))
     assert panel["hazard_ratio_per_sd"]["low"] > 1 and not panel["notes"]
+    scaled = pd.DataFrame({"t": time, "e": event, "x": score / score.std()})
+    per_sd = float(CoxPHFitter().fit(scaled, "t", "e").hazard_ratios_["x"])
+    # Scores come in deviations of the training part; the ratio is per deviation of these cases.
+    for factor in (1.0, 0.2):
+        again = kaplan_meier_panel(time, event, factor * score, group, "median", [0.0], 0.95)
+        assert again["hazard_ratio_per_sd"]["value"] == pytest.approx(per_sd, rel=1e-4)
 
 
 @pytest.mark.parametrize("cutoff", ["median", "tertiles"])

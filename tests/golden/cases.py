@@ -127,9 +127,12 @@ def measures(kind: str) -> Callable[[Path], Numbers]:
         results.add("student", 0.3)
         results.add("other", 1.0)
         results.evaluate()
-        table = pd.read_csv(folder / "evaluation" / "task" / "metrics.csv")
-        means = table.select_dtypes("number").mean()
-        return {name: float(value) for name, value in means.items() if np.isfinite(value)}
+        found: Numbers = {}
+        for name in ("metrics", "comparisons"):
+            table = pd.read_csv(folder / "evaluation" / "task" / f"{name}.csv")
+            means = table.select_dtypes("number").mean()
+            found |= {f"{name} {key}": float(v) for key, v in means.items() if np.isfinite(v)}
+        return found
 
     return make
 

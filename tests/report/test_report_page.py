@@ -19,8 +19,9 @@ from pipeline.errors import ArtifactError
 from pipeline.files.artifacts import read_json, write_json
 from pipeline.report import results, stage
 from pipeline.report.evaluated import read_evaluation
+from pipeline.report.results import describe
 from pipeline.report.sections import tasks
-from pipeline.report.tables.cells import Table
+from pipeline.report.tables.cells import Table, p_text
 from pipeline.runtime import run_summary
 from tests.report import fabricate
 from tests.report.conftest import small_config
@@ -155,14 +156,27 @@ def test_the_headline_is_the_tables_numbers(whole: tuple[Config, Path], parsed: 
     metrics = pd.read_parquet(root / "evaluation/survival/metrics.parquet")
     primary = metrics[metrics["metric"] == "c_index"].set_index("model")
     student = primary.loc["shazam_v2"]
-    singles = primary[primary.index.str.startswith("single_")].sort_values("value")
-    best = singles.iloc[-1]
+    rival = primary.drop("shazam_v2")["value"].idxmax()
+    pairs = pd.read_parquet(root / "evaluation/survival/comparisons.parquet")
+    pair = pairs[(pairs["other"] == rival) & (pairs["metric"] == "c_index")].iloc[0]
+    label = describe(whole[0], rival).label
     expected = (
         f"reaches C-index {student.value:.3f} [{student.low:.3f}, {student.high:.3f}] on "
-        f"{student.n} cases ({student.n_events} events) ; the best single teacher, "
-        f"{singles.index[-1].removeprefix('single_')} (abmil) , {best.value:.3f}"
+        f"{student.n} cases ({student.n_events} events) ; its strongest rival, {label}, "
+        f"{primary.loc[rival].value:.3f}"
     )
-    assert re.sub(r"\s+", "", expected) in re.sub(r"\s+", "", parsed.text)
+    text = re.sub(r"\s+", "", parsed.text)
+    assert re.sub(r"\s+", "", expected) in text
+    assert (
+        f"{p_text(pair.p_holm)}(Holm),{p_text(pair.p_folds)}overfolds".replace("\u00a0", "") in text
+    )
+
+
+def test_models_stand_in_the_order_of_their_values(whole: tuple[Config, Path]) -> None:
+    _, root = whole
+    opened = read_evaluation(root, "survival", "shazam_v2")
+    values = [opened.row(name)["value"] for name in opened.order]
+    assert values == sorted(values, reverse=True) and opened.student == "shazam_v2"
 
 
 def test_random_teachers_and_the_embedded_cohort_are_labelled(parsed: Page) -> None:

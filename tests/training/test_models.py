@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from pipeline.aggregators.network import Shape, parameter_count
+from pipeline.aggregators.network import Shape, fitted_count, parameter_count
 from pipeline.config.models import ModelConfig
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
@@ -69,3 +69,13 @@ def test_a_size_that_no_width_changes_is_an_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("pipeline.training.models._size", lambda *_: 7)
     with pytest.raises(ConfigError, match="`abmil` does not depend on d_model"):
         sized(config().model_specs()["matched"], MAPPING, 3)
+
+
+def test_numbers_that_are_fitted_into_buffers_are_counted() -> None:
+    """Of a fusion: a shift and a scale for each feature, and the limit of the scaler."""
+    shape = Shape(("a", "b"), DIMS, 3)
+    plain = build_network(read({"kind": "concat", "aggregator": "mean_pool"}), shape)
+    kept = sum(value.numel() for value in plain.state_dict().values())
+    scaler = 2 * sum(sum(dims.values()) for dims in DIMS) + 1
+    assert fitted_count(plain) == scaler
+    assert parameter_count(plain) + fitted_count(plain) == kept

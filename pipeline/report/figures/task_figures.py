@@ -49,9 +49,9 @@ def drawings(
 
 def compared(infos: Mapping[str, ModelInfo], models: Sequence[str]) -> list[str]:
     """The student, the best single teacher and the best fusion, as far as there are such."""
-    chosen = [models[0]]
-    for roles in (("single",), ("fusion", "average")):
-        chosen += [m for m in models[1:] if infos[m].role in roles][:1]
+    chosen = []
+    for roles in (("student",), ("single",), ("fusion", "average")):
+        chosen += [m for m in models if infos[m].role in roles][:1]
     return chosen[:SHOWN]
 
 

@@ -13,6 +13,7 @@ from pipeline.config.whole import Config
 from pipeline.report import histories
 from pipeline.report.evaluated import Evaluation
 from pipeline.report.results import ModelInfo, Results
+from pipeline.report.sections.comparisons import TESTS
 from pipeline.report.tables import metrics
 from pipeline.report.tables.cells import (
     Cell,
@@ -38,7 +39,7 @@ def table(
     """A row an ablation, best first, after the student's own; None without ablations."""
     if not ablations:
         return None
-    student, primary = opened.order[0], metrics.describe(opened.primary)
+    student, primary = opened.student, metrics.describe(opened.primary)
     pairs = {name: _turned(opened.comparison(name)) for name in ablations}
     ends = [pair[end] for pair in pairs.values() for end in ("difference", "low", "high")]
     scale = scale_of(ends, ((0.0, "no difference"),))
@@ -64,7 +65,8 @@ def table(
                 count(histories.facts(results.root, opened.task, name).n_parameters),
             ]
         )  # fmt: skip
-    apart = [name for name, pair in pairs.items() if pair["low"] > 0 or pair["high"] < 0]
+    verdicts = {name: (opened.comparison(name) or {}).get("verdict") for name in ablations}
+    apart = [name for name, said in verdicts.items() if said in ("better", "worse")]
     return Table(
         caption="Ablations: the student without one of its parts",
         columns=[
@@ -73,9 +75,9 @@ def table(
             Column(primary.label, True, primary.hint),
             Column("difference", True, "ablation minus student, on the same cases"),
             Column("", hint=f"from {fixed(scale.low, 2)} to {fixed(scale.high, 2)}"),
-            Column("p", True, "paired bootstrap over cases"),
+            Column("p", True, TESTS["p_value"][1]),
             Column("p, Holm", True, "adjusted for the number of models, ablations among them"),
-            Column("parameters", True, "trained parameters; teachers are frozen"),
+            Column("parameters", True, "trained or fitted numbers; teachers are frozen"),
         ],
         rows=rows,
         read=f"Left of the dashed line the ablation is worse than the student: the part helps. "
@@ -115,10 +117,10 @@ def _student(results: Results, opened: Evaluation, info: ModelInfo) -> list[Cell
 def _verdict(apart: Sequence[str]) -> str:
     if not apart:
         return (
-            "Every interval includes zero: this cohort shows no difference between the "
-            "student and its ablations."
+            "This cohort does not show that any of them differs from the student: no adjusted "
+            "p value is at most 0.05."
         )
-    return f"Intervals that exclude zero, before any correction: {', '.join(apart)}."
+    return f"Shown to differ from the student: {', '.join(apart)}."
 
 
 def changed(config: Config, name: str) -> str:

@@ -12,7 +12,7 @@ from pipeline.report import histories
 from pipeline.report.evaluated import Evaluation
 from pipeline.report.figures import style
 from pipeline.report.figures.charts import Drawing
-from pipeline.report.results import ModelInfo, Results
+from pipeline.report.results import ModelInfo, Results, students
 from pipeline.report.sections import teachers
 from pipeline.report.tables import metrics
 from pipeline.report.tables.cells import (
@@ -122,7 +122,7 @@ def table(opened: Evaluation, infos: Mapping[str, ModelInfo], rows: Mapping[str,
             Column(primary.label, True, primary.hint),
             Column("teachers"),
             Column("GFLOP per slide", True, "of its teachers, for the mean number of tiles"),
-            Column("parameters", True, "trained parameters; teachers are frozen"),
+            Column("parameters", True, "trained or fitted numbers; teachers are frozen"),
             Column("training", True, "seconds over all folds and seeds"),
             Column("ms per case", True, "inference from features that are ready"),
         ],
@@ -130,7 +130,7 @@ def table(opened: Evaluation, infos: Mapping[str, ModelInfo], rows: Mapping[str,
         read="The teachers' forward passes are nearly all of the cost of a new slide. A dash: not "
         "known, as for features that were imported. Seconds are of the machine that trained.",
         source=(f"models/{opened.task}/", "features/<teacher>/<slide>.h5"),
-        emphasised=frozenset({0}),
+        emphasised=students(infos, rows),
     )
 
 
@@ -150,7 +150,7 @@ def drawing(
     primary = metrics.describe(opened.primary)
     kinds: list[tuple[str, list[float | None], Callable[[float], str]]] = [
         ("teachers' GFLOP per slide", [cost.gflop for cost in rows.values()], _short),
-        ("trained parameters", [cost.parameters for cost in rows.values()], _short),
+        ("parameters", [cost.parameters for cost in rows.values()], _short),
         ("training", [cost.seconds for cost in rows.values()], duration),
         ("inference, ms per case", [_ms(cost.inference) for cost in rows.values()], _short),
     ]

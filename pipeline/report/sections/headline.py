@@ -22,15 +22,25 @@ MORE_CASES = (
     "cases, which other models use for early stopping only (refit: true)."
 )
 
+VERDICTS = {
+    "better": "The student is better: what another training and other cases would change does "
+    "not undo the difference.",
+    "worse": "The student is worse: what another training and other cases would change does not "
+    "undo the difference.",
+    "open": "This cohort does not show that either is better.",
+    "untested": "Whether either is better is not tested: one split trains each model once, and "
+    "what another training would change cannot be seen.",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Headline:
     """A task's result.
 
     Attributes:
-        sentence: the student, the best single teacher, the difference, the oracle.
-        short: what the difference and the student's own interval allow to say.
-        choice: how the teacher was chosen.
+        sentence: the student, its strongest rival, the difference, the oracle.
+        short: what the tests and the student's own interval allow to say.
+        choice: the best single teacher, as validation and as the test would choose it.
     """
 
     sentence: Markup
@@ -40,7 +50,7 @@ class Headline:
 
 def cases_of(opened: Evaluation) -> str:
     """`52 cases (33 events)`."""
-    row = opened.row(opened.order[0])
+    row = opened.row(opened.student)
     events = row["n_events"]
     suffix = f" ({plural(int(events), 'event')})" if pd.notna(events) and events else ""
     return plural(int(row["n"]), "case") + suffix
@@ -61,40 +71,44 @@ def has_more_cases(training: TrainingConfig, student: str) -> bool:
 def headline(
     opened: Evaluation, infos: Mapping[str, ModelInfo], validation: bool, more_cases: bool
 ) -> Headline:
-    """The student, the best single teacher, their paired difference, and the oracle if known.
+    """The student, the strongest of all other models, their difference, and the oracle if known.
 
     Args:
         validation: whether the numbers are validation results, and to be called that.
         more_cases: what `has_more_cases` says.
     """
-    student, metric = opened.order[0], metrics.describe(opened.primary)
-    row = opened.row(student)
+    metric, row = metrics.describe(opened.primary), opened.row(opened.student)
     sentence = Markup(
         'The student <b>{}</b> reaches {} <b class="value-own">{}</b> {} on {}'
     ).format(
-        infos[student].label,
+        infos[opened.student].label,
         f"validation {metric.label}" if validation else metric.label,
         fixed(row["value"]),
         interval(row["low"], row["high"]),
         cases_of(opened),
     )
-    short = choice = ""
-    singles = opened.summary.best_single
-    if singles:
-        best = singles.on_test
-        sentence += Markup("; the best single teacher, <b>{}</b>, {} {}").format(
-            infos[best.model].label, fixed(best.value), interval(best.low, best.high)
+    pairs = {name: opened.comparison(name) for name in opened.order}
+    said = []
+    for rival, pair in pairs.items():
+        if pair is None:
+            continue
+        other = opened.row(rival)
+        sentence += Markup("; its strongest rival, <b>{}</b>, {} {}").format(
+            infos[rival].label, fixed(other["value"]), interval(other["low"], other["high"])
         )
-        pair = best.comparison
-        if pair:
-            sentence += Markup("; difference <b>{}</b> {}, {}").format(
-                signed(pair["difference"]),
-                interval(pair["low"], pair["high"], signs=True),
-                p_text(pair["p_value"]),
-            )
-            short = _verdict(pair, metric.higher) + (MORE_CASES if more_cases else "")
-        choice = _choice(singles, infos)
-    short = " ".join(part for part in (short, _humbled(row, metric)) if part)
+        sentence += Markup("; difference <b>{}</b> {}, {} (Holm), {} over folds").format(
+            signed(pair["difference"]),
+            interval(pair["low"], pair["high"], signs=True),
+            p_text(pair["p_holm"]),
+            p_text(pair["p_folds"]),
+        )
+        said.append(VERDICTS[pair["verdict"]] + (MORE_CASES if more_cases else ""))
+        break
+    said.append(_against_all([str(pair["verdict"]) for pair in pairs.values() if pair]))
+    said.append(_humbled(row, metric))
+    singles = opened.summary.best_single
+    choice = _choice(singles, infos) if singles else ""
+    short = " ".join(part for part in said if part)
     if opened.primary in opened.oracle:
         sentence += Markup(
             "; an oracle that knows the true state behind the drawn slides reaches {}"
@@ -112,29 +126,32 @@ def _humbled(row: Mapping[str, Any], metric: metrics.Metric) -> str:
     )
 
 
-def _verdict(pair: Mapping[str, Any], higher: bool) -> str:
-    """What the paired interval allows to say."""
-    if pair["low"] is None or pair["high"] is None:
+def _against_all(verdicts: list[str]) -> str:
+    """How many of the other models the student is shown to be better and worse than."""
+    if len(verdicts) < 2 or set(verdicts) == {"untested"}:
         return ""
-    if pair["low"] <= 0 <= pair["high"]:
-        return (
-            "The interval of the difference includes zero: this cohort does not show a difference."
-        )
-    which = "better" if (pair["low"] > 0) == higher else "worse"
-    return f"The interval of the difference excludes zero: the student is {which} here."
+    return (
+        f"Of {len(verdicts)} other models it is shown to be better than "
+        f"{verdicts.count('better')} and worse than {verdicts.count('worse')}."
+    )
 
 
 def _choice(best: BestSingle, infos: Mapping[str, ModelInfo]) -> str:
-    """How the best teacher was found, and whether validation would have named the same."""
-    chosen, honest = best.on_test, best.on_validation
-    note = "That teacher was chosen by its test result, which favours it; "
-    if honest.model == chosen.model:
-        return note + "validation alone would have chosen the same."
-    found = f"validation alone would have chosen {infos[honest.model].label}"
-    pair = honest.comparison
-    if not pair:
-        return f"{note}{found}."
+    """The student against the single teacher that validation chose, and whether the test would."""
+    chosen, flattered = best.on_validation, best.on_test
+    said = (
+        f"The best single teacher, chosen on validation, is {infos[chosen.model].label} with "
+        f"{fixed(chosen.value)} {interval(chosen.low, chosen.high)}"
+    )
+    pair = chosen.comparison
+    if pair:
+        said += (
+            f", to which the difference is {signed(pair['difference'])} "
+            f"{interval(pair['low'], pair['high'], signs=True)}, {p_text(pair['p_holm'])} (Holm)"
+        )
+    if flattered.model == chosen.model:
+        return said + "; its test result would have chosen the same."
     return (
-        f"{note}{found}, to which the difference is {signed(pair['difference'])} "
-        f"{interval(pair['low'], pair['high'], signs=True)}."
+        f"{said}; its test result would have chosen {infos[flattered.model].label}, which such a "
+        f"choice flatters."
     )

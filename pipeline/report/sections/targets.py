@@ -14,7 +14,7 @@ from pipeline.report.evaluated import Evaluation
 from pipeline.report.figures import style
 from pipeline.report.figures.charts import Drawing
 from pipeline.report.figures.task_figures import compared
-from pipeline.report.results import ModelInfo, Results
+from pipeline.report.results import ModelInfo, Results, students
 from pipeline.report.tables.cells import (
     Cell,
     Column,
@@ -149,7 +149,7 @@ def _summary(
         "correlated targets are found or missed together. Pooling over folds gives targets "
         "without signal an r slightly below zero; the r within each fold has no such bias.",
         source=(f"evaluation/{task}/targets.csv", f"evaluation/{task}/profiles.csv"),
-        emphasised=frozenset({0}),
+        emphasised=students(infos, models),
     )  # fmt: skip
 
 

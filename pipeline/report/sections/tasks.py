@@ -6,24 +6,25 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.files.artifacts import read_json
 from pipeline.report import histories
 from pipeline.report.evaluated import Evaluation, read_evaluation
-from pipeline.report.figures import charts, style, task_figures
-from pipeline.report.figures.charts import Difference, Drawing
-from pipeline.report.results import ModelInfo, Results, describe
+from pipeline.report.figures import style, task_figures
+from pipeline.report.figures.charts import Drawing
+from pipeline.report.results import ModelInfo, Results, describe, students
 from pipeline.report.sections import (
     ablations,
     auxiliary_endpoints,
+    comparisons,
     costs,
     nested_cv,
     student_parts,
     targets,
 )
+from pipeline.report.sections.comparisons import named
 from pipeline.report.sections.headline import Headline, cases_of, has_more_cases, headline
 from pipeline.report.tables import metrics
 from pipeline.report.tables.cells import (
@@ -36,12 +37,9 @@ from pipeline.report.tables.cells import (
     drawing,
     estimate,
     fixed,
-    interval,
     number,
-    p_value,
     plural,
     scale_of,
-    signed,
     text,
 )
 
@@ -91,6 +89,7 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
     infos = {name: describe(results.config, name) for name in opened.order}
     main = [name for name in opened.order if infos[name].role != "ablation"]
     parts = [name for name in opened.order if infos[name].role == "ablation"]
+    others = [name for name in main if name != student]
     singles = [name for name in main if infos[name].role == "single"]
     priced = dict(zip(main, costs.costs(results, task, main, singles), strict=True))
     chance = metrics.describe(opened.primary).chance
@@ -108,13 +107,13 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
         auxiliary=auxiliary_endpoints.tables(results, opened, infos, main),
         targets=targets.section(results, opened, infos, main),
         student_parts=student_parts.table(results, task, student),
-        forest=_forest(results, opened, infos, main[1:]),
+        forest=comparisons.forest(results, opened, infos, others),
         curves=task_figures.drawings(results, opened, infos, main),
         cost=costs.drawing(opened, infos, priced, chance),
         costs=costs.table(opened, infos, priced),
         training=histories.drawing(results, task, infos, [*main, *parts]),
         inner=nested_cv.section(results, opened, infos, [*main, *parts]),
-        tests=_tests(opened, infos, [*main[1:], *parts]),
+        tests=comparisons.table(opened, infos, [*others, *parts]),
         every_metric=_every_metric(opened, infos, [*main, *parts]),
         folds=_folds(folds),
     )
@@ -179,7 +178,7 @@ def _models(
     for name, row in zip(names, rows_of, strict=True):
         rows.append(
             [
-                _named(infos[name]),
+                named(infos[name]),
                 estimate(row["value"], row["low"], row["high"]),
                 drawing(row["value"], row["low"], row["high"], scale, infos[name].colour),
                 *(_other(opened, name, metric) for metric in others),
@@ -229,21 +228,12 @@ def _models(
         + ". Overlapping intervals do not mean that two models are equal: the paired differences "
         "below answer that." + floor,
         source=(f"evaluation/{opened.task}/metrics.csv",),
-        emphasised=frozenset({0}),
+        emphasised=students(infos, names),
     )
 
 
 def _axis(scale: Scale | None) -> str:
     return f"from {fixed(scale.low, 2)} to {fixed(scale.high, 2)}" if scale else ""
-
-
-def _named(info: ModelInfo) -> Cell:
-    html = Markup('<span class="dot" style="background:{}"></span>{}').format(
-        info.colour, info.label
-    )
-    if info.name != info.label:
-        html += Markup('<span class="ci">{}</span>').format(info.name)
-    return Cell(html, info.label.casefold(), "model")
 
 
 def _other(opened: Evaluation, name: str, metric: str) -> Cell:
@@ -258,49 +248,6 @@ def _over(row: Mapping[str, Any], of: str) -> Cell:
     if shown != DASH and fixed(deviation) != DASH:
         shown += f" ± {fixed(deviation)}"
     return Cell(Markup("{}").format(shown), number(mean).key)
-
-
-_TESTS = {
-    "p_value": ("bootstrap", "paired bootstrap over cases"),
-    "p_holm": ("Holm", "the former, adjusted for the number of models"),
-    "p_delong": ("DeLong", "test for two correlated AUCs"),
-    "p_folds": ("over folds", "corrected resampled t-test (Nadeau and Bengio)"),
-}
-
-
-def _tests(opened: Evaluation, infos: Mapping[str, ModelInfo], others: list[str]) -> Table:
-    """Every test of the student against each model, by the primary metric."""
-    pairs = [(name, opened.comparison(name)) for name in others]
-    found = [(name, pair) for name, pair in pairs if pair is not None]
-    kept = [key for key in _TESTS if any(pd.notna(pair.get(key)) for _, pair in found)]
-    rows = [
-        [
-            _named(infos[name]),
-            Cell(
-                Markup('{}<span class="ci">{}</span>').format(
-                    signed(pair["difference"]), interval(pair["low"], pair["high"], signs=True)
-                ),
-                number(pair["difference"]).key,
-            ),
-            *(Cell(Markup.escape(p_value(pair.get(k))), number(pair.get(k)).key) for k in kept),
-            count(pair["n"]),
-        ]
-        for name, pair in found
-    ]
-    label = metrics.describe(opened.primary).label
-    return Table(
-        caption=f"Every test of the student against each model, {label}",
-        columns=[
-            Column("other model"),
-            Column("difference", True, "student minus other"),
-            *(Column(f"p, {_TESTS[key][0]}", True, _TESTS[key][1]) for key in kept),
-            Column("cases", True),
-        ],
-        rows=rows,
-        read="The paired bootstrap decides the first sentence; where the tests disagree, the "
-        "evidence is weak.",
-        source=(f"evaluation/{opened.task}/comparisons.csv",),
-    )
 
 
 def _every_metric(opened: Evaluation, infos: Mapping[str, ModelInfo], names: list[str]) -> Table:
@@ -323,37 +270,6 @@ def _every_metric(opened: Evaluation, infos: Mapping[str, ModelInfo], names: lis
         rows=rows,
         more=f"{plural(left, 'more metric')} in metrics.csv." if left > 0 else "",
         source=(f"evaluation/{opened.task}/metrics.csv",),
-    )
-
-
-def _forest(
-    results: Results, opened: Evaluation, infos: Mapping[str, ModelInfo], others: list[str]
-) -> Drawing | None:
-    rows = []
-    for name in others:
-        pair = opened.comparison(name)
-        if pair is not None:
-            rows.append(
-                Difference(
-                    label=infos[name].label,
-                    colour=infos[name].colour,
-                    value=float(pair["difference"]),
-                    low=float(pair["low"]),
-                    high=float(pair["high"]),
-                    p=float(pair["p_holm"]),
-                    n=int(pair["n"]),
-                )
-            )
-    if not rows:
-        return None
-    return charts.forest(
-        name=f"{opened.task}-forest",
-        student=infos[opened.order[0]].label,
-        metric=metrics.describe(opened.primary).label,
-        higher=metrics.describe(opened.primary).higher,
-        rows=rows,
-        confidence=results.config.evaluation.confidence,
-        source=f"evaluation/{opened.task}/comparisons.csv",
     )
 
 
