@@ -43,6 +43,7 @@ class TilingConfig(Section):
     mpp_magnification_factor: float = Field(3.0, ge=1.1)
     scene: Annotated[int, Field(ge=0)] | Literal["largest"] = "largest"
     geojson_origin: Literal["bounds", "slide"] = "bounds"
+    unusual_colours: Literal["warn", "refuse", "accept"] = "warn"
     tissue: TissueConfig = TissueConfig()
     seed: int = 0
 

@@ -28,6 +28,9 @@ KINDS = {
     "scale_assumed": "The file states no scale that can be right; tiling.default_mpp was used.",
     "other_scene_passed_over": "The file holds several images like the one that was used. Choose "
     "another with tiling.scene, or split the file into one file a scene.",
+    "colours_unusual": "The colours are not those of H&E on clear glass: another stain, exchanged "
+    "channels, a colour space that the file does not name, or a cast. Look at the slide's picture "
+    "in tiles/qc. tiling.unusual_colours: refuse leaves such slides out, accept is silent.",
     "tiles_left_out": "Some of the given tiles lie outside the slide, and were left out.",
     "focus_not_judged": "The scan is too coarse to find what is out of focus.",
     "out_of_focus": "Much of the tissue is out of focus, and was left out; scan the slide again.",

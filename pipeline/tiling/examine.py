@@ -13,7 +13,7 @@ from pipeline.config.tiling import TilingConfig
 from pipeline.contracts import slide_warnings
 from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.errors import SlideError
-from pipeline.slides import artefacts, grid, masks
+from pipeline.slides import artefacts, colours, grid, masks
 from pipeline.slides.base import Slide
 from pipeline.slides.mpp import Scale
 from pipeline.slides.overview_scan import Survey, survey
@@ -27,6 +27,7 @@ from pipeline.tiling.given import read_given
 OUTLINE_TOLERANCE = 0.75  # pixels of the segmentation
 DARK, LIT_FRACTION = 100, 0.02
 SMALL_SHARE = 0.1  # of the tissue in pieces that are too small: more is worth a warning
+COLOURS_UNUSUAL = "colours_unusual"
 STAIN_SAMPLE = 200_000  # pixels of the segmentation image
 # Optical density of pure haematoxylin and eosin in R, G, B (Ruifrok and Johnston 2001).
 STAINS = np.array([(0.650, 0.704, 0.286), (0.072, 0.990, 0.105)])
@@ -81,7 +82,8 @@ def examine(
         name: the slide's id, for the seed of `max_tiles`.
 
     Raises:
-        SlideError: unreadable, too coarse, not brightfield, a bad mask, bad coordinates.
+        SlideError: unreadable, too coarse, not brightfield, a bad mask, bad coordinates, or
+            colours that cannot be right where those are refused.
     """
     geometry = grid.plan(scale.mpp, slide.level_downsamples, slide.level_dimensions, cfg)
     given = (
@@ -92,19 +94,20 @@ def examine(
     view = survey(slide, scale.mpp, cfg.tissue.segmentation_mpp, cfg.tissue.remove_blur)
     _check_lit(slide, view)
     shape = (view.image.shape[0], view.image.shape[1])
-    pens = artefacts.find_pen(view.image, view.mpp)
-    pen = np.zeros(shape, np.uint8)
-    for part in pens.values():
-        pen |= part
-    inked = pen if cfg.tissue.remove_pen else np.zeros_like(pen)
     frame = frame_of(slide, cfg.geojson_origin, shape, view.downsample, mask is not None)
     regions = masks.read_regions(mask, frame, view.downsample) if mask else None
-    if regions:
-        found = (regions.classes > 0).astype(np.uint8)
-        small = np.zeros_like(found)
-    else:
-        segmented = segment(view.image, view.mpp, scale.mpp, cfg.tissue, inked)
-        found, small = segmented.tissue, segmented.small
+    pens = artefacts.find_pen(view.image, view.mpp)
+    pen, inked, found, small = _segment(view, scale, cfg, regions, pens)
+    seen = colours.judge(view.image, found & (1 - pen))
+    if seen.doubts:
+        if cfg.unusual_colours == "refuse":
+            raise SlideError(f"{slide.path.name}: {'; '.join(seen.doubts)}", COLOURS_UNUSUAL)
+        # A hue is not what the inks' bounds were chosen for: tissue would pass for pen.
+        pens = {}
+        if seen.hues_hold:
+            uncast = colours.without_cast(view.image, seen.glass)
+            pens = artefacts.find_pen(uncast, view.mpp)
+        pen, inked, found, small = _segment(view, scale, cfg, regions, pens)
     judged = {"pen": pen, "folds": artefacts.find_folds(view.image, view.mpp, found & (1 - inked))}
     if cfg.tissue.remove_blur:
         judged["blur"] = artefacts.find_blur(view, found & (1 - inked))
@@ -154,6 +157,7 @@ def examine(
         "small_pieces_mm2": round(area["small"] * view.mpp**2 / 1e6, 4),
         "grid_origin": list(tiles.origin),
         "stain": _stain(view, tissue),
+        "colours": seen.facts(),
         "tiles_source": given.source if given else "grid",
         slide_warnings.FACT: slide_warnings.as_facts(
             [
@@ -161,6 +165,7 @@ def examine(
                 *scale.warnings,
                 *(given.warnings if given else []),
                 *_warnings(view, cfg, area, total),
+                *(_unusual(seen) if cfg.unusual_colours == "warn" else []),
                 *(_kept_all_the_same(tiles, cfg) if given or regions else []),
             ]
         ),
@@ -177,6 +182,32 @@ def examine(
         labels,
         facts,
     )
+
+
+def _segment(
+    view: Survey,
+    scale: Scale,
+    cfg: TilingConfig,
+    regions: masks.Regions | None,
+    pens: dict[str, Mask],
+) -> tuple[Mask, Mask, Mask, Mask]:
+    """All pen; the pen that is cut out; all tissue; the pieces of it that are too small."""
+    pen = np.zeros(view.image.shape[:2], np.uint8)
+    for part in pens.values():
+        pen |= part
+    inked = pen if cfg.tissue.remove_pen else np.zeros_like(pen)
+    if regions:
+        found = (regions.classes > 0).astype(np.uint8)
+        return pen, inked, found, np.zeros_like(found)
+    segmented = segment(view.image, view.mpp, scale.mpp, cfg.tissue, inked)
+    return pen, inked, segmented.tissue, segmented.small
+
+
+def _unusual(seen: colours.Colours) -> list[SlideWarning]:
+    if not seen.doubts:
+        return []
+    left = "" if seen.hues_hold else "; pen was not looked for, since it is known by its hue"
+    return [SlideWarning(COLOURS_UNUSUAL, "; ".join(seen.doubts) + left)]
 
 
 def _labels(

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 # Raised when tiles, tissue or what is measured on them change (`slides/` included). 1: the first.
-VERSION = 1
+# 2: no pen is looked for where the colours are unusual.
+VERSION = 2
 
 STAGE = "tiling"
 UNSCALED = ("no_mpp", "implausible_mpp")
