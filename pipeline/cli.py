@@ -9,9 +9,10 @@ import sys
 
 import typer
 
-from pipeline.commands import cases, slides, tools
+from pipeline.commands import tools
 from pipeline.errors import SlideError, UserError
 from pipeline.runtime import machine_errors
+from pipeline.runtime.stages import STAGES
 
 app = typer.Typer(
     help="From whole-slide images to a compared, cross-validated student of several teachers. "
@@ -26,31 +27,14 @@ teachers = typer.Typer(help="List the known teachers and check one before a run.
 app.add_typer(cohort, name="cohort")
 app.add_typer(teachers, name="teachers", invoke_without_command=True)
 
-cohort.command("chunk")(slides.cohort_chunk)
-cohort.command("check")(slides.cohort_check)
 teachers.callback()(tools.teachers_list)
 teachers.command("check")(tools.teachers_check)
 
-for command in (
-    slides.tiling,
-    slides.tiling_overview,
-    slides.extraction,
-    slides.extraction_check,
-    tools.export,
-    cases.mapping,
-    cases.mapping_check,
-    cases.probing,
-    cases.tile_students,
-    cases.folds,
-    cases.training,
-    cases.evaluation,
-    cases.report,
-    tools.attention,
-    tools.plan,
-    tools.clean,
-    tools.schema,
-):
-    app.command()(command)
+for stage in STAGES:
+    *group, name = stage.command.split()
+    (cohort if group else app).command(name)(stage.load())
+for tool in (tools.export, tools.attention, tools.plan, tools.clean, tools.schema):
+    app.command()(tool)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from statistics import fmean
 
 from pipeline.errors import SlideError, UserError
 from pipeline.files.artifacts import write_json
-from pipeline.runtime import progress
+from pipeline.runtime import progress, stages
 from pipeline.runtime.libraries import installed
 
 FOLDER = "jobs"
@@ -49,7 +49,7 @@ class JobRecord:
         gpu_busy: mean fraction of time with a kernel on the device, sampled; None on a CPU.
         outcome: running, ok or failed.
         error: one line; '' where there is none.
-        libraries: the installed versions by name.
+        libraries: the installed versions of those that the stage depends on, by name.
     """
 
     stage: str
@@ -92,7 +92,7 @@ def recorded(root: Path, stage: str, **parts: object) -> Iterator[None]:
         cluster_job=os.environ.get("SLURM_JOB_ID") or os.environ.get("LSB_JOBID") or "",
         devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         started=round(time.time(), 3),
-        libraries=installed(),
+        libraries=installed(stages.stage(stage).libraries),
     )
     file = f"{name or stage}-{int(1000 * record.started)}-{record.host}-{record.pid}.json"
     path = root / FOLDER / stage / file

@@ -1,32 +1,24 @@
-"""Which versions of which libraries make the numbers: written down, and never a reason to rerun."""
+"""Which versions of libraries make the numbers: written down, and never a reason to rerun."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import metadata
 
-LIBRARIES = (
-    "shazam-pathology",
-    "snakemake",
-    "torch",
-    "timm",
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "scikit-survival",
-    "lifelines",
-    "openslide-python",
-    "tifffile",
-    "imagecodecs",
-    "h5py",
-    "opencv-python-headless",
-    "matplotlib",
-)
+from pipeline.runtime.stages import STAGES
+
+OURS = ("shazam-pathology", "snakemake")
+LIBRARIES = tuple(dict.fromkeys(name for stage in STAGES for name in stage.libraries))
 
 
-def installed() -> dict[str, str]:
-    """Installed versions by distribution name (`-` where one is not installed)."""
+def installed(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
+    """Installed versions by distribution name (`-` where one is not installed).
+
+    Args:
+        names: of distributions; the package itself and Snakemake are added.
+    """
     found = {}
-    for name in LIBRARIES:
+    for name in (*OURS, *names):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -23,20 +23,8 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.runtime import orphans
+from pipeline.runtime.stages import TABLES
 
-# What the stages write last and make again from finished slides and trainings in seconds.
-TABLES = (
-    "slides/[0-9]*.parquet",
-    "tiles*/manifest/*.json",
-    "features/*/manifest/*.json",
-    "case_to_features.json",
-    "folds/*/folds.json",
-    "models/*/*/predictions.parquet",
-    "probing/*.json",
-    "probing/all/*.json",
-    "evaluation/*/evaluation.json",
-    "report.html",
-)
 NOTES = ".controllers"
 _KEYS = {"host", "space", "pid", "started", "folder"}
 

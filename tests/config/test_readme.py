@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -24,8 +25,9 @@ from pipeline.config.models import (
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.encoders import registry
-from tests.config import tables
+from tests import tables
 
+README = ROOT / "config" / "README.md"
 ROW = re.compile(r"^\| (.+?) \| (.*?) \| (.*) \|$", re.MULTILINE)
 BLOCKS: dict[str, Any] = {
     "a teacher": TeacherConfig,
@@ -42,7 +44,7 @@ BLOCKS: dict[str, Any] = {
 
 def rows() -> list[tuple[str, str, str, str]]:
     """Block (empty for the sections), key, default and meaning of each row of `Every key`."""
-    text = tables.README.read_text().split("## Every key")[1].split("\n## ")[0]
+    text = README.read_text().split("## Every key")[1].split("\n## ")[0]
     found, block = [], ""
     for key, default, meaning in ROW.findall(text)[1:]:
         if key.startswith("**"):
@@ -64,9 +66,9 @@ def fields(model: type[BaseModel], path: str = "") -> dict[str, FieldInfo]:
     return found
 
 
-def test_tables_of_models_and_losses_are_made_of_their_files() -> None:
-    text = tables.README.read_text()
-    assert text == tables.with_tables(text), f"run: {tables.COMMAND}"
+@pytest.mark.parametrize("page", tables.MADE, ids=lambda page: page.parent.name)
+def test_tables_are_as_the_code_has_it(page: Path) -> None:
+    assert page.read_text() == tables.with_table(page), f"run: {tables.COMMAND}"
 
 
 def test_no_meaning_is_empty() -> None:

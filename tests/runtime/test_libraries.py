@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from importlib import metadata
 
-import pytest
-
 from pipeline.runtime import libraries
 
 
-def test_installed_versions_are_told_and_a_missing_library_is_no_error(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(libraries, "LIBRARIES", ("numpy", "not-a-library"))
-    assert libraries.installed() == {"numpy": metadata.version("numpy"), "not-a-library": "-"}
+def test_installed_versions_are_told_and_a_missing_library_is_no_error() -> None:
+    found = libraries.installed(["numpy", "not-a-library"])
+    assert list(found) == [*libraries.OURS, "numpy", "not-a-library"]
+    assert (found["numpy"], found["not-a-library"]) == (metadata.version("numpy"), "-")

@@ -26,6 +26,7 @@ from pipeline.runtime import (
     run_lock,
     run_summary,
     run_watch,
+    stages,
 )
 from snakemake.logging import logger
 

@@ -1,11 +1,11 @@
-"""The tables of config/README.md that are made of what files register: MIL models and losses.
+"""Tables of the READMEs that are made of the code: stages, MIL models and losses.
 
-`python -m tests.config.tables` writes them anew.
+`python -m tests.tables` writes them anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import yaml
@@ -14,15 +14,27 @@ from pipeline import ROOT
 from pipeline.config.models import aggregators, distillation_losses
 from pipeline.config.registry import Entry, Key
 from pipeline.config.tasks import TYPES, default_loss, losses
+from pipeline.runtime.stages import STAGES
 
-README = Path(ROOT) / "config" / "README.md"
-COMMAND = "python -m tests.config.tables"
+COMMAND = "python -m tests.tables"
 START = f"<!-- made by `{COMMAND}` -->"
 END = "<!-- end -->"
 
 
-def made() -> str:
-    """The tables."""
+def stages() -> str:
+    """One row a stage."""
+    lines = [
+        "| stage | `python -m pipeline` | what it does | config | under `results/<cohort>/` |",
+        "|---|---|---|---|---|",
+    ]
+    for one in STAGES:
+        config = ", ".join(f"`{section}`" for section in one.config)
+        lines.append(f"| `{one.name}` | `{one.command}` | {one.does} | {config} | {one.writes} |")
+    return "\n".join(lines)
+
+
+def registered() -> str:
+    """Aggregators and losses with their own keys."""
     lines = [
         "| `aggregator` | what it is | its own keys |",
         "|---|---|---|",
@@ -57,12 +69,19 @@ def _key(key: Key, entry: Entry) -> str:
     return f"`{key.name}` (`{default}`): {key.meaning}{only}"
 
 
-def with_tables(text: str) -> str:
-    """The README with its tables made anew."""
-    before, _, rest = text.partition(START)
+MADE: dict[Path, Callable[[], str]] = {
+    ROOT / "README.md": stages,
+    ROOT / "config" / "README.md": registered,
+}
+
+
+def with_table(page: Path) -> str:
+    """The page's text with its tables made anew."""
+    before, _, rest = page.read_text().partition(START)
     _, _, after = rest.partition(END)
-    return f"{before}{START}\n\n{made()}\n\n{END}{after}"
+    return f"{before}{START}\n\n{MADE[page]()}\n\n{END}{after}"
 
 
 if __name__ == "__main__":
-    README.write_text(with_tables(README.read_text()))
+    for page in MADE:
+        page.write_text(with_table(page))

@@ -1,0 +1,244 @@
+"""The stages, each declared once: the workflow, the command line, job records, the lock and the
+README ask here, and nothing lists them a second time.
+
+A new stage is three files (`workflow/rules/<room>.smk`, `pipeline/<room>/stage.py`, its section in
+`pipeline/config/`) and an entry here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+ARRAYS = ("numpy", "pandas", "h5py")
+SLIDES = ("openslide-python", "tifffile", "imagecodecs", "pydicom", "opencv-python-headless")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        name: of its rule, its job records and its logs.
+        room: the rule's file in `workflow/rules/`, and the folder of `pipeline/`.
+        command: what follows `python -m pipeline`.
+        function: `module:name` below `pipeline.commands`, what the command calls.
+        config: the sections of the config that it is told of.
+        libraries: distributions that its numbers depend on; each of its jobs writes down which
+            versions it ran with.
+        tables: patterns of what it writes last and makes again from finished pieces in seconds,
+            below `results/<cohort>/`; they go when nobody knows what made them.
+        does: for the README.
+        writes: for the README, below `results/<cohort>/`.
+    """
+
+    name: str
+    room: str
+    command: str
+    function: str
+    config: tuple[str, ...]
+    libraries: tuple[str, ...]
+    tables: tuple[str, ...]
+    does: str
+    writes: str
+
+    def load(self) -> Callable[..., Any]:
+        """What the command calls."""
+        module, _, name = self.function.partition(":")
+        return getattr(importlib.import_module(f"pipeline.commands.{module}"), name)
+
+
+STAGES = (
+    Stage(
+        name="cohort_chunk",
+        room="cohort",
+        command="cohort chunk",
+        function="slides:cohort_chunk",
+        config=("cohort",),
+        libraries=(*ARRAYS, "tifffile", "opencv-python-headless", "scikit-learn"),
+        tables=("slides/[0-9]*.parquet",),
+        does="one chunk's slides; those of the embedded cohort are drawn",
+        writes="`slides/<chunk>.parquet`",
+    ),
+    Stage(
+        name="cohort",
+        room="cohort",
+        command="cohort check",
+        function="slides:cohort_check",
+        config=("cohort", "tasks"),
+        libraries=(*ARRAYS, "tifffile", "opencv-python-headless", "scikit-learn"),
+        tables=("cohort.json",),
+        does="checks the sheet and its labels",
+        writes="`slides.parquet`, `cohort.json`",
+    ),
+    Stage(
+        name="tiling",
+        room="tiling",
+        command="tiling",
+        function="slides:tiling",
+        config=("tiling",),
+        libraries=(*ARRAYS, *SLIDES, "pillow", "torch", "timm"),
+        tables=("tiles*/manifest/*.json",),
+        does="tissue, artefacts, tiles of a physical size (within `mpp_tolerance`, 5 %; what was "
+        "read is recorded), QC picture",
+        writes="`tiles/<slide>.h5`, `.geojson`, `tiles/qc/`",
+    ),
+    Stage(
+        name="tiling_overview",
+        room="tiling",
+        command="tiling-overview",
+        function="slides:tiling_overview",
+        config=(),
+        libraries=("numpy", "h5py", "tifffile", "imagecodecs", "opencv-python-headless"),
+        tables=("tiles/overview.csv",),
+        does="a table and a contact sheet of all slides",
+        writes="`tiles/overview.csv`, `tiles/contact_sheet.jpg`",
+    ),
+    Stage(
+        name="extraction_check",
+        room="extraction",
+        command="extraction-check",
+        function="slides:extraction_check",
+        config=("extraction",),
+        libraries=("h5py", "opencv-python-headless", "torch", "timm", "transformers"),
+        tables=(),  # it holds the revision of the weights, which must not change unasked
+        does="each teacher once, before a GPU is asked for: licence, token, weights, output",
+        writes="`features/<teacher>/check.json`",
+    ),
+    Stage(
+        name="extraction",
+        room="extraction",
+        command="extraction",
+        function="slides:extraction",
+        config=("extraction",),
+        libraries=(*ARRAYS, *SLIDES, "pillow", "torch", "timm", "transformers"),
+        tables=("features/*/manifest/*.json",),
+        does="each teacher: low, mid and high features in one forward pass; or imported files "
+        "(`extraction_import`)",
+        writes="`features/<teacher>/<slide>.h5`",
+    ),
+    Stage(
+        name="mapping",
+        room="mapping",
+        command="mapping",
+        function="cases:mapping",
+        config=("mapping",),
+        libraries=ARRAYS,
+        tables=("cohort_flow.json",),
+        does="what became of every slide: coverage, failure ledger",
+        writes="`coverage.csv`, `ledger.csv`, `cohort_flow.json`",
+    ),
+    Stage(
+        name="mapping_check",
+        room="mapping",
+        command="mapping-check",
+        function="cases:mapping_check",
+        config=("mapping",),
+        libraries=ARRAYS,
+        tables=("case_to_features.json",),
+        does="too many slides lost end the run; case → teacher → files",
+        writes="`case_to_features.json`, `cases.parquet`",
+    ),
+    Stage(
+        name="probing",
+        room="probing",
+        command="probing",
+        function="cases:probing",
+        config=("probing",),
+        libraries=(
+            *ARRAYS,
+            "tifffile",
+            "imagecodecs",
+            "opencv-python-headless",
+            "torch",
+            "scipy",
+            "scikit-learn",
+        ),
+        tables=("probing/*.json",),
+        does="each teacher's tiles as they are: linear, k-NN and few-shot probes of annotated "
+        "tissue",
+        writes="`probing/<teacher>.csv`",
+    ),
+    Stage(
+        name="tile_students",
+        room="probing",
+        command="tile-students",
+        function="cases:tile_students",
+        config=("probing",),
+        libraries=(
+            *ARRAYS,
+            "tifffile",
+            "imagecodecs",
+            "opencv-python-headless",
+            "torch",
+            "scipy",
+            "scikit-learn",
+        ),
+        tables=("probing/all/*.json",),
+        does="students of single tiles, compared with the probes",
+        writes="`probing/all/`",
+    ),
+    Stage(
+        name="folds",
+        room="folds",
+        command="folds",
+        function="cases:folds",
+        config=("folds", "tasks"),
+        libraries=(*ARRAYS, "scipy", "scikit-learn"),
+        tables=("folds/*/folds.json",),
+        does="patient- or site-grouped, stratified, pairwise disjoint",
+        writes="`folds/<task>/` (also CLAM's `splits_<k>.csv`)",
+    ),
+    Stage(
+        name="training",
+        room="training",
+        command="training",
+        function="cases:training",
+        config=("training", "tasks"),
+        libraries=(*ARRAYS, "torch", "scipy", "scikit-learn"),
+        tables=("models/*/*/predictions.parquet",),
+        does="single teachers, fusions, Shazam v1 and v2, ablations",
+        writes="`models/<task>/<model>/`",
+    ),
+    Stage(
+        name="evaluation",
+        room="evaluation",
+        command="evaluation",
+        function="cases:evaluation",
+        config=("evaluation", "tasks"),
+        libraries=(*ARRAYS, "scipy", "scikit-learn", "scikit-survival", "lifelines"),
+        tables=("evaluation/*/evaluation.json",),
+        does="intervals, paired comparisons, Kaplan–Meier, calibration",
+        writes="`evaluation/<task>/`",
+    ),
+    Stage(
+        name="report",
+        room="report",
+        command="report",
+        function="cases:report",
+        config=("report",),
+        libraries=(*ARRAYS, *SLIDES, "pillow", "matplotlib"),
+        tables=("report.html",),
+        does="one HTML page that opens offline",
+        writes="`report.html`",
+    ),
+)
+ROOMS = tuple(dict.fromkeys(stage.room for stage in STAGES))
+TABLES = tuple(pattern for stage in STAGES for pattern in stage.tables)
+# Rules that run another stage's command, and write job records under a name of their own.
+ALSO = {"extraction_import": "extraction", "tiling_scale": "tiling"}
+
+
+def stage(name: str) -> Stage:
+    """The stage of a rule.
+
+    Args:
+        name: of the rule.
+
+    Raises:
+        KeyError: no stage has it.
+    """
+    found = {one.name: one for one in STAGES}
+    return found[ALSO.get(name, name)]
