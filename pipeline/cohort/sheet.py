@@ -23,6 +23,7 @@ from pipeline.contracts.values import filled, label, number
 from pipeline.errors import SheetError
 from pipeline.files.digests import digest
 from pipeline.files.identity import content_digest, file_identity
+from pipeline.files.names import as_on_disk
 
 if TYPE_CHECKING:
     from pipeline.config.cohort import CohortConfig, ColumnsConfig
@@ -137,7 +138,7 @@ def _read(
     cfg: CohortConfig, base: Path
 ) -> tuple[list[str], list[tuple[int, list[str]]], list[SlideRow]]:
     """Header, numbered records and slides of the sheet, unchecked."""
-    sheet = base / Path(cfg.sheet or "").expanduser()
+    sheet = as_on_disk(base / Path(cfg.sheet or "").expanduser())
     header, records = _parse(sheet, cfg.columns)
     root = base / Path(cfg.slide_root).expanduser() if cfg.slide_root else sheet.parent
     rows = [_row(line, fields, header, cfg.columns, root) for line, fields in records]
@@ -209,7 +210,7 @@ def _row(
 
     def absolute(column: str) -> str:
         given = field(column)
-        return str((root / Path(given).expanduser()).absolute()) if given else ""
+        return str(as_on_disk((root / Path(given).expanduser()).absolute())) if given else ""
 
     def named(column: str) -> str:
         given = value.get(column, "")

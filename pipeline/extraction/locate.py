@@ -15,6 +15,7 @@ from pipeline.config.extraction import TeacherConfig
 from pipeline.errors import ConfigError
 from pipeline.files.digests import digest
 from pipeline.files.identity import file_identity
+from pipeline.files.names import as_on_disk, composed
 from pipeline.files.recall import Recall
 
 
@@ -35,15 +36,18 @@ def expected_files(
         ConfigError: the folder or table is missing, or the pattern or table is wrong.
     """
     where = f"extraction.teachers.{teacher}"
-    folder = Path(str(facts.path)).expanduser().absolute()
+    folder = as_on_disk(Path(str(facts.path)).expanduser().absolute())
     if not folder.is_dir():
         raise ConfigError(f"{where}.path: {folder} is not a folder")
     if facts.table:
-        known = _read_table(where, Path(facts.table).expanduser())
-        return {s: folder / known[s] if s in known else None for s in slides}
+        known = _read_table(where, as_on_disk(Path(facts.table).expanduser()))
+        return {
+            s: as_on_disk(folder / known[composed(s)]) if composed(s) in known else None
+            for s in slides
+        }
     try:
         return {
-            slide_id: folder / facts.pattern.format(slide_id=slide_id, case_id=case_id)
+            slide_id: as_on_disk(folder / facts.pattern.format(slide_id=slide_id, case_id=case_id))
             for slide_id, case_id in slides.items()
         }
     except (KeyError, IndexError, ValueError) as error:
@@ -104,7 +108,7 @@ def check_not_shared(
 
 
 def _read_table(where: str, path: Path) -> dict[str, str]:
-    """slide_id -> path, from a CSV or TSV."""
+    """slide_id, accents as one character -> path, from a CSV or TSV."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError:
@@ -114,7 +118,7 @@ def _read_table(where: str, path: Path) -> dict[str, str]:
     missing = {"slide_id", "path"} - set(rows.fieldnames or ())
     if missing:
         raise ConfigError(f"{where}.table: {path} lacks the columns {sorted(missing)}")
-    pairs = [(row["slide_id"], row["path"]) for row in rows]
+    pairs = [(composed(row["slide_id"]), row["path"]) for row in rows]
     twice = sorted(s for s, n in Counter(s for s, _ in pairs).items() if n > 1)
     if twice:
         raise ConfigError(f"{where}.table: {path}: slides stand twice: {', '.join(twice[:20])}")

@@ -151,8 +151,8 @@ def _check_files(teacher: str, paths: Mapping[str, str], root: Path) -> None:
     if gone:
         listed = "".join(f"\n  - {path}" for path in gone[:_SHOWN])
         raise ArtifactError(
-            f"{len(gone)} feature file(s) of {teacher} are gone; remove its manifests, "
-            f"features/{teacher}/manifest, and run again:{listed}{_more(len(gone))}"
+            f"{len(gone)} feature file(s) of {teacher} are gone; give the same command again, "
+            f"which makes them anew:{listed}{_more(len(gone))}"
         )
 
 

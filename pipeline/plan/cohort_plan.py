@@ -33,6 +33,7 @@ from pipeline.extraction.locate import (
 )
 from pipeline.files.digests import digest
 from pipeline.files.identity import content_digest, file_identity
+from pipeline.files.names import as_on_disk
 from pipeline.files.recall import Recall
 from pipeline.plan.split_check import check_splits
 
@@ -159,7 +160,7 @@ def _check_paths(config: Config, rows: Sequence[SlideRow], base: Path) -> None:
             if not needed.is_file():
                 raise ConfigError(f"tiling.tissue.weights: no file {needed}; correct the path")
     if config.probing is not None and (pattern := config.probing.annotations):
-        paths = [base / pattern.format(slide_id=row.slide_id) for row in rows]
+        paths = [as_on_disk(base / pattern.format(slide_id=row.slide_id)) for row in rows]
         if not any(path.is_file() for path in paths):
             raise ConfigError(
                 f"probing.annotations: no slide has a file; the first would be {paths[0]}. Correct "
@@ -172,7 +173,7 @@ def annotation_digest(config: Config, plan: CohortPlan, base: Path) -> str:
     if config.probing is None or config.probing.annotations is None:
         return ""
     paths = {
-        row.slide_id: base / config.probing.annotations.format(slide_id=row.slide_id)
+        row.slide_id: as_on_disk(base / config.probing.annotations.format(slide_id=row.slide_id))
         for row in plan.rows
     }
     return digest({slide: file_identity(path) for slide, path in paths.items() if path.is_file()})

@@ -12,6 +12,7 @@ from pipeline.bags.files import open_features, read_coords, read_level
 from pipeline.bags.sampling import spread
 from pipeline.config.probing import ProbingConfig
 from pipeline.contracts.ledger import Record, read_manifests
+from pipeline.files.names import as_on_disk
 from pipeline.files.parquet import read_table
 from pipeline.probing.labels import TileLabels, read_labels
 
@@ -85,7 +86,7 @@ def gather(
     for record in records:
         annotation = None
         if cfg.annotations is not None:
-            annotation = base / cfg.annotations.format(slide_id=record.slide_id)
+            annotation = as_on_disk(base / cfg.annotations.format(slide_id=record.slide_id))
         tiles = folder / f"{record.slide_id}.h5"
         labels = read_labels(tiles, annotation, cfg.min_cover)
         if labels is None:

@@ -13,6 +13,7 @@ from pipeline.bags.files import FeatureFile, open_features, read_coords, read_le
 from pipeline.bags.sampling import spread
 from pipeline.config.probing import ProbingConfig
 from pipeline.contracts.ledger import Record
+from pipeline.files.names import as_on_disk
 from pipeline.probing.gather import Tiles
 from pipeline.probing.labels import read_labels
 
@@ -83,7 +84,7 @@ def gather_together(
     for slide in slides:
         annotation = None
         if cfg.annotations is not None:
-            annotation = base / cfg.annotations.format(slide_id=slide)
+            annotation = as_on_disk(base / cfg.annotations.format(slide_id=slide))
         labels = read_labels(folder / f"{slide}.h5", annotation, cfg.min_cover)
         if labels is None:
             continue

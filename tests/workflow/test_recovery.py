@@ -59,6 +59,32 @@ def test_a_lost_snakemake_folder_costs_tables_and_hides_no_change(house: House) 
     assert house.planned() == {}
 
 
+@pytest.mark.parametrize(
+    ("rule", "kind", "damage"),
+    [("tiling", "tiles", "cut"), ("extraction", "features/resnet10t", "deleted")],
+)
+def test_a_lost_file_of_one_slide_is_planned_and_mended(
+    house: House, rule: str, kind: str, damage: str
+) -> None:
+    files = sorted((house.path / "results/tiny" / kind).glob("*.h5"))
+    whole = files[0].read_bytes()
+    before = {path: path.stat().st_mtime_ns for path in files}
+    manifests = (house.path / "results/tiny" / kind / "manifest").glob("*.json")
+    manifest = next(p for p in manifests if f'"{kind}/{files[0].name}"' in p.read_text())
+    target = str(manifest.relative_to(house.path))
+    assert f"rule {rule}:" not in house.run("-n", target).stdout
+    if damage == "deleted":
+        files[0].unlink()
+    else:
+        files[0].write_bytes(whole[:-200])
+    assert f"rule {rule}:" in house.run("-n", target).stdout
+    done = house.run("--cores", "1", target)
+    assert f"{kind}: 1 file(s) are gone or were changed" in done.stderr
+    assert {p for p in files if p.stat().st_mtime_ns != before[p]} == {files[0]}
+    assert files[0].read_bytes() == whole
+    assert f"rule {rule}:" not in house.run("-n", target).stdout
+
+
 def test_a_second_controller_is_refused(house: House) -> None:
     results = house.path / "results" / "tiny"
     target = "results/tiny/tiles/overview.csv"

@@ -19,7 +19,13 @@ from pipeline.config.reading import refuse_double_keys
 from pipeline.encoders import tile_scales
 from pipeline.errors import UserError
 from pipeline.files import recall
-from pipeline.plan import cohort_plan, estimate, stage_params, stage_versions
+from pipeline.plan import (
+    cohort_plan,
+    estimate,
+    lost_files,
+    stage_params,
+    stage_versions,
+)
 from pipeline.runtime import (
     child_processes,
     machine_errors,
@@ -80,7 +86,14 @@ def check_version(wildcards):
 
 def extraction_version(wildcards):
     teachers = wildcards.teacher.split("+")
-    return stage_versions.text(stage_versions.extraction(CONFIG.extraction, teachers))
+    versions = stage_versions.extraction(CONFIG.extraction, teachers)
+    return made_from(versions, f"features/{wildcards.teacher}", wildcards)
+
+
+def tiling_version(wildcards):
+    scale = getattr(wildcards, "scale", "")
+    folder = f"tiles_{scale}" if scale else "tiles"
+    return made_from(stage_versions.tiling(), folder, wildcards)
 
 
 def training_version(wildcards):
@@ -164,6 +177,32 @@ def at_once(resource, otherwise):
     return granted if isinstance(granted, int) else otherwise
 
 
+def manifests():
+    """All that speak of slides' files which the workflow itself makes."""
+    folders = ["tiles", *(f"tiles_{scale}" for scale in SCALES)] if ENCODERS else []
+    folders += [f"features/{group}" for group in ENCODERS]
+    return [RESULTS / f / "manifest" / f"{c}.json" for f in folders for c in CHUNKS]
+
+
+def find_lost():
+    """Manifests of chunks of which files are gone or damaged."""
+    lost = lost_files.lost_files(RESULTS, manifests(), RECALL)
+    for line in lost_files.told(lost, RESULTS):
+        print(line, file=sys.stderr)
+    return set(lost)
+
+
+def note_files():
+    """What this run made is known to the next one."""
+    lost_files.lost_files(RESULTS, manifests(), RECALL)
+
+
+def made_from(versions, folder, wildcards):
+    """The `version` param of a chunk; a dry-run sees another one where files of it are lost."""
+    lost = RESULTS / folder / "manifest" / f"{wildcards.chunk}.json" in LOST
+    return stage_versions.text(versions | ({"lost files": True} if lost else {}))
+
+
 def say_plan():
     """A dry-run ends with what the run would cost."""
     concurrency = estimate.Concurrency(
@@ -224,6 +263,7 @@ def say_idle():
 
 
 RESULTS = Path("results") / CONFIG.cohort.name
+LOST = set()
 STATE = Path(".snakemake")
 UNKNOWN = f"{STATE} has no record of {RESULTS}. What is finished there is known by its own fingerprints"
 # Commands that run no job: they only ask, and may do so while another Snakemake works.
@@ -243,6 +283,10 @@ if MAIN:
 if MAIN and DRY & GIVEN:
     atexit.register(say_plan)
     say_unknown()
+    LOST = find_lost()
 elif MAIN and CALLED and not ASKING & GIVEN:
     atexit.register(say_idle)
     take_over()
+    for manifest in find_lost():
+        manifest.unlink(missing_ok=True)
+    atexit.register(note_files)

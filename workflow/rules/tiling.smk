@@ -15,7 +15,7 @@ rule tiling:
         runtime=tiling_minutes,
     params:
         cfg=tiling_job,
-        version=version(stage_versions.tiling()),
+        version=tiling_version,
     shell:
         "python -m pipeline tiling --cfg {params.cfg:q}"
         " --root $(dirname $(dirname {input.slides:q})) --chunk {wildcards.chunk} --out {output.manifest:q}"
@@ -44,7 +44,7 @@ if SCALES:
             runtime=tiling_minutes,
         params:
             cfg=tiling_job,
-            version=version(stage_versions.tiling()),
+            version=tiling_version,
         shell:
             "python -m pipeline tiling --cfg {params.cfg:q}"
             " --root $(dirname $(dirname {input.slides:q})) --tiles tiles_{wildcards.scale}"
