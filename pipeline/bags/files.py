@@ -27,6 +27,7 @@ from pipeline.bags.encoder_names import encoder_named
 from pipeline.errors import ArtifactError
 from pipeline.files.checksums import checksum, is_intact
 from pipeline.files.hdf5 import read_hdf5
+from pipeline.files.stand_ins import stand_in
 from pipeline.runtime.machine_errors import is_machines
 
 Format = Literal["pipeline", "h5", "stamp", "pt", "deepzoom", "npy"]
@@ -93,6 +94,8 @@ def open_features(path: str | Path, dims: Mapping[str, int] | None = None) -> Fe
         raise ArtifactError(f"{path}: not a feature file; known suffixes: {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise ArtifactError(f"{path}: no such feature file")
+    if instead := stand_in(path):
+        raise ArtifactError(f"{path}: {instead}")
     try:
         if path.suffix.lower() in (".h5", ".hdf5"):
             file = _describe_hdf5(path)

@@ -247,6 +247,17 @@ def unwrap(state: dict[str, Any]) -> State:
     return state
 
 
+def shared_prefixes(state: Mapping[str, Any]) -> list[str]:
+    """What all names begin with, a word at a time: `model.`, then `model.backbone.`."""
+    words = [name.split(".")[:-1] for name in state]
+    shared: list[str] = []
+    for level in zip(*words, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared.append(level[0])
+    return [".".join(shared[: i + 1]) + "." for i in range(len(shared))]
+
+
 def _strip(state: dict[str, Any], prefix: str) -> State:
     return {name.removeprefix(prefix): values for name, values in unwrap(state).items()}
 

@@ -83,6 +83,8 @@ def hub_file(
         EntryNotFoundError,
         GatedRepoError,
         LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
     repo, files = _hub_place(row, given)
@@ -100,6 +102,17 @@ def hub_file(
             raise ConfigError(
                 f"teacher `{name}`: access to {repo} is not granted. Ask for it at "
                 f"https://huggingface.co/{repo}, then set HF_TOKEN or run `hf auth login`"
+            ) from None
+        except RepositoryNotFoundError:
+            raise ConfigError(
+                f"teacher `{name}`: the hub shows no repository {repo} (404). See whether it was "
+                f"renamed or taken down at https://huggingface.co/{repo}. A private one needs the "
+                f"token of somebody who may read it: set HF_TOKEN or run `hf auth login`"
+            ) from None
+        except RevisionNotFoundError:
+            raise ConfigError(
+                f"teacher `{name}`: {repo} has no revision {revision}; correct "
+                f"extraction.teachers.{name}.revision, or leave it out"
             ) from None
         except EntryNotFoundError as error:
             if isinstance(error, LocalEntryNotFoundError):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from torch import nn
 
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import weight_files
-from pipeline.encoders.checkpoint_layouts import convert
+from pipeline.encoders.checkpoint_layouts import convert, shared_prefixes, unwrap
 from pipeline.encoders.registry import Model
 from pipeline.errors import ArtifactError
 from pipeline.files.identity import file_identity
+from pipeline.files.stand_ins import stand_in
 from pipeline.runtime.machine_errors import is_machines
 
 
@@ -76,13 +79,58 @@ def fill(module: nn.Module, path: Path, layout: str) -> None:
         ArtifactError: the file is damaged; or a parameter is missing, left over, or of another
             shape: the first of each are listed.
     """
-    state = read_checkpoint(path)
-    try:
-        state = convert(state, layout, module)
-    except KeyError as error:
-        raise ArtifactError(f"{path}: not a checkpoint of layout `{layout}`: no {error}") from None
+    state, problems = _converted(read_checkpoint(path), layout, module)
+    if problems:
+        more = f", and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise ArtifactError(f"{path}: of another model: {'; '.join(problems[:8])}{more}")
     wanted = module.state_dict()
-    problems = [
+    # The checkpoint's tensors become the parameters: nothing is initialised or held twice.
+    same = {k: v.to(wanted[k].dtype).contiguous() for k, v in state.items()}
+    module.load_state_dict(same, strict=True, assign=True)
+
+
+def _converted(
+    checkpoint: dict[str, Any], layout: str, module: nn.Module
+) -> tuple[dict[str, Any], list[str]]:
+    """The parameters under the network's names, and what does not fit.
+
+    Trainers put a word before all names (`module.`, `model.`, `backbone.`): where a checkpoint does
+    not fit as it is, it is tried without.
+    """
+    state, problems = _try(checkpoint, layout, module)
+    names = unwrap(checkpoint)
+    for prefix in shared_prefixes(names) if problems else ():
+        bare = {name.removeprefix(prefix): values for name, values in names.items()}
+        stripped, others = _try(bare, layout, module)
+        if not others:
+            return stripped, []
+        if len(others) < len(problems):
+            state, problems = stripped, others
+    return state, [*_partly_prefixed(names, module), *problems] if problems else []
+
+
+def _partly_prefixed(names: Mapping[str, Any], module: nn.Module) -> list[str]:
+    """Says so where a part of a larger model's parameters would fit without their first word."""
+    wanted = module.state_dict().keys()
+    words = Counter(name.partition(".")[0] for name in names if name.partition(".")[2] in wanted)
+    if not words or words.most_common(1)[0][1] < len(wanted) / 2:
+        return []
+    word, count = words.most_common(1)[0]
+    return [
+        f"{count} of its names would fit without the `{word}.` before them; save those alone, "
+        f"without it, as a state_dict"
+    ]
+
+
+def _try(
+    checkpoint: dict[str, Any], layout: str, module: nn.Module
+) -> tuple[dict[str, Any], list[str]]:
+    try:
+        state = convert(checkpoint, layout, module)
+    except KeyError as error:
+        return {}, [f"not a checkpoint of layout `{layout}`: no {error}"]
+    wanted = module.state_dict()
+    return state, [
         *(f"missing {k}" for k in sorted(wanted.keys() - state.keys())),
         *(f"left over {k}" for k in sorted(state.keys() - wanted.keys())),
         *(
@@ -91,20 +139,17 @@ def fill(module: nn.Module, path: Path, layout: str) -> None:
             if state[k].shape != wanted[k].shape
         ),
     ]
-    if problems:
-        more = f", and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise ArtifactError(f"{path}: of another model: {'; '.join(problems[:8])}{more}")
-    # The checkpoint's tensors become the parameters: nothing is initialised or held twice.
-    same = {k: v.to(wanted[k].dtype).contiguous() for k, v in state.items()}
-    module.load_state_dict(same, strict=True, assign=True)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's contents: safetensors, or torch's with `weights_only`.
 
     Raises:
-        ArtifactError: it is damaged or holds anything but tensors and plain values.
+        ArtifactError: it is damaged or no checkpoint, or holds anything but tensors and plain
+            values.
     """
+    if instead := stand_in(path):
+        raise ArtifactError(f"{path}: {instead}")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -122,6 +122,41 @@ def test_checkpoint_of_another_model_lists_what_differs(tmp_path: Path) -> None:
     assert "conv1.0.weight is (2, 2)" in text
 
 
+@pytest.mark.parametrize("prefix", ["module.", "model.", "backbone.", "model.backbone.", "any."])
+@pytest.mark.parametrize("inside", [None, "state_dict", "teacher"])
+def test_a_word_before_all_names_is_taken_off(
+    tmp_path: Path, prefix: str, inside: str | None
+) -> None:
+    state = {
+        f"{prefix}{name}": values
+        for name, values in timm.create_model(MODEL, num_classes=0).state_dict().items()
+    }
+    _local(tmp_path, {inside: state, "epoch": 3} if inside else state)
+
+
+def test_the_part_of_a_larger_model_is_named(tmp_path: Path) -> None:
+    state = timm.create_model(MODEL, num_classes=0).state_dict()
+    larger = {f"encoder.{k}": v for k, v in state.items()} | {"loss.weight": torch.zeros(2)}
+    with pytest.raises(ArtifactError, match=rf"{len(state)} of its names would fit.*`encoder\.`"):
+        _local(tmp_path, larger)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n", "git lfs pull"),
+        ("<!DOCTYPE html><html>Login</html>", "is a web page.*token"),
+        ("", "is empty"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named(tmp_path: Path, name: str, content: str, says: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / name).write_text(content)
+    with pytest.raises(ArtifactError, match=rf"{name}: .*{says}"):
+        build("a", _cfg(weights="local"), weights_dir=str(tmp_path))
+
+
 def test_positions_are_never_resampled_at_load(tmp_path: Path) -> None:
     """A checkpoint made for another image size is refused, not bent into shape."""
     state = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=64).state_dict()
@@ -227,6 +262,25 @@ def test_hub_without_access(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
     with pytest.raises(ConfigError, match=r"cannot be downloaded.*weights_dir/a/.*weights: local"):
         build("a", _cfg(weights="hub"))
+
+
+def test_what_is_not_on_the_hub_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    for kind, says in (
+        (RepositoryNotFoundError, "shows no repository timm/resnet10t"),
+        (RevisionNotFoundError, "has no revision main; correct extraction.teachers.a.revision"),
+    ):
+        error = kind.__new__(kind)  # they want a response of the HTTP library
+
+        def missing(*_: Any, error: Exception = error, **__: Any) -> str:
+            raise error
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", missing)
+        with pytest.raises(ConfigError, match=says) as caught:
+            build("a", _cfg(weights="hub"))
+        assert "ry again" not in str(caught.value)
 
 
 def test_hub_records_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,6 +230,14 @@ def test_a_file_may_be_shared_by_slides_of_one_case_only(tmp_path: Path, pattern
             check_not_shared("old", files, slides)
 
 
+def test_a_pointer_in_place_of_features_is_named(tmp_path: Path) -> None:
+    _cohort(tmp_path / "results", ["a"])
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "a.h5").write_text("version https://git-lfs.github.com/spec/v1\n")
+    record = _run(tmp_path, _config(tmp_path / "given"))["a"]
+    assert record.kind == "bad_features" and "git lfs pull" in record.reason
+
+
 def test_manifest_is_the_same_again(tmp_path: Path) -> None:
     _cohort(tmp_path / "results", ["a"])
     _features(tmp_path / "given" / "a.h5")
