@@ -102,7 +102,14 @@ def gflop_per_tile(name: str, facts: TeacherConfig, root: Path | None = None) ->
 def values_per_tile(
     name: str, facts: TeacherConfig, levels: Sequence[str], root: Path | None = None
 ) -> int | None:
-    """Numbers that a teacher's levels have per tile; None where nothing is known yet."""
+    """Numbers that a teacher's levels have per tile; None where nothing is known yet.
+
+    Args:
+        name: the teacher's name in the config.
+        facts: its settings.
+        levels: which levels are written, of `low`, `mid` and `high`.
+        root: the cohort's results folder, where a preflight may have noted its widths; None: none.
+    """
     from pipeline.encoders import registry
 
     dims = preflight(root, name).get("dims")

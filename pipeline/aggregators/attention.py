@@ -54,7 +54,13 @@ class MaskedAttention(nn.Module):
         return self.output(y.transpose(1, 2).flatten(2))
 
     def row(self, x: Tensor, mask: Tensor, token: int = 0) -> Tensor:
-        """How much one token attends to each: (B, N), mean over heads, 0 under the mask."""
+        """How much one token attends to each: (B, N), mean over heads, 0 under the mask.
+
+        Args:
+            x: (B, N, width).
+            mask: bool (B, N), True = padding.
+            token: number of the token that attends.
+        """
         q, k, _ = self.split(x)
         scores = (q[:, :, token : token + 1] * k).sum(-1) * q.shape[-1] ** -0.5
         return masked_softmax(scores, mask[:, None, :].expand_as(scores)).mean(1)
@@ -91,5 +97,11 @@ class TransformerLayer(nn.Module):
         return second(x + self.drop(self.net(x)))
 
     def attended(self, x: Tensor, mask: Tensor, token: int = 0) -> Tensor:
-        """The attention row of one token at this layer's input: (B, N)."""
+        """The attention row of one token at this layer's input: (B, N).
+
+        Args:
+            x: (B, N, width), the layer's input.
+            mask: bool (B, N), True = padding.
+            token: number of the token that attends.
+        """
         return self.attention.row(self.norms[0](x) if self.pre_norm else x, mask, token)

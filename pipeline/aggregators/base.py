@@ -48,7 +48,13 @@ class Aggregator(nn.Module):
         return None
 
     def instance_loss(self, bag: Bag, mask: Tensor, labels: Tensor) -> Tensor | None:
-        """A loss on instances given the bags' classes int64 (B,); None where a model has none."""
+        """A loss on instances given the bags' classes int64 (B,); None where a model has none.
+
+        Args:
+            bag: what the model said of the bags.
+            mask: bool (B, N), True = padding.
+            labels: int64 (B,), the classes.
+        """
         return None
 
 
@@ -68,7 +74,13 @@ def full_mask(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
-    """Softmax over what is not masked; all zeros (not NaN) where everything is."""
+    """Softmax over what is not masked; all zeros (not NaN) where everything is.
+
+    Args:
+        scores: of any shape.
+        mask: bool, broadcast to the scores; True = left out.
+        dim: over which the shares sum to 1.
+    """
     lowest = torch.finfo(scores.dtype).min
     weights = scores.masked_fill(mask, lowest).softmax(dim)
     return weights.masked_fill(mask, 0.0)
@@ -78,6 +90,11 @@ def masked_mean(x: Tensor, mask: Tensor, emphasis: Tensor | None = None) -> Tens
     """Mean over the real rows of x (B, N, d): float32 (B, d), zeros for an empty bag.
 
     With an emphasis (B, N) a row counts exp(emphasis) times.
+
+    Args:
+        x: (B, N, d).
+        mask: bool (B, N), True = padding.
+        emphasis: (B, N), logarithm of how much each row counts; None: all alike.
     """
     if emphasis is not None:
         return weighted_sum(masked_softmax(emphasis.float(), mask), x.float())

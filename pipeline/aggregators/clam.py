@@ -54,6 +54,11 @@ class ClamSB(Weighing):
         """Cross-entropy of the k most and k least attended tiles under the true class's classifier.
 
         A bag of fewer than 2k tiles gives half of them to each end; one tile gives none.
+
+        Args:
+            bag: what the model said of the bags.
+            mask: bool (B, N), True = padding.
+            labels: int64 (B,), the classes.
         """
         assert bag.scores is not None and bag.instances is not None
         b, n, width = bag.instances.shape

@@ -82,7 +82,14 @@ INSTANCE_WEIGHT = 0.3 / 0.7  # CLAM: 0.7 bag loss + 0.3 instance loss
 
 
 class Mean(PerTeacher):
-    """The mean of per-teacher heads; with one teacher, the single-teacher baseline."""
+    """The mean of per-teacher heads; with one teacher, the single-teacher baseline.
+
+    Args:
+        shape: teachers, widths, outputs.
+        aggregator: name of the MIL model.
+        level: which level to read.
+        arguments: the aggregator's own.
+    """
 
     def __init__(
         self, shape: Shape, aggregator: str, level: str, arguments: Mapping[str, Any]

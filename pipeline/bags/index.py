@@ -52,6 +52,11 @@ class TeacherIndex:
 def available_levels(mapping: CaseMap, teacher: str, wanted: Sequence[str]) -> list[str]:
     """The wanted levels that a teacher's files have; imported teachers often have `high` alone.
 
+    Args:
+        mapping: case → teacher → files.
+        teacher: the teacher's name.
+        wanted: the levels of the config.
+
     Raises:
         ConfigError: the mapping does not know the teacher.
     """

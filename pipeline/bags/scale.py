@@ -64,6 +64,11 @@ class Scaler(nn.Module):
         """Scaled case means float64 (cases, d); NaN rows where the teacher is missing.
 
         From the stored moments: single tiles beyond ±LIMIT count with their full value here.
+
+        Args:
+            store: the features of all cases.
+            teacher: number of the teacher.
+            level: `low`, `mid` or `high`.
         """
         shift = self.get_buffer(f"shift_{teacher}_{level}").double().cpu().numpy()
         scale = self.get_buffer(f"scale_{teacher}_{level}").double().cpu().numpy()
@@ -91,6 +96,12 @@ def scaled(x: Tensor, shift: Tensor, scale: Tensor, limit: Tensor) -> Tensor:
     float32; under autocast its type, to which the next layer would convert them anyway. On a CPU
     large bags go through in blocks that stay in its cache: all operations then cost one pass over
     memory instead of one each, which is most of the time of a wide teacher.
+
+    Args:
+        x: features (…, d), of any float type.
+        shift: float32 (d,).
+        scale: float32 (d,).
+        limit: float32 scalar.
     """
     device = x.device.type
     mixed = torch.is_autocast_enabled(device)
@@ -114,7 +125,14 @@ def scaled(x: Tensor, shift: Tensor, scale: Tensor, limit: Tensor) -> Tensor:
 def tile_moments(
     store: Store, teacher: int, level: str, cases: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean and deviation (d,) over tiles, cases weighted equally; None if no case has any."""
+    """Mean and deviation (d,) over tiles, cases weighted equally; None if no case has any.
+
+    Args:
+        store: the features of all cases.
+        teacher: number of the teacher.
+        level: `low`, `mid` or `high`.
+        cases: int (n,), numbers of the cases that count.
+    """
     sizes = store.teachers[teacher].sizes[cases].astype(np.float64)
     has = sizes > 0
     if not has.any():

@@ -152,7 +152,13 @@ def gather(store: Store, chosen: Mapping[int, Sequence[np.ndarray]]) -> Batch:
 
 
 def whole(store: Store, cases: Sequence[int], limit: int | None) -> dict[int, list[np.ndarray]]:
-    """The rows that evaluation uses: all, or `limit` spread evenly over a larger bag."""
+    """The rows that evaluation uses: all, or `limit` spread evenly over a larger bag.
+
+    Args:
+        store: the features of all cases.
+        cases: numbers of the cases.
+        limit: most tiles of a case; None: all.
+    """
     sizes = store.sizes
     return {case: [spread(int(size), limit) for size in sizes[case]] for case in cases}
 

@@ -111,6 +111,11 @@ def identities(
 
     Slides of the embedded cohort are known by what they are drawn from, so that the answer is the
     same before and after they are drawn. `recall` spares reading files that have not been touched.
+
+    Args:
+        cfg: the cohort section.
+        rows: the slides.
+        recall: what earlier parses found out about the files; None: nothing.
     """
     if cfg.source == "synthetic":
         from pipeline.cohort.synthetic import embedded

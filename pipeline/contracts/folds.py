@@ -53,10 +53,24 @@ def folder(root: Path, task: str) -> Path:
 
 
 def fold_path(root: Path, task: str, k: int) -> Path:
+    """Where a fold is written.
+
+    Args:
+        root: the cohort's results folder.
+        task: the task's name.
+        k: number of the fold, from 0.
+    """
     return folder(root, task) / f"fold_{k}.csv"
 
 
 def inner_path(root: Path, task: str, k: int) -> Path:
+    """Where the inner parts of a fold are written.
+
+    Args:
+        root: the cohort's results folder.
+        task: the task's name.
+        k: number of the fold, from 0.
+    """
     return folder(root, task) / f"inner_{k}.csv"
 
 
@@ -76,6 +90,11 @@ def read_summary(root: Path, task: str) -> dict[str, Any]:
 
 def read_fold(root: Path, task: str, k: int) -> Fold:
     """Read one fold and check that its parts are disjoint.
+
+    Args:
+        root: the cohort's results folder.
+        task: the task's name.
+        k: number of the fold, from 0.
 
     Raises:
         ArtifactError: the file is missing or damaged, or its parts share a case.

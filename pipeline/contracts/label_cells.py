@@ -74,7 +74,13 @@ def message(
 
 
 def not_numbers(column: str, cells: Sequence[Cell], rows: Mapping[str, str]) -> list[str]:
-    """A message for each cause that makes a column's cells no numbers; arguments as `message`."""
+    """A message for each cause that makes a column's cells no numbers.
+
+    Args:
+        column: name of the column.
+        cells: its cells.
+        rows: case → the sheet's rows, for the message.
+    """
     of_cause: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         cause = next(

@@ -49,6 +49,11 @@ def failed(slide_id: str, stage: str, error: BaseException) -> Record:
     """The record of a slide that an exception ended.
 
     A `SlideError` brings its own kind and reason; of any other the class name becomes the kind.
+
+    Args:
+        slide_id: the slide.
+        stage: where it ended, e.g. `extraction/uni2_h`.
+        error: the exception.
     """
     kind = getattr(error, "kind", type(error).__name__)
     reason = getattr(error, "reason", None) or f"{type(error).__name__}: {error}"
@@ -63,7 +68,14 @@ def chunk_of(slide_id: str, chunks: int) -> int:
 def write_manifest(
     path: str | Path, stage: str, fingerprint: str, records: Iterable[Record]
 ) -> None:
-    """Write a chunk's manifest: canonical, sorted by slide, without times or machine names."""
+    """Write a chunk's manifest: canonical, sorted by slide, without times or machine names.
+
+    Args:
+        path: of the manifest.
+        stage: the stage.
+        fingerprint: digest of what decides the chunk's results.
+        records: one for each slide of the chunk.
+    """
     found = (dataclasses.asdict(record) for record in records)
     rows = sorted(found, key=lambda row: (row["slide_id"], row["stage"]))
     write_json(path, {"stage": stage, "fingerprint": fingerprint, "slides": rows})

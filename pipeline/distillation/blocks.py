@@ -32,7 +32,13 @@ class LevelPool(nn.Module):
         self.drop = nn.Dropout(0.0 if faithful else dropout)
 
     def forward(self, x: Tensor, mask: Tensor, emphasis: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(B, N, dim), True = padding, `Batch.emphasis` -> token (B, width), attention (B, N)."""
+        """(B, N, dim), True = padding, `Batch.emphasis` -> token (B, width), attention (B, N).
+
+        Args:
+            x: (B, N, dim).
+            mask: bool (B, N), True = padding.
+            emphasis: (B, N), logarithm of how much each tile counts; None: all alike.
+        """
         h = self.embed(x)
         scores = self.attention(h)
         weights = masked_softmax(scores if emphasis is None else scores + emphasis, mask)
@@ -48,12 +54,24 @@ class TeacherAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor, absent: Tensor, bias: Tensor | None) -> Tensor:
-        """Tokens (B, T, width); absent bool (B, T); bias (B, T) on the attention to a teacher."""
+        """Tokens (B, T, width); absent bool (B, T); bias (B, T) on the attention to a teacher.
+
+        Args:
+            tokens: (B, T, width).
+            absent: bool (B, T), True = the case lacks the teacher.
+            bias: (B, T), added to the attention that a teacher receives; None: nothing is.
+        """
         return self.norm(tokens + self.attention(tokens, absent, bias))
 
 
 def level_tokens(tokens: dict[tuple[int, str], Tensor], level: str, teachers: int) -> Tensor:
-    """Tokens of one level side by side: (B, T, width); zeros for a teacher without the level."""
+    """Tokens of one level side by side: (B, T, width); zeros for a teacher without the level.
+
+    Args:
+        tokens: (teacher number, level) → (B, width).
+        level: whose tokens are wanted.
+        teachers: how many there are, T.
+    """
     some = next(token for (_, name), token in tokens.items() if name == level)
     return torch.stack(
         [tokens.get((t, level), torch.zeros_like(some)) for t in range(teachers)], dim=1

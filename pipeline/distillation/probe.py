@@ -63,6 +63,13 @@ class Reading:
 
 
 def standardised(x: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """(x - mean) / deviation, float64 (n, d).
+
+    Args:
+        x: float (n, d).
+        mean: float64 (d,).
+        deviation: float64 (d,), infinite where a feature is constant.
+    """
     return np.clip((x - mean) / deviation, -CLIP, CLIP)
 
 
@@ -208,7 +215,13 @@ def inner_folds(strata: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def best_scale(task: Objective, prediction: np.ndarray, y: np.ndarray) -> float:
-    """The factor >= 0 on a departure from the constant (n, C) that makes the loss least."""
+    """The factor >= 0 on a departure from the constant (n, C) that makes the loss least.
+
+    Args:
+        task: loss and constant prediction.
+        prediction: float64 (n, C), a departure from the constant.
+        y: float32 (n, columns), targets.
+    """
     return float(stacking_weights(task, prediction[None], y)[0])
 
 

@@ -104,7 +104,13 @@ class Prototypes(nn.Module):
     def shares(
         self, store: Store, cases: np.ndarray, scaler: Scaler
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Of cases in a store float64 (n, KINDS), and bool (n,), which have all that is read."""
+        """Of cases in a store float64 (n, KINDS), and bool (n,), which have all that is read.
+
+        Args:
+            store: the features of all cases.
+            cases: int (n,), numbers of the cases.
+            scaler: brings features to the scale that prototypes have.
+        """
         found = np.zeros((len(cases), KINDS))
         has = self.has(torch.from_numpy(store.present[cases]).to(self.used.device)).cpu().numpy()
         for rows, batch in some_at_a_time(store, scaler, cases, np.flatnonzero(has), CASE_TILES):

@@ -35,6 +35,13 @@ class Level(nn.Module):
     that a teacher receives and the state is the gate-weighted mean of the tokens, so that a teacher
     of weight 0 is the same as none. Before normalisation, as published, LayerNorm divides the
     gate out again and it does nearly nothing.
+
+    Args:
+        teachers: how many there are, T.
+        width: of a token.
+        layers: attention blocks.
+        heads: of each block.
+        gate: `after_norm`, `before_norm` or `off`.
     """
 
     def __init__(self, teachers: int, width: int, layers: int, heads: int, gate: str) -> None:
@@ -157,7 +164,13 @@ class ShazamV2(Student):
     @torch.no_grad()
     def settle(self, batches: Iterable[Batch], y: np.ndarray, task: Objective) -> None:
         """How much of the prediction is the network's: the mean over shares, each as likely as it
-        makes the validation cases, times its prior. Little evidence leaves it near a sixth."""
+        makes the validation cases, times its prior. Little evidence leaves it near a sixth.
+
+        Args:
+            batches: of the validation cases; gone through several times.
+            y: float32, targets of all cases.
+            task: gives the evidence of predictions.
+        """
         if self.anchor is None:
             return
         self.eval()

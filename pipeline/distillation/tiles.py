@@ -116,7 +116,15 @@ def sharing(sizes: np.ndarray) -> list[list[int]]:
 def some_at_a_time(
     store: Store, scaler: Scaler, cases: np.ndarray, rows: np.ndarray, limit: int
 ) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Some of the cases' bags at a time, each thinned to `limit` tiles, where the scaler is."""
+    """Some of the cases' bags at a time, each thinned to `limit` tiles, where the scaler is.
+
+    Args:
+        store: the features of all cases.
+        scaler: says on which device it is.
+        cases: int, numbers of the cases in the store.
+        rows: int, which of `cases` are wanted.
+        limit: most tiles of a case.
+    """
     for start in range(0, len(rows), CASES_AT_ONCE):
         some = rows[start : start + CASES_AT_ONCE]
         batch = gather(store, whole(store, cases[some].tolist(), limit))

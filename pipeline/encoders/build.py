@@ -128,6 +128,12 @@ def load_weights(
 ) -> Network:
     """Load a network's weights, if it has any to load.
 
+    Args:
+        network: without weights.
+        name: the teacher's name in the config.
+        cfg: its settings.
+        source: where its weights lie.
+
     Raises:
         ArtifactError: the file is damaged or of another model.
     """
@@ -153,6 +159,16 @@ def finish(
     device: torch.device | str,
 ) -> Encoder:
     """Put a network that has its weights on a device, and say what it gives.
+
+    Args:
+        network: with its weights.
+        name: the teacher's name in the config.
+        cfg: its settings.
+        source: where its weights came from.
+        levels: which levels it is to give.
+        precision: `auto`, fp32, tf32, bf16 or fp16.
+        compiled: whether to compile its blocks.
+        device: where it runs.
 
     Raises:
         ConfigError: it cannot be pooled so.
@@ -218,6 +234,11 @@ def from_registry(row: Model, cfg: TeacherConfig) -> tuple[nn.Module, Transform]
 def registry_transform(row: Model, cfg: TeacherConfig, fixed: bool) -> Transform:
     """The transform of a registry row, for the authors' input size or the config's.
 
+    Args:
+        row: of the registry.
+        cfg: the teacher's settings.
+        fixed: whether the network takes its own input size alone.
+
     Raises:
         ConfigError: `input_px` is another size, and the network takes no other (`fixed`).
     """
@@ -282,6 +303,11 @@ def seeded(arch: str, seed: int, **kwargs: Any) -> nn.Module:
 
 def check_patch(name: str, module: nn.Module, px: int) -> None:
     """Refuse an input that is not a whole number of patches.
+
+    Args:
+        name: the teacher's name, for the message.
+        module: the network.
+        px: side of the input in pixels.
 
     Raises:
         ConfigError: it is not.

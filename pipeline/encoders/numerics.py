@@ -25,6 +25,11 @@ def choose_precision(requested: str, device: torch.device, default: str = "") ->
 
     Where the authors computed in fp32, a GPU that can takes TF32: products of 10 bits, as many as
     the float16 that features are stored in, added up in fp32, at several times the speed.
+
+    Args:
+        requested: `extraction.precision` of the config.
+        device: where the network runs.
+        default: what its authors computed in; empty: not known.
     """
     if requested != "auto":
         return requested

@@ -92,7 +92,15 @@ class RotaryVit(nn.Module):
         output_fmt: str = "NLC",
         stop_early: bool = False,
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """All tokens after the last norm, and (patches, prefix) after each block of `indices`."""
+        """All tokens after the last norm, and (patches, prefix) after each block of `indices`.
+
+        Args:
+            images: float (B, 3, H, W), normalised.
+            indices: numbers of the blocks, from 0.
+            return_prefix_tokens: always True here; timm's networks have the same argument.
+            output_fmt: always `NLC` here, tokens as rows.
+            stop_early: always False here: the last norm is needed.
+        """
         across = patch_side(self.patch_embed.patch_size)
         rows, columns = images.shape[-2] // across, images.shape[-1] // across
         patches = self.backbone.patch_embed(images)

@@ -79,7 +79,13 @@ def check_scales(config: Config) -> None:
 
 
 def input_mpp(tiling: TilingConfig, settings: TeacherConfig, row: Model) -> float:
-    """µm per pixel of a network's input."""
+    """µm per pixel of a network's input.
+
+    Args:
+        tiling: the tiling section.
+        settings: the teacher's settings.
+        row: its row of the registry.
+    """
     return tiling.tile_px * tiling.target_mpp / (settings.input_px or row.resize)
 
 

@@ -24,6 +24,12 @@ def local_identity(
 ) -> str:
     """What tells a teacher's local weights from others, cheaply; empty for the hub and random.
 
+    Args:
+        name: the teacher's name in the config.
+        cfg: its settings.
+        row: its row of the registry, if it has one.
+        weights_dir: `extraction.weights_dir` of the config.
+
     Raises:
         ConfigError: the local weights are missing.
     """
@@ -34,6 +40,11 @@ def local_identity(
 
 def local_file(name: str, row: Model | None, weights_dir: str | None) -> Path:
     """A teacher's weights file below `weights_dir`.
+
+    Args:
+        name: the teacher's name in the config, which is its folder's too.
+        row: its row of the registry, if it has one.
+        weights_dir: `extraction.weights_dir` of the config.
 
     Raises:
         ConfigError: the folder is not set or missing, or has no file or several candidates.

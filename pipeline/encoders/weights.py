@@ -75,6 +75,12 @@ def find(
 def fill(module: nn.Module, path: Path, layout: str) -> None:
     """Load a checkpoint file into a network, strictly; its parameters may be on the meta device.
 
+    Args:
+        module: the network.
+        path: the checkpoint file.
+        layout: how the checkpoint's names map to the network's, a key of
+            `checkpoint_layouts.LAYOUTS`.
+
     Raises:
         ArtifactError: the file is damaged; or a parameter is missing, left over, or of another
             shape: the first of each are listed.

@@ -47,6 +47,12 @@ def compare(
     value), n (cases that both predict), n_undefined (resamples without a difference), p_cases
     (paired bootstrap over cases), p_delong (AUC alone), fold_difference and p_folds (corrected
     resampled t-test), higher_is_better.
+
+    Args:
+        student: its pooled predictions and measures.
+        others: those of each other model.
+        bench: cases, labels and resamples.
+        confidence: coverage of the intervals, e.g. 0.95.
     """
     rows = [row for other in others for row in _pair(student, other, bench, confidence)]
     table = pd.DataFrame(rows, columns=COLUMNS)
@@ -64,7 +70,14 @@ def compare(
 
 
 def verdict(low: float, high: float, p_holm: float, higher: bool) -> Verdict:
-    """What may be said of a student whose difference to another model has this interval."""
+    """What may be said of a student whose difference to another model has this interval.
+
+    Args:
+        low: lower end of the interval of the difference, student less other.
+        high: its upper end.
+        p_holm: p value after Holm's correction.
+        higher: whether a higher value of the metric is better.
+    """
     if not np.isfinite([low, high, p_holm]).all():
         return "untested"
     if p_holm > LEVEL or low <= 0 <= high:

@@ -100,7 +100,14 @@ def decision(positive: np.ndarray, score: np.ndarray) -> dict[str, list[float]]:
 
 
 def scatter(labels: Labels, found: Pooled, targets: list[str], drawn: list[str]) -> dict[str, Any]:
-    """Measured and predicted values of some targets: target -> true, predicted, r2, pearson."""
+    """Measured and predicted values of some targets: target -> true, predicted, r2, pearson.
+
+    Args:
+        labels: of the evaluated cases.
+        found: a model's pooled predictions.
+        targets: names of all targets, in the order of the columns.
+        drawn: names of those that are wanted.
+    """
     assert labels.targets is not None
     there = found.there
     points = {}

@@ -107,7 +107,13 @@ def _calibration(
 
 
 def forest(metrics: pd.DataFrame, comparisons: pd.DataFrame, primary: str) -> dict[str, Any]:
-    """A forest plot by the primary metric: each model, and the student less each other model."""
+    """A forest plot by the primary metric: each model, and the student less each other model.
+
+    Args:
+        metrics: a row a model and metric.
+        comparisons: a row a metric and other model.
+        primary: name of the primary metric.
+    """
     shown = metrics[metrics["metric"] == primary]
     against = comparisons[comparisons["metric"] == primary]
     return {

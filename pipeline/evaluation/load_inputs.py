@@ -23,6 +23,12 @@ from pipeline.evaluation.survival_metrics import TimePoints, time_points
 def known_labels(cases: pd.DataFrame, name: str, task: Task, folds: Sequence[Fold]) -> Labels:
     """The labels of the cases that the folds hold.
 
+    Args:
+        cases: the table of cases, with label columns.
+        name: the task's name.
+        task: the task.
+        folds: its folds.
+
     Raises:
         ArtifactError: one of them has none.
     """

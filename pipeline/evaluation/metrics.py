@@ -37,7 +37,14 @@ def higher_is_better(metric: str) -> bool:
 
 
 def scorer(task: Task, labels: Labels, weights: np.ndarray, points: TimePoints | None) -> Scorer:
-    """The metrics of a task for the given cases and weights (b, n)."""
+    """The metrics of a task for the given cases and weights (b, n).
+
+    Args:
+        task: the task.
+        labels: of the n cases.
+        weights: float64 (b, n), how often each case counts in each resample.
+        points: times at which survival is measured; None for other tasks.
+    """
     if isinstance(task, SurvivalTask):
         assert labels.time is not None and labels.event is not None and points is not None
         return SurvivalScorer(labels.time, labels.event, weights, points)
@@ -176,6 +183,11 @@ def metric_table(measured: Sequence[Measured], bench: Bench, confidence: float) 
     Columns: model, metric, value, low, high, n (cases with a prediction), n_events (survival),
     n_missing (cases without), n_undefined (resamples without a value), fold_mean, fold_std
     (ddof 1), n_folds (where it is defined), seed_mean, seed_std, higher_is_better.
+
+    Args:
+        measured: the models' measures.
+        bench: cases, labels and resamples.
+        confidence: coverage of the intervals, e.g. 0.95.
     """
     names = list(dict.fromkeys(name for one in measured for name in one.values))
     event = bench.labels.event

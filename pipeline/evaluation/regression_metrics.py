@@ -113,7 +113,13 @@ def target_metrics(
 
 
 def spearman(true: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Rank correlation of values (n,) in every resample; float64 (b,)."""
+    """Rank correlation of values (n,) in every resample; float64 (b,).
+
+    Args:
+        true: float (n,).
+        predicted: float (n,).
+        weights: float64 (b, n), how often each case counts in each resample.
+    """
     total = weights.sum(axis=1)
     x, y = midranks(true, weights), midranks(predicted, weights)
     mean_x, mean_y = ((weights * v).sum(axis=1) / total for v in (x, y))

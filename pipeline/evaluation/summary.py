@@ -45,7 +45,23 @@ def summary(
     oracle: Mapping[str, float],
     reference: Mapping[str, float],
 ) -> EvaluationSummary:
-    """The summary of a task: numbers that are not finite are None."""
+    """The summary of a task: numbers that are not finite are None.
+
+    Args:
+        cfg: the evaluation section.
+        task_name: the task's name.
+        bench: cases, labels and resamples.
+        fold_facts: the content of folds.json.
+        predictions: of each model, as they were read.
+        pools: of each model, averaged over seeds.
+        members: the single-teacher models.
+        metrics: a row a model and metric.
+        comparisons: a row a metric and other model.
+        curves: what the figures show.
+        oracle: metric → the best value that the hidden states allow; empty where they are not
+            known.
+        reference: metric → the value of a prediction without information.
+    """
     task, labels = bench.task, bench.labels
     primary = PRIMARY[task.type]
     parameters = {m.name: m.meta.n_parameters for m in predictions if m.meta}
@@ -110,7 +126,15 @@ def best_single(
     models: Sequence[Mapping[str, Any]],
     against: pd.DataFrame,
 ) -> dict[str, Any] | None:
-    """The best single teacher, chosen in two ways, with the student's comparison to it."""
+    """The best single teacher, chosen in two ways, with the student's comparison to it.
+
+    Args:
+        bench: cases, labels and resamples.
+        pools: of each model, averaged over seeds.
+        members: the single-teacher models.
+        models: a row a model, by the primary metric.
+        against: a row an other model: the student's difference to it, by the primary metric.
+    """
     if not members:
         return None
     sign = 1.0 if higher_is_better(PRIMARY[bench.task.type]) else -1.0
@@ -145,7 +169,16 @@ def problems(
     metrics: pd.DataFrame,
     curves: Mapping[str, Any],
 ) -> list[str]:
-    """What limits the numbers, one sentence each."""
+    """What limits the numbers, one sentence each.
+
+    Args:
+        bench: cases, labels and resamples.
+        fold_facts: the content of folds.json.
+        predictions: of each model, as they were read.
+        pools: of each model, averaged over seeds.
+        metrics: a row a model and metric.
+        curves: what the figures show.
+    """
     found = []
     if fold_facts["tests"] == "overlapping":
         found.append("test parts overlap: a case's predictions of several folds are averaged")

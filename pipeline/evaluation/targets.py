@@ -26,6 +26,11 @@ def target_table(pools: Sequence[Pool], bench: Bench, confidence: float) -> pd.D
     r = 0, two-sided, exact for normal errors), q_value (Benjamini and Hochberg 1995, over the
     model's targets), spearman, r2, mae, rmse, pearson_folds (mean of the folds' own), n. NaN where
     a target or its prediction is constant.
+
+    Args:
+        pools: of each model, averaged over seeds.
+        bench: cases, labels and resamples.
+        confidence: coverage of the intervals, e.g. 0.95.
     """
     task = bench.task
     if not isinstance(task, RegressionTask) or len(task.targets) < 2:

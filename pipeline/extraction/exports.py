@@ -64,6 +64,14 @@ def export(
 ) -> list[Path]:
     """Export one slide's feature file.
 
+    Args:
+        path: the feature file.
+        slide_id: the slide.
+        teacher: the teacher's name.
+        tool: for which tool.
+        out: the folder to write to.
+        level: which of the file's levels.
+
     Raises:
         ArtifactError: the file is damaged, lacks the level, or has no coordinates.
     """

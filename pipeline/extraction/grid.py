@@ -64,7 +64,13 @@ class Grid:
 
 
 def level_corners(grid: Grid, start: int, stop: int) -> np.ndarray:
-    """Corners of the tiles start…stop - 1 in whole pixels of the level: int64 (n, 2) as (x, y)."""
+    """Corners of the tiles start…stop - 1 in whole pixels of the level: int64 (n, 2) as (x, y).
+
+    Args:
+        grid: the slide's tiles.
+        start: first tile.
+        stop: the tile after the last one.
+    """
     return np.rint(grid.coords[start:stop] / grid.downsample).astype(np.int64)
 
 

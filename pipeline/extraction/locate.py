@@ -64,6 +64,11 @@ def files_digest(files: Mapping[str, Path | None], recall: Recall | None = None)
 def check_some_exist(teacher: str, facts: TeacherConfig, files: Mapping[str, Path | None]) -> None:
     """Refuse a teacher of whom not one slide of the cohort has a file.
 
+    Args:
+        teacher: the teacher's name.
+        facts: its settings.
+        files: slide → its file; None where there is none.
+
     Raises:
         ConfigError: none has; says what was looked for and what is there.
     """

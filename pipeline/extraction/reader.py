@@ -100,7 +100,13 @@ def open_source(
 
 
 def agrees(slide: Slide, grid: Grid, device: torch.device) -> bool:
-    """Whether the device's decoder gives a tile in the middle the pixels that the CPU gives it."""
+    """Whether the device's decoder gives a tile in the middle the pixels that the CPU gives it.
+
+    Args:
+        slide: the open slide.
+        grid: its tiles.
+        device: whose decoder is asked.
+    """
     if not len(grid.coords):
         return True
     middle = len(grid.coords) // 2
@@ -129,6 +135,11 @@ class RegionSource:
 
     Every thread has its own handle of the slide and its own columns of it, so that the rows below
     find the reader's cache warm and an error in one thread does not disturb another.
+
+    Args:
+        path: the slide's file.
+        grid: its tiles.
+        workers: threads that read.
     """
 
     kind = "regions"

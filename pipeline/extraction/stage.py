@@ -105,7 +105,13 @@ def run(
 
 
 def output(root: Path, teacher: str, slide_id: str) -> Path:
-    """A slide's feature file."""
+    """A slide's feature file.
+
+    Args:
+        root: the cohort's results folder.
+        teacher: the teacher's name.
+        slide_id: the slide.
+    """
     return root / "features" / teacher / f"{slide_id}.h5"
 
 

@@ -102,6 +102,12 @@ def is_finished(path: Path, fingerprint: str, grid: Grid, levels: Sequence[str])
     order (but for tiles that were dropped and counted), every value is finite, and
     the checksums are right.
 
+    Args:
+        path: of the feature file.
+        fingerprint: digest of what decides the result.
+        grid: the slide's tiles.
+        levels: those that the file must have.
+
     Raises:
         OSError: the disk does not answer, which says nothing of the file.
     """

@@ -73,7 +73,13 @@ def _parts(path: str | Path, names: Sequence[str] | None) -> Iterator[pa.Table]:
 
 
 def write_table(path: str | Path, table: pd.DataFrame, csv: bool = False) -> None:
-    """Write a table as Parquet, and with `csv` also as CSV where a person will look."""
+    """Write a table as Parquet, and with `csv` also as CSV where a person will look.
+
+    Args:
+        path: of the Parquet file.
+        table: what to write.
+        csv: whether to write `<path>.csv` next to it, with the ending replaced.
+    """
     path = Path(path)
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, index=False)

@@ -52,6 +52,11 @@ def make_inner(units: Units, fold: Fold, cfg: FoldsConfig) -> tuple[tuple[str, .
     """`cfg.inner` parts of what a fold may learn from (train and validation), for nested
     cross-validation: stratified and grouped as the folds are, and without its test cases.
 
+    Args:
+        units: the cases, grouped as the folds are.
+        fold: the fold whose training and validation cases are divided.
+        cfg: the folds section.
+
     Raises:
         UserError: there are too few cases, sites, events or members of a class for so many parts.
     """

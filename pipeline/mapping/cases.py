@@ -57,7 +57,13 @@ def case_table(slides: pd.DataFrame, coverage: Coverage) -> tuple[pd.DataFrame, 
 def missing_teachers(
     cases: pd.DataFrame, slides: pd.DataFrame, coverage: Coverage
 ) -> dict[str, list[str]]:
-    """The teachers that an incomplete case lacks, by case."""
+    """The teachers that an incomplete case lacks, by case.
+
+    Args:
+        cases: the table of cases.
+        slides: the table of slides.
+        coverage: which slide has features of which teacher.
+    """
     incomplete = set(cases.loc[~cases["complete"], "case_id"])
     had: dict[str, set[str]] = {case: set() for case in sorted(incomplete)}
     for slide, case in zip(slides["slide_id"], slides["case_id"], strict=True):

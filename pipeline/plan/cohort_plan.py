@@ -169,7 +169,13 @@ def _check_paths(config: Config, rows: Sequence[SlideRow], base: Path) -> None:
 
 
 def annotation_digest(config: Config, plan: CohortPlan, base: Path) -> str:
-    """Of the annotation files that `probing.annotations` names; '' where it names none."""
+    """Of the annotation files that `probing.annotations` names; '' where it names none.
+
+    Args:
+        config: the config.
+        plan: the cohort, for its slides.
+        base: folder that relative paths of the config start from.
+    """
     if config.probing is None or config.probing.annotations is None:
         return ""
     paths = {

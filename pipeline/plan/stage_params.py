@@ -108,8 +108,11 @@ class ReportJob(Section):
 def chunk(config: Config, slides: str, cases: int) -> ChunkJob:
     """One chunk's slide table.
 
-    `slides` is the digest of its slides, with their paths. `cases` is how many cases of the
-    embedded cohort reach as far as this chunk's last one: more elsewhere make it no staler.
+    Args:
+        config: the config.
+        slides: digest of the chunk's slides, with their paths.
+        cases: how many cases of the embedded cohort reach as far as this chunk's last one: more
+            elsewhere make it no staler.
     """
     synthetic = config.cohort.synthetic.model_copy(update={"cases": cases})
     # What the user says of the sheet as a whole decides nothing of a chunk.
@@ -123,7 +126,13 @@ def cohort(config: Config, sheet: str) -> CohortJob:
 
 
 def tiling(config: Config, slides: str, scale: str = "") -> TilingJob:
-    """`slides` is the digest of the chunk's slides: ids, contents, overrides."""
+    """One chunk's tiles of one scale.
+
+    Args:
+        config: the config.
+        slides: digest of the chunk's slides: ids, contents, overrides.
+        scale: name of another tile size or scale; empty for the config's own.
+    """
     section = tile_scales.scales(config)[scale] if scale else config.tiling
     return TilingJob(tiling=section, slides=slides)
 
@@ -131,8 +140,13 @@ def tiling(config: Config, slides: str, scale: str = "") -> TilingJob:
 def extraction(config: Config, teachers: str, slides: str) -> ExtractionJob:
     """One teacher, or several that share one decoding (`a+b`), of one chunk.
 
-    `slides` as in `tiling`, or the digest of the imported files. A teacher's row of the registry
-    goes along as `facts`, so that a corrected row makes its own teacher stale and no other.
+    A teacher's row of the registry goes along as `facts`, so that a corrected row makes its own
+    teacher stale and no other.
+
+    Args:
+        config: the config.
+        teachers: the teacher's name, or `a+b` for several that share one decoding.
+        slides: digest of the chunk's slides, or of the imported files.
     """
     named = {name: config.extraction.teachers[name] for name in teachers.split("+")}
     facts = {name: teacher_facts(config, name) for name in named}
@@ -177,10 +191,15 @@ def mapping(config: Config) -> MappingJob:
 
 
 def probing(config: Config, teacher: str, annotations: str) -> ProbingJob:
-    """`annotations` is the digest of the annotation files. The embedded cohort brings its own.
+    """One teacher's probes.
 
     `manifests` is the folder of `features/` that says what became of the teacher's slides, `tiles`
     where the tiles that it saw are.
+
+    Args:
+        config: the config.
+        teacher: the teacher's name.
+        annotations: digest of the annotation files; the embedded cohort brings its own.
     """
     assert config.probing is not None
     section = _unset(config.probing, "students", "epochs")
@@ -232,7 +251,13 @@ def _alone(config: Config, task: str) -> Any:
 
 
 def folds(config: Config, task: str, imported: str = "") -> FoldsJob:
-    """`imported` is the digest of the fold files in `folds.import_dir`."""
+    """A task's folds.
+
+    Args:
+        config: the config.
+        task: the task's name.
+        imported: digest of the fold files in `folds.import_dir`; empty: none.
+    """
     return FoldsJob(
         folds=config.folds,
         cases=config.mapping.cases,
@@ -242,6 +267,13 @@ def folds(config: Config, task: str, imported: str = "") -> FoldsJob:
 
 
 def training(config: Config, task: str, model: str) -> TrainingJob:
+    """One model of one task.
+
+    Args:
+        config: the config.
+        task: the task's name.
+        model: the model's name.
+    """
     alone = config.training.model_copy(update={"models": {}, "ablations": {}})
     return TrainingJob(
         training=alone,

@@ -44,7 +44,13 @@ def cases_of(root: Path) -> dict[str, str]:
 
 
 def usable(manifests: Sequence[Path], teacher: str, case_of: Mapping[str, str]) -> list[Record]:
-    """A teacher's records of the cohort's slides that have features."""
+    """A teacher's records of the cohort's slides that have features.
+
+    Args:
+        manifests: of the chunks.
+        teacher: the teacher's name.
+        case_of: slide → case, of the whole cohort.
+    """
     return [
         record
         for record in read_manifests(list(manifests))

@@ -15,7 +15,14 @@ class Interval:
 
 
 def confusion(y: np.ndarray, said: np.ndarray, groups: np.ndarray, classes: int) -> np.ndarray:
-    """Counts int64 (cases, true class, predicted class)."""
+    """Counts int64 (cases, true class, predicted class).
+
+    Args:
+        y: int (n,), true classes.
+        said: int (n,), predicted classes.
+        groups: int (n,), number of each tile's case.
+        classes: how many there are.
+    """
     found = np.zeros((int(groups.max()) + 1, classes, classes), dtype=np.int64)
     np.add.at(found, (groups, y, said), 1)
     return found

@@ -16,7 +16,14 @@ Probe = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 
 
 def logistic(x: np.ndarray, y: np.ndarray, test: np.ndarray, classes: int) -> np.ndarray:
-    """Multinomial logistic regression with a unit L2 penalty."""
+    """Multinomial logistic regression with a unit L2 penalty.
+
+    Args:
+        x: float (n, d), training tiles.
+        y: int (n,), their classes.
+        test: float (m, d), tiles to predict.
+        classes: how many there are.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -71,7 +78,14 @@ def neighbours(k: int) -> Probe:
 
 def nearest_centre(x: np.ndarray, y: np.ndarray, test: np.ndarray, classes: int) -> np.ndarray:
     """Nearest class centre after centring and normalising (SimpleShot, Wang et al. 2019), the
-    few-shot classifier; probabilities are a softmax of minus the squared distances."""
+    few-shot classifier; probabilities are a softmax of minus the squared distances.
+
+    Args:
+        x: float (n, d), training tiles.
+        y: int (n,), their classes.
+        test: float (m, d), tiles to predict.
+        classes: how many there are.
+    """
     mean = x.mean(0)
     known, asked = _unit(x - mean), _unit(test - mean)
     present = np.unique(y)

@@ -25,7 +25,14 @@ def folds_of(cfg: ProbingConfig, tiles: Tiles) -> Iterator[Split]:
 
 
 def said(method: Probe, tiles: Tiles, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Probabilities of the test tiles; features are standardised by the training tiles."""
+    """Probabilities of the test tiles; features are standardised by the training tiles.
+
+    Args:
+        method: the probe.
+        tiles: features, classes and cases of all tiles.
+        train: int, numbers of the training tiles.
+        test: int, numbers of the test tiles.
+    """
     mean, deviation = tiles.x[train].mean(0), tiles.x[train].std(0)
     scale = np.where(deviation > 1e-6 * (1 + np.abs(mean)), deviation, np.inf)
     return method(
@@ -42,7 +49,14 @@ def measured(
     folds: Sequence[Split],
     probabilities: np.ndarray,
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Confusion by case, and a row a metric, of held-out predictions of all tiles."""
+    """Confusion by case, and a row a metric, of held-out predictions of all tiles.
+
+    Args:
+        cfg: the probing section.
+        tiles: features, classes and cases of all tiles.
+        folds: training and test tiles of each.
+        probabilities: float (n, classes), of each tile when it was held out.
+    """
     y, answers = tiles.y, probabilities.argmax(1)
     counts = confusion(y, answers, tiles.groups, len(tiles.classes))
     rng = np.random.default_rng(cfg.seed)  # the same resamples for every probe and teacher

@@ -78,6 +78,11 @@ class Evaluation:
 def read_evaluation(root: Path, task: str, student: str) -> Evaluation:
     """Open a task's evaluation.
 
+    Args:
+        root: the cohort's results folder.
+        task: the task's name.
+        student: the student's name.
+
     Raises:
         ArtifactError: a file is missing or damaged, or lacks a column or the student.
     """

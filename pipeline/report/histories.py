@@ -33,7 +33,13 @@ class Facts:
 
 
 def facts(root: Path, task: str, model: str) -> Facts:
-    """From the model's meta.json files; nothing where there are none (`average`)."""
+    """From the model's meta.json files; nothing where there are none (`average`).
+
+    Args:
+        root: the cohort's results folder.
+        task: the task's name.
+        model: the model's name.
+    """
     metas = read_metas(root / "models" / task / model)
     if not metas:
         return Facts(None, None, None, ())
@@ -48,7 +54,14 @@ def facts(root: Path, task: str, model: str) -> Facts:
 def drawing(
     results: Results, task: str, infos: Mapping[str, ModelInfo], models: Sequence[str]
 ) -> Drawing | None:
-    """The loss curves of all models that left a history, first seed only; None without any."""
+    """The loss curves of all models that left a history, first seed only; None without any.
+
+    Args:
+        results: the opened results.
+        task: the task's name.
+        infos: model → its label and colour.
+        models: names, in the order of the page.
+    """
     found = []
     for name in models:
         folds = []

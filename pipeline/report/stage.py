@@ -123,7 +123,14 @@ def render(
     folds: Mapping[str, Mapping[str, Any]],
     sections: dict[str, object],
 ) -> str:
-    """The page as HTML. All texts are escaped; only what this package draws is taken as markup."""
+    """The page as HTML. All texts are escaped; only what this package draws is taken as markup.
+
+    Args:
+        config: the config.
+        opened: the opened results.
+        folds: task → its folds.json.
+        sections: name → section, as the template knows them.
+    """
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,

@@ -36,6 +36,11 @@ class Part:
         begun: how many were done before this job.
         also: other things counted on the way, e.g. the tiles of the slides.
         note: what else is to be told, e.g. the loss.
+
+    Args:
+        unit: what is counted, in the plural.
+        total: how many there are.
+        done: how many were done before this job.
     """
 
     def __init__(self, unit: str, total: int, done: int = 0) -> None:

@@ -101,6 +101,11 @@ def find_folds(image: Image, mpp: float, tissue: Mask) -> Mask:
 
     The difference of saturation and value separates doubled from single tissue on any stain
     (Kothari et al., IEEE TMI 2013); here with a robust threshold per slide.
+
+    Args:
+        image: uint8 (H, W, 3).
+        mpp: µm per pixel of the image.
+        tissue: uint8 (H, W), 1 where tissue is.
     """
     if not tissue.any():
         return np.zeros_like(tissue)

@@ -46,6 +46,12 @@ class Slide(abc.ABC):
         blocks: the file's own compressed blocks, where its levels are plain grids of them.
         scene: which of the file's scenes this is, from 0.
         warnings: what is doubtful about how the file is read.
+
+    Args:
+        path: the file.
+        level_dimensions: (width, height) of each level, finest first.
+        properties: texts as the file states them.
+        level_downsamples: level-0 pixels per pixel of each level; None: from the widths.
     """
 
     backend: ClassVar[str]

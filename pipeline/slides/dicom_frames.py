@@ -155,7 +155,14 @@ class Frames:
         self._kept: dict[int, Image] = {}
 
     def read(self, left: int, top: int, w: int, h: int) -> Image:
-        """uint8 (h, w, 3) from (left, top), in pixels of the level; white outside it."""
+        """uint8 (h, w, 3) from (left, top), in pixels of the level; white outside it.
+
+        Args:
+            left: leftmost pixel.
+            top: uppermost pixel.
+            w: width in pixels.
+            h: height in pixels.
+        """
         layout = self._level.layout
         result = np.full((h, w, 3), 255, np.uint8)
         for place in layout.touched(left, top, w, h):

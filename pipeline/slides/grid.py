@@ -58,6 +58,12 @@ def plan(
 
     The level is the coarsest whose mpp is at most target_mpp * (1 + mpp_tolerance).
 
+    Args:
+        mpp: µm per pixel at level 0.
+        level_downsamples: level-0 pixels per pixel of each level.
+        level_dimensions: (width, height) of each level.
+        cfg: the tiling section.
+
     Raises:
         SlideError: `too_coarse`, even level 0 is coarser than that: enlarging invents detail.
     """
@@ -86,7 +92,13 @@ def plan(
 
 
 def positions(length: int, geometry: Geometry, origin: int = 0) -> npt.NDArray[np.int64]:
-    """Starts of the tiles that lie wholly inside origin..length, in level-0 pixels."""
+    """Starts of the tiles that lie wholly inside origin..length, in level-0 pixels.
+
+    Args:
+        length: where the area ends, in level-0 pixels.
+        geometry: size and distance of the tiles.
+        origin: where it begins, in level-0 pixels.
+    """
     room = length - geometry.size0
     if room < origin:
         return np.empty(0, np.int64)
@@ -138,6 +150,12 @@ def spread(coords: Coords, most: int, seed: int, name: str) -> npt.NDArray[np.in
     so that equal steps along it are even in space (the idea of generalised random tessellation
     sampling, Stevens and Olsen 2004). The start of the steps comes from the seed and the slide's
     name.
+
+    Args:
+        coords: int64 (n, 2), corners of the tiles at level 0.
+        most: how many to choose.
+        seed: of the config.
+        name: the slide's id.
 
     Returns:
         Row numbers in ascending order.

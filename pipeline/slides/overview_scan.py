@@ -46,7 +46,13 @@ class Survey:
 
 
 def level_for(slide: Slide, mpp: float, wanted: float) -> int:
-    """The coarsest level that is not coarser than `wanted` µm/px (within 5 %), or level 0."""
+    """The coarsest level that is not coarser than `wanted` µm/px (within 5 %), or level 0.
+
+    Args:
+        slide: the open slide.
+        mpp: µm per pixel at level 0.
+        wanted: µm per pixel.
+    """
     scales = [mpp * d for d in slide.level_downsamples]
     return max((i for i, s in enumerate(scales) if s <= wanted * LEVEL_TOLERANCE), default=0)
 

@@ -46,6 +46,7 @@ def from_mask(
     """The outlines of a mask's pieces.
 
     Args:
+        name: what the polygons are called.
         mask: uint8 (H, W), 0 or 1.
         downsample: level-0 pixels per mask pixel.
         tolerance: how far, in mask pixels, an outline may be simplified.
@@ -72,7 +73,13 @@ def from_mask(
 
 
 def fill(polygons: Iterable[Polygon], shape: tuple[int, int], downsample: float) -> Mask:
-    """The mask (uint8, 0 or 1, of `shape` (H, W)) that polygons cover."""
+    """The mask (uint8, 0 or 1, of `shape` (H, W)) that polygons cover.
+
+    Args:
+        polygons: in level-0 pixels.
+        shape: (height, width) of the mask.
+        downsample: level-0 pixels per mask pixel.
+    """
     mask = np.zeros(shape, np.uint8)
     for polygon in polygons:
         _draw(mask, polygon, downsample, 1)
@@ -93,6 +100,11 @@ def paint(
     """A map of classes: 0 where nothing lies, else 1 + the class's place in the returned names.
 
     Later polygons lie over earlier ones; those named as in `NOT_TISSUE` take away.
+
+    Args:
+        polygons: in level-0 pixels, the lowest first.
+        shape: (height, width) of the map.
+        downsample: level-0 pixels per pixel of the map.
     """
     names = list(dict.fromkeys(p.name for p in polygons if not takes_away(p.name)))
     if len(names) > 255:
@@ -112,7 +124,13 @@ def takes_away(name: str) -> bool:
 
 
 def moved(polygons: Iterable[Polygon], x: float, y: float) -> list[Polygon]:
-    """The polygons, moved by (x, y) level-0 pixels."""
+    """The polygons, moved by (x, y) level-0 pixels.
+
+    Args:
+        polygons: in level-0 pixels.
+        x: to the right.
+        y: downwards.
+    """
     by = np.array([x, y], np.float64)
     return [
         dataclasses.replace(polygon, rings=tuple(ring + by for ring in polygon.rings))
@@ -121,7 +139,13 @@ def moved(polygons: Iterable[Polygon], x: float, y: float) -> list[Polygon]:
 
 
 def share_on(polygon: Polygon, mask: Mask, downsample: float) -> float:
-    """The share of a polygon's area that lies on a mask, from 0 to 1."""
+    """The share of a polygon's area that lies on a mask, from 0 to 1.
+
+    Args:
+        polygon: in level-0 pixels.
+        mask: uint8 (H, W), 0 or 1.
+        downsample: level-0 pixels per mask pixel.
+    """
     corners = polygon.rings[0] / downsample
     low = np.floor(corners.min(axis=0)).astype(int)
     high = np.ceil(corners.max(axis=0)).astype(int) + 1

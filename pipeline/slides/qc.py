@@ -145,6 +145,15 @@ def write_words(
     size: float,
     room: float,
 ) -> None:
-    """Write words with their lower left corner at (x, y), smaller if they exceed `room` pixels."""
+    """Write words with their lower left corner at (x, y), smaller if they exceed `room` pixels.
+
+    Args:
+        canvas: uint8 (H, W, 3), which is drawn on.
+        words: what is written.
+        at: (x, y) in pixels.
+        colour: red, green, blue, 0 to 255.
+        size: of the letters, relative to OpenCV's.
+        room: width in pixels that they may take.
+    """
     size = min(size, size * room / (1 + text_width(words, size)))
     cv2.putText(canvas, words, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)

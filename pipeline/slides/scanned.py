@@ -75,7 +75,13 @@ def frame_of(
 
 
 def inside(window: tuple[int, int, int, int], shape: tuple[int, int], downsample: float) -> Mask:
-    """A mask of a level-0 rectangle."""
+    """A mask of a level-0 rectangle.
+
+    Args:
+        window: (x, y, width, height) in level-0 pixels.
+        shape: (height, width) of the mask.
+        downsample: level-0 pixels per mask pixel.
+    """
     mask = np.zeros(shape, np.uint8)
     x, y, width, height = (side / downsample for side in window)
     mask[int(y) : int(np.ceil(y + height)), int(x) : int(np.ceil(x + width))] = 1

@@ -45,7 +45,14 @@ class Layout:
     rows: int
 
     def touched(self, x: int, y: int, width: int, height: int) -> list[int]:
-        """The blocks that a rectangle touches."""
+        """The blocks that a rectangle touches.
+
+        Args:
+            x: leftmost pixel of the rectangle, at the level.
+            y: uppermost pixel.
+            width: in pixels.
+            height: in pixels.
+        """
         across = range(
             max(x, 0) // self.block[0], -(-min(x + width, self.size[0]) // self.block[0])
         )
@@ -53,7 +60,15 @@ class Layout:
         return [row * self.columns + column for row in down for column in across]
 
     def place(self, number: int, x: int, y: int, width: int, height: int) -> tuple[slice, ...]:
-        """Where a block and a rectangle meet: rows and columns of the rectangle, of the block."""
+        """Where a block and a rectangle meet: rows and columns of the rectangle, of the block.
+
+        Args:
+            number: of the block.
+            x: leftmost pixel of the rectangle, at the level.
+            y: uppermost pixel.
+            width: in pixels.
+            height: in pixels.
+        """
         left = number % self.columns * self.block[0]
         top = number // self.columns * self.block[1]
         x0, y0 = max(x, left), max(y, top)
@@ -99,6 +114,13 @@ class Blocks:
 
     def read(self, left: int, top: int, level: int, w: int, h: int) -> Image:
         """uint8 (h, w, 3) from (left, top), in pixels of the level; white outside it.
+
+        Args:
+            left: leftmost pixel.
+            top: uppermost pixel.
+            level: number of the level.
+            w: width in pixels.
+            h: height in pixels.
 
         Raises:
             Exception: of whatever kind, where a block cannot be decoded.

@@ -79,6 +79,8 @@ def clean(mask: Mask, min_area: float, min_hole: float, max_holes: int | None = 
     pixel of a large slide takes ten times as long.
 
     Args:
+        min_area: of a piece, in mask pixels.
+        min_hole: of a hole, in mask pixels.
         mask: uint8 (H, W), 0 or 1. What touches the border from outside is no hole.
         max_holes: keep at most this many holes per slide, the largest; None for all.
     """

@@ -198,7 +198,13 @@ def read_clam(path: str | Path) -> Tiles:
 
 
 def export(tiles: Path, folder: Path, tool: Literal["trident", "clam"]) -> list[Path]:
-    """Write the slides of a folder of tiles for another tool; those without a tile are left out."""
+    """Write the slides of a folder of tiles for another tool; those without a tile are left out.
+
+    Args:
+        tiles: the folder of tiles.
+        folder: where to write.
+        tool: the other tool.
+    """
     writers = {"trident": write_trident, "clam": write_clam}
     found = (read_tiles(path) for path in sorted(tiles.glob("*.h5")))
     return [writers[tool](slide, folder) for slide in found if len(slide.coords)]

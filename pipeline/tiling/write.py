@@ -59,6 +59,15 @@ def write(
 ) -> None:
     """Write thumbnail, picture, outlines and tiles.
 
+    Args:
+        files: paths of what is written.
+        found: tiles, tissue and artefacts.
+        record: the slide's record.
+        cfg: the tiling section.
+        slide: the slide's file.
+        identity: what its content is.
+        fingerprint: digest of what decides the result.
+
     Raises:
         OSError: the disk is full or gone: the job's failure, not the slide's.
     """
@@ -120,7 +129,13 @@ def write(
 
 
 def trident_attributes(found: Findings, cfg: TilingConfig, name: str) -> dict[str, Any]:
-    """The attributes that TRIDENT writes to its `coords`."""
+    """The attributes that TRIDENT writes to its `coords`.
+
+    Args:
+        found: tiles, tissue and artefacts.
+        cfg: the tiling section.
+        name: the slide's id.
+    """
     power = found.facts["magnification"]
     return {
         "patch_size": cfg.tile_px,

@@ -24,7 +24,13 @@ WEIGHTS = "weights.safetensors"
 
 
 def save_checkpoint(folder: Path, network: Network, meta: ModelMeta) -> None:
-    """Write the weights without what only training needs, then meta.json."""
+    """Write the weights without what only training needs, then meta.json.
+
+    Args:
+        folder: of the fold and seed.
+        network: trained.
+        meta: what is written as meta.json.
+    """
     state = {
         name: value.detach().cpu().contiguous().clone()
         for name, value in network.state_dict().items()

@@ -47,6 +47,13 @@ class ClassificationHead:
 
     @classmethod
     def fit(cls, task: ClassificationTask, labels: Labels, train: np.ndarray) -> ClassificationHead:
+        """The head of a task, fitted on the training rows.
+
+        Args:
+            task: the task.
+            labels: of all cases.
+            train: rows to fit on.
+        """
         assert labels.label is not None
         counts = np.bincount(labels.label[train], minlength=len(labels.classes))
         absent = [c for c, n in zip(labels.classes, counts, strict=True) if n == 0]

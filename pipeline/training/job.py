@@ -64,6 +64,13 @@ def prepare(
 ) -> Prepared:
     """Draw the weights and fit head, scaler and what else there is to the training cases alone.
 
+    Args:
+        job: features, labels and folds.
+        cfg: the training section.
+        model: the model.
+        train: rows of the training cases.
+        draw: seed of the weights.
+
     Raises:
         UserError: the training part cannot be learned from.
     """
@@ -78,7 +85,16 @@ def prepare(
 def lesson(
     job: TrainingJob, cfg: TrainingConfig, head: Head, y: np.ndarray, cases: np.ndarray, draw: int
 ) -> Lesson:
-    """What a network may fit to the given cases without gradients."""
+    """What a network may fit to the given cases without gradients.
+
+    Args:
+        job: features, labels and folds.
+        cfg: the training section.
+        head: of the task.
+        y: float32, targets of all cases.
+        cases: rows of the cases to fit to.
+        draw: seed of what is drawn.
+    """
     return Lesson(
         store=job.store,
         train=cases,

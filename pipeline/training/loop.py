@@ -289,6 +289,11 @@ def appraise(head: Head, out: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Loss and metric of a validation part's raw outputs float32 (n, C); NaN where undefined.
 
     Auxiliary endpoints do not count.
+
+    Args:
+        head: of the task.
+        out: float32 (n, C).
+        y: float32 (n, columns), targets.
     """
     head, out, y = own(head, out, y)
     if head.needed is not None and head.needed not in head.strata(y):
@@ -308,7 +313,13 @@ def objective(head: Head, y: np.ndarray) -> Objective:
 
 
 def told(loss: float, metric: float, name: str) -> str:
-    """An epoch as a log tells it."""
+    """An epoch as a log tells it.
+
+    Args:
+        loss: of the training part.
+        metric: of the validation part; NaN where it is not defined.
+        name: what the metric is called.
+    """
     validation = "" if math.isnan(metric) else f", validation {name} {metric:.3f}"
     return f"loss {loss:.4g}{validation}"
 

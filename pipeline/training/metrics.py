@@ -14,6 +14,11 @@ def concordance(risk: np.ndarray, time: np.ndarray, event: np.ndarray) -> float:
 
     A pair is comparable when the earlier time is an event, or when times are equal and one of the
     two is an event. Equal risks count half. NaN without a comparable pair.
+
+    Args:
+        risk: float (n,), higher = worse.
+        time: float (n,).
+        event: (n,), 1 = event.
     """
     event = event > 0.5
     first = event[:, None] & (

@@ -108,6 +108,11 @@ def _shape(model: ModelConfig, mapping: CaseMap, outputs: int) -> Shape:
 def matched_width(model: SizableFusion, shape: Shape, size: int) -> int:
     """The d_model, a multiple of 8, with which a fusion comes nearest to `size` parameters.
 
+    Args:
+        model: the fusion.
+        shape: teachers, widths, outputs.
+        size: number of parameters.
+
     Raises:
         ConfigError: its size does not depend on d_model.
     """

@@ -91,7 +91,13 @@ def precision(batch: Batch, wanted: str) -> Iterator[None]:
 def outputs(
     network: Network, batches: Iterable[Batch], wanted: str = "fp32"
 ) -> dict[int, np.ndarray]:
-    """Raw outputs of the cases in the batches: case -> float32 (C,)."""
+    """Raw outputs of the cases in the batches: case -> float32 (C,).
+
+    Args:
+        network: trained.
+        batches: of the cases.
+        wanted: precision of the forward pass: auto, fp32 or bf16.
+    """
     network.eval()
     found: dict[int, np.ndarray] = {}
     for batch in batches:
@@ -105,7 +111,15 @@ def outputs(
 def predict(
     network: Network, store: Store, cases: np.ndarray, limit: int | None, wanted: str = "fp32"
 ) -> np.ndarray:
-    """Raw outputs float32 (n, C), in the order of `cases`."""
+    """Raw outputs float32 (n, C), in the order of `cases`.
+
+    Args:
+        network: trained.
+        store: the features of all cases.
+        cases: int (n,), numbers of the cases.
+        limit: most tiles of a case; None: all.
+        wanted: precision of the forward pass: auto, fp32 or bf16.
+    """
     unique = np.unique(cases)
     found = outputs(network, Batches(store, unique, limit), wanted)
     return np.stack([found[int(case)] for case in cases])

@@ -46,6 +46,13 @@ class RegressionHead:
 
     @classmethod
     def fit(cls, task: RegressionTask, labels: Labels, train: np.ndarray) -> RegressionHead:
+        """The head of a task, fitted on the training rows.
+
+        Args:
+            task: the task.
+            labels: of all cases.
+            train: rows to fit on.
+        """
         assert labels.targets is not None
         values = labels.targets[train]
         deviation = values.std(0)

@@ -68,5 +68,11 @@ def _one_from_facts(facts: Mapping[str, Any]) -> Head:
 
 
 def own(head: Head, out: Any, y: Any) -> tuple[Head, Any, Any]:
-    """The task's own head with its part of outputs and targets, without the auxiliary ones."""
+    """The task's own head with its part of outputs and targets, without the auxiliary ones.
+
+    Args:
+        head: of the task, with or without auxiliary endpoints.
+        out: (n, C), outputs.
+        y: (n, columns), targets.
+    """
     return (head.main, *head.own(out, y)) if isinstance(head, MultiHead) else (head, out, y)

@@ -89,7 +89,14 @@ def classes(layout: Layout) -> NDArray[np.uint8]:
 def noise(
     rng: np.random.Generator, shape: tuple[int, int], scale_um: float, grid: float = GRID
 ) -> Field:
-    """Smooth noise, mean 0 and deviation 1, whose spots are about `scale_um` wide."""
+    """Smooth noise, mean 0 and deviation 1, whose spots are about `scale_um` wide.
+
+    Args:
+        rng: draws it.
+        shape: (height, width) in grid points.
+        scale_um: width of a spot in µm.
+        grid: µm between grid points.
+    """
     sigma = max(scale_um / grid / 2.5, 0.6)
     margin = math.ceil(3 * sigma)
     white = rng.standard_normal((shape[0] + 2 * margin, shape[1] + 2 * margin), np.float32)
@@ -194,7 +201,15 @@ def _smoothstep(low: float, high: float, value: float) -> float:
 def jittered_grid(
     rng: np.random.Generator, width_um: float, height_um: float, spacing: float, jitter: float
 ) -> NDArray[np.float32]:
-    """Points (N, 2) as (x, y) in µm on a hexagonal grid, each moved by up to jitter x spacing."""
+    """Points (N, 2) as (x, y) in µm on a hexagonal grid, each moved by up to jitter x spacing.
+
+    Args:
+        rng: draws the moves.
+        width_um: width of the area in µm.
+        height_um: height of the area in µm.
+        spacing: distance of neighbouring points in µm.
+        jitter: largest move, as a share of the spacing.
+    """
     rows = np.arange(0, height_um, spacing * math.sqrt(3) / 2, dtype=np.float32)
     columns = np.arange(0, width_um, spacing, dtype=np.float32)
     x, y = np.meshgrid(columns, rows)

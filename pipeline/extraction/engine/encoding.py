@@ -25,6 +25,15 @@ def encode_batches(
     encoders: Sequence[Encoder],
     workers: int,
 ) -> None:
+    """Encode batches until there are no more, and pass on what each teacher says of them.
+
+    Args:
+        batches: tiles of the slides.
+        to: where the results go.
+        device: where the networks are.
+        encoders: the teachers.
+        workers: threads that may compute at once.
+    """
     flying: deque[tuple[Batch, Callable[[], Mapping[str, Mapping[str, np.ndarray]]]]] = deque()
 
     most: dict[str, int] = {}

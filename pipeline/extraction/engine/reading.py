@@ -23,6 +23,14 @@ def read_slides(
     settings: Settings,
     device: torch.device,
 ) -> None:
+    """Read slides until there are no more, and pass on their tiles in batches.
+
+    Args:
+        next_job: gives the next slide; None when there is none.
+        to: where the batches go.
+        settings: batch size, threads, and what becomes of a tile that cannot be read.
+        device: where the tiles are to be.
+    """
     while (job := next_job()) is not None:
         error = None
         try:
@@ -41,6 +49,11 @@ def read_batches(
     job: ExtractionJob, settings: Settings, device: torch.device = CPU
 ) -> Iterator[Batch]:
     """A slide's tiles in batches, in pinned memory for a GPU, or on it if it decodes them.
+
+    Args:
+        job: the slide.
+        settings: batch size, threads, and what becomes of a tile that cannot be read.
+        device: where the tiles are to be.
 
     Raises:
         SlideError: the slide cannot be opened, or, with `on_bad_tile: fail`, a tile not be read.

@@ -23,6 +23,14 @@ def write_slides(
     records: dict[tuple[str, str], Record],
     progress: Callable[[int], Any],
 ) -> None:
+    """Write results to feature files until there are no more.
+
+    Args:
+        results: what each teacher says of a slide's tiles.
+        encoders: the teachers.
+        records: (slide, teacher) → record; filled here.
+        progress: is told how many tiles were written.
+    """
     named = {e.name: e for e in encoders}
     remaining = iter(results)
     for first in remaining:
@@ -84,7 +92,13 @@ def _finish(
 
 
 def finished(slide_id: str, teacher: str, path: Path) -> Record:
-    """The record of a slide whose feature file is whole."""
+    """The record of a slide whose feature file is whole.
+
+    Args:
+        slide_id: the slide.
+        teacher: the teacher's name.
+        path: of its feature file.
+    """
     return Record(slide_id, f"extraction/{teacher}", "ok", path=str(path), facts=facts(path))
 
 

@@ -104,7 +104,17 @@ def forest(
     confidence: float,
     source: str,
 ) -> Drawing:
-    """Paired differences with their intervals, one model a row, zero as the line of no effect."""
+    """Paired differences with their intervals, one model a row, zero as the line of no effect.
+
+    Args:
+        name: of the drawing, unique on the page.
+        student: the student's label.
+        metric: what is compared, as the axis calls it.
+        higher: whether a higher value is better.
+        rows: a difference for each other model.
+        confidence: coverage of the intervals, e.g. 0.95.
+        source: the file behind it, relative to the results folder.
+    """
     height = 0.95 + 0.34 * len(rows)
     fig, axes = style.figure(8.8, height)
     ax = axes[0, 0]
@@ -160,7 +170,13 @@ class History:
 
 @style.applied()
 def training(name: str, models: Sequence[History], source: str) -> Drawing:
-    """Small multiples: training and validation loss per epoch, one panel a model, a line a fold."""
+    """Small multiples: training and validation loss per epoch, one panel a model, a line a fold.
+
+    Args:
+        name: of the drawing, unique on the page.
+        models: losses by epoch and fold of each model.
+        source: the files behind it, relative to the results folder.
+    """
     columns = min(4, len(models))
     rows = math.ceil(len(models) / columns)
     # Panels of one size in inches: cheaper than a solved layout, and the same in every task.

@@ -46,7 +46,14 @@ class SurvivalPanel:
 
 @style.applied()
 def kaplan_meier(name: str, title: str, panels: Sequence[SurvivalPanel], unit: str) -> Drawing:
-    """Kaplan–Meier curves with bands, censoring ticks and the table of cases at risk."""
+    """Kaplan–Meier curves with bands, censoring ticks and the table of cases at risk.
+
+    Args:
+        name: of the drawing, unique on the page.
+        title: above it.
+        panels: a panel for each model.
+        unit: of the times.
+    """
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     most = max(len(p.groups) for p in panels)
@@ -157,6 +164,10 @@ def unit_squares(name: str, title: str, read: str, panels: Sequence[Panel], kind
     """ROC curves or reliability diagrams: square panels from 0 to 1 with the diagonal.
 
     Args:
+        name: of the drawing, unique on the page.
+        title: above it.
+        read: how to read it.
+        panels: a square each.
         kind: `line` joins the points; `points` marks them too and draws their intervals; `steps`
             has no diagonal, and one legend above all panels.
     """
@@ -208,7 +219,13 @@ def _shared_legend(fig: Figure, panels: Sequence[Panel]) -> None:
 
 @style.applied()
 def scatter(name: str, title: str, panels: Sequence[tuple[str, Line, str]]) -> Drawing:
-    """Predicted against measured values, one panel a model or target, with the identity line."""
+    """Predicted against measured values, one panel a model or target, with the identity line.
+
+    Args:
+        name: of the drawing, unique on the page.
+        title: above it.
+        panels: title, points and a line of text of each.
+    """
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     fig, axes = style.figure(3.3 * columns, 3.35 * rows, nrows=rows, ncols=columns)

@@ -124,6 +124,13 @@ def canvas(root: Path, tiles: str, slide_id: str, rows: pd.DataFrame, long_side:
 
     Without thumbnail or tile file (imported coordinates) the canvas is white and just holds the
     tiles, whose side is then the smallest distance between two of them.
+
+    Args:
+        root: the cohort's results folder.
+        tiles: the folder of tiles below it.
+        slide_id: the slide.
+        rows: its tiles, with their corners at level 0.
+        long_side: in pixels.
     """
     tile, width = _tile_facts(root / tiles / f"{slide_id}.h5")
     if tile is None:
@@ -148,7 +155,13 @@ def _tile_facts(path: Path) -> tuple[float | None, float | None]:
 
 
 def geojson_origin(root: Path, tiles: str, slide_id: str) -> tuple[int, int]:
-    """The level-0 pixel that is (0, 0) in the slide's GeoJSON; (0, 0) where nothing was tiled."""
+    """The level-0 pixel that is (0, 0) in the slide's GeoJSON; (0, 0) where nothing was tiled.
+
+    Args:
+        root: the cohort's results folder.
+        tiles: the folder of tiles below it.
+        slide_id: the slide.
+    """
     try:
         with read_hdf5(root / tiles / f"{slide_id}.h5") as file:
             x, y = (int(v) for v in file.attrs["geojson_origin"])

@@ -20,7 +20,13 @@ class Picture:
 
 
 def encode(image: Image.Image, long_side: int, quality: int = 82) -> Picture:
-    """An image as a JPEG whose longer side is at most `long_side` pixels."""
+    """An image as a JPEG whose longer side is at most `long_side` pixels.
+
+    Args:
+        image: RGB.
+        long_side: in pixels.
+        quality: of the JPEG, 1 to 95.
+    """
     small = image.convert("RGB")
     small.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
     out = io.BytesIO()

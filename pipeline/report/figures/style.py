@@ -103,6 +103,11 @@ def svg(fig: Figure, name: str, alt: str) -> str:
 
     Inline SVGs of one page share one name space of ids, so that two figures' clip paths would
     meet; the prefix keeps them apart.
+
+    Args:
+        fig: the figure.
+        name: prefix of its ids, unique on the page.
+        alt: what it shows, for those who cannot see it.
     """
     out = io.StringIO()
     with applied():

@@ -25,7 +25,14 @@ def drawings(
     infos: Mapping[str, ModelInfo],
     models: Sequence[str],
 ) -> tuple[Drawing, ...]:
-    """The figures that a task's kind calls for, of the student and the best of the others."""
+    """The figures that a task's kind calls for, of the student and the best of the others.
+
+    Args:
+        results: the opened results.
+        opened: the task's evaluation.
+        infos: model → its label and colour.
+        models: names, in the order of the page.
+    """
     shown = compared(infos, models)
     spec = results.config.tasks[opened.task]
     if isinstance(spec, SurvivalTask):

@@ -36,7 +36,14 @@ from pipeline.report.tables.cells import (
 def table(
     results: Results, opened: Evaluation, infos: Mapping[str, ModelInfo], ablations: Sequence[str]
 ) -> Table | None:
-    """A row an ablation, best first, after the student's own; None without ablations."""
+    """A row an ablation, best first, after the student's own; None without ablations.
+
+    Args:
+        results: the opened results.
+        opened: the task's evaluation.
+        infos: model → its label and colour.
+        ablations: names of the variants.
+    """
     if not ablations:
         return None
     student, primary = opened.student, metrics.describe(opened.primary)

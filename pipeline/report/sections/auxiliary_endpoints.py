@@ -16,7 +16,14 @@ from pipeline.report.tables.cells import Column, Table, count, estimate, text
 def tables(
     results: Results, opened: Evaluation, infos: Mapping[str, ModelInfo], models: Sequence[str]
 ) -> list[Table]:
-    """A table for each auxiliary endpoint: a row a model; empty without such."""
+    """A table for each auxiliary endpoint: a row a model; empty without such.
+
+    Args:
+        results: the opened results.
+        opened: the task's evaluation.
+        infos: model → its label and colour.
+        models: names, in the order of the page.
+    """
     weights = results.config.tasks[opened.task].auxiliary
     if not weights:
         return []

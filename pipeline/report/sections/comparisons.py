@@ -43,7 +43,13 @@ TESTS = {
 
 
 def table(opened: Evaluation, infos: Mapping[str, ModelInfo], others: Sequence[str]) -> Table:
-    """Every test of the student against each model, by the primary metric."""
+    """Every test of the student against each model, by the primary metric.
+
+    Args:
+        opened: the task's evaluation.
+        infos: model → its label and colour.
+        others: names of the other models, in the order of the page.
+    """
     pairs = [(name, opened.comparison(name)) for name in others]
     found = [(name, pair) for name, pair in pairs if pair is not None]
     kept = [key for key in TESTS if any(pd.notna(pair.get(key)) for _, pair in found)]
@@ -96,7 +102,14 @@ def named(info: ModelInfo) -> Cell:
 def forest(
     results: Results, opened: Evaluation, infos: Mapping[str, ModelInfo], others: Sequence[str]
 ) -> Drawing | None:
-    """The differences with their intervals; None without other models."""
+    """The differences with their intervals; None without other models.
+
+    Args:
+        results: the opened results.
+        opened: the task's evaluation.
+        infos: model → its label and colour.
+        others: names of the other models, in the order of the page.
+    """
     rows = []
     for name in others:
         pair = opened.comparison(name)

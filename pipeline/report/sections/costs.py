@@ -51,6 +51,8 @@ def costs(results: Results, task: str, names: Sequence[str], members: Sequence[s
     """The cost of each model.
 
     Args:
+        results: the opened results.
+        task: the task's name.
         names: models.
         members: the single-teacher models that `average` is made of, and costs together.
     """
@@ -99,7 +101,13 @@ def _whole(value: float | None) -> int | None:
 
 
 def table(opened: Evaluation, infos: Mapping[str, ModelInfo], rows: Mapping[str, Cost]) -> Table:
-    """A row a model: its primary metric, then what it takes."""
+    """A row a model: its primary metric, then what it takes.
+
+    Args:
+        opened: the task's evaluation.
+        infos: model → its label and colour.
+        rows: models in order, and their costs.
+    """
     primary = metrics.describe(opened.primary)
     lines = []
     for name, cost in rows.items():
@@ -144,6 +152,8 @@ def drawing(
     """A line a model: its primary metric on the left, its costs as bars next to it.
 
     Args:
+        opened: the task's evaluation.
+        infos: model → its label and colour.
         rows: models in order, and their costs.
         reference: chance, for a dashed line; None where there is none.
     """

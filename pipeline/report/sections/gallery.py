@@ -111,6 +111,7 @@ def cut(slide: Slide, x: int, y: int, tile: float) -> np.ndarray:
     """One tile, uint8 (TILE_PX, TILE_PX, 3), from the coarsest level that is fine enough.
 
     Args:
+        slide: the open slide.
         x, y: its upper left corner at level 0.
         tile: its side at level 0.
     """

@@ -74,6 +74,8 @@ def headline(
     """The student, the strongest of all other models, their difference, and the oracle if known.
 
     Args:
+        opened: the task's evaluation.
+        infos: model → its label and colour.
         validation: whether the numbers are validation results, and to be called that.
         more_cases: what `has_more_cases` says.
     """

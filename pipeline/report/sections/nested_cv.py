@@ -38,7 +38,14 @@ class InnerSection:
 def section(
     results: Results, opened: Evaluation, infos: Mapping[str, ModelInfo], models: Sequence[str]
 ) -> InnerSection | None:
-    """Build the part of a task; None where the run is not nested."""
+    """Build the part of a task; None where the run is not nested.
+
+    Args:
+        results: the opened results.
+        opened: the task's evaluation.
+        infos: model → its label and colour.
+        models: names, in the order of the page.
+    """
     nested = results.config.training.nested
     if nested is None:
         return None

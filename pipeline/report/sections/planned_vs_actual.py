@@ -23,6 +23,11 @@ def table(results: Results, records: Sequence[JobRecord], planner: Planner | Non
 
     The plan is made anew from the config and the slides, as a dry-run makes it, for as many jobs at
     once as there really were.
+
+    Args:
+        results: the opened results.
+        records: of all attempts at jobs.
+        planner: makes the plan for so many jobs at once; None: it cannot be made.
     """
     found = [r for r in records if r.stage in UP_TO_FEATURES and r.seconds is not None]
     if not found or planner is None:

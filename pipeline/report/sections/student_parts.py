@@ -22,6 +22,11 @@ def table(results: Results, task: str, student: str) -> Table | None:
 
     The network has `share` of the prediction. The probes have the rest, divided by how much the
     predictions of each vary over cases after weighting: a probe that weighs nothing has 0 %.
+
+    Args:
+        results: the opened results.
+        task: the task's name.
+        student: the student's name.
     """
     found = [
         meta.network

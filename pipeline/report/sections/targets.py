@@ -51,7 +51,14 @@ class TargetsSection:
 def section(
     results: Results, opened: Evaluation, infos: Mapping[str, ModelInfo], models: Sequence[str]
 ) -> TargetsSection | None:
-    """Build the part of a task; None where it has few targets."""
+    """Build the part of a task; None where it has few targets.
+
+    Args:
+        results: the opened results.
+        opened: the task's evaluation.
+        infos: model → its label and colour.
+        models: names, in the order of the page.
+    """
     task = results.config.tasks[opened.task]
     if not isinstance(task, RegressionTask) or len(task.targets) < MANY:
         return None

@@ -79,6 +79,8 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
     """Build the part of one task.
 
     Args:
+        results: the opened results.
+        task: the task's name.
         folds: the task's folds.json.
 
     Raises:

@@ -66,7 +66,13 @@ def code(value: Any) -> Cell:
 
 
 def number(value: Any, digits: int = 3, unit: str = "") -> Cell:
-    """A cell with a number; a dash for None and NaN."""
+    """A cell with a number; a dash for None and NaN.
+
+    Args:
+        value: a number, or None.
+        digits: after the point.
+        unit: what stands after it.
+    """
     shown = fixed(value, digits)
     suffix = f" {unit}" if unit and shown != DASH else ""
     return Cell(escape(shown + suffix), _key(value))
@@ -78,7 +84,14 @@ def count(value: Any) -> Cell:
 
 
 def estimate(value: Any, low: Any, high: Any, digits: int = 3) -> Cell:
-    """A cell with a value and its interval beneath."""
+    """A cell with a value and its interval beneath.
+
+    Args:
+        value: a number, or None.
+        low: lower end of its interval, or None.
+        high: its upper end, or None.
+        digits: after the point.
+    """
     html = Markup('{}<span class="ci">{}</span>').format(
         fixed(value, digits), interval(low, high, digits)
     )
@@ -102,7 +115,14 @@ def signed(value: Any, digits: int = 3) -> str:
 
 
 def interval(low: Any, high: Any, digits: int = 3, signs: bool = False) -> str:
-    """`[low, high]`, or nothing where either end is missing."""
+    """`[low, high]`, or nothing where either end is missing.
+
+    Args:
+        low: lower end, or None.
+        high: upper end, or None.
+        digits: after the point.
+        signs: whether positive ends have a plus.
+    """
     if not (_finite(low) and _finite(high)):
         return ""
     form = signed if signs else fixed
@@ -176,7 +196,15 @@ def scale_of(values: Iterable[Any], references: Sequence[tuple[float, str]] = ()
 
 
 def drawing(value: Any, low: Any, high: Any, scale: Scale | None, colour: str) -> Cell:
-    """A point with its interval on the column's shared scale; dashed lines are references."""
+    """A point with its interval on the column's shared scale; dashed lines are references.
+
+    Args:
+        value: where the point is.
+        low: lower end of its interval.
+        high: its upper end.
+        scale: of the column; None: nothing is drawn.
+        colour: of point and interval.
+    """
     if scale is None or not _finite(value):
         return Cell(Markup(""))
     width, height, middle = 130, 18, 9
@@ -197,7 +225,13 @@ def drawing(value: Any, low: Any, high: Any, scale: Scale | None, colour: str) -
 
 
 def share(part: int, total: int, colour: str) -> Cell:
-    """A filled bar for `part` of `total`, with the counts next to it."""
+    """A filled bar for `part` of `total`, with the counts next to it.
+
+    Args:
+        part: how many.
+        total: of how many.
+        colour: of the bar.
+    """
     fraction = part / total if total else 0.0
     html = Markup(
         '<span class="share"><span style="width:{}%;background:{}"></span></span> {} / {}'

@@ -74,6 +74,12 @@ def constant_logits(bins: np.ndarray, event: np.ndarray, count: int, alpha: floa
 
     Setting the derivative of the loss to zero gives h_k = E_k / (E_k + E_{>k} + (1 - α) C_{>=k})
     with events E and censored C by bin; half an event is added so that logits stay finite.
+
+    Args:
+        bins: int64 (n,), 1 … K.
+        event: float (n,), 1 = event.
+        count: how many bins there are, K.
+        alpha: as in `nll_loss`.
     """
     k = np.arange(1, count + 1)
     happened = event > 0.5
@@ -126,7 +132,14 @@ class NllHead:
 
     @classmethod
     def fit(cls, labels: Labels, train: np.ndarray, *, bins: int, alpha: float) -> NllHead:
-        """Edges of the training events, of `train`, the training rows."""
+        """Bins whose edges are quantiles of the training events.
+
+        Args:
+            labels: of all cases.
+            train: rows to fit on.
+            bins: wished number of bins.
+            alpha: as in `nll_loss`.
+        """
         time, event = times_and_events(labels)
         edges = fit_edges(time[train], event[train], bins)
         return cls([float(edge) for edge in edges], bins=bins, alpha=alpha)
