@@ -123,6 +123,50 @@ def readiness(row: Model, weights_dir: str | None) -> str:
     return "on the hub"
 
 
+def outlook(name: str, cfg: TeacherConfig, weights_dir: str | None = None) -> str:
+    """What a configured teacher is and whether its weights can be had from here, in one line.
+
+    Whether there is a token is said, never the token. Asks nobody outside.
+
+    Args:
+        name: its name in the config.
+        cfg: its config, with `source: registry` or `timm`.
+        weights_dir: folder of local weights.
+    """
+    row = registry.resolve(cfg.model or name) if cfg.source == "registry" else None
+    if row is None:
+        what = f"timm's {cfg.model}; licence: see its page"
+    else:
+        what = f"{row.title}; licence: {row.licence}"
+        what += ", acknowledged" * (row.derivative_restricted and cfg.acknowledge_licence)
+    needs = f"; needs envs/{row.env}.yaml" if row is not None and row.env else ""
+    return f"{what}; {_weights_outlook(name, cfg, row, weights_dir)}{needs}"
+
+
+def _weights_outlook(
+    name: str, cfg: TeacherConfig, row: Model | None, weights_dir: str | None
+) -> str:
+    if cfg.weights == "random":
+        return f"random weights from seed {cfg.seed}, which have learned nothing"
+    if cfg.weights == "local":
+        return f"weights: {weight_files.local_file(name, row, weights_dir)}"
+    token = "there is a token" if _token() else "there is no token"
+    if row is None:
+        return f"weights: the hub's, as timm names them; {token}"
+    if _cached(row, cfg.revision):
+        return "weights: in the hub's cache here"
+    if not row.hf_id:
+        return f"NOT READY: download its weights from {row.url} and set weights: local"
+    if row.gated is False:
+        return f"weights: {row.hf_id} on the hub, open to all"
+    if _token():
+        return f"weights: {row.hf_id} on the hub, gated; {token}, its rights are seen when asked"
+    return (
+        f"NOT READY: {row.hf_id} on the hub is gated and {token}: ask for access at "
+        f"https://huggingface.co/{row.hf_id}, then set HF_TOKEN or run `hf auth login`"
+    )
+
+
 def check_teacher(name: str, cfg: TeacherConfig, weights_dir: str | None = None) -> Iterator[Check]:
     """The preflight of a teacher, step by step; it ends at the first step that fails.
 

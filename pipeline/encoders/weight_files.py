@@ -64,9 +64,10 @@ def local_file(name: str, row: Model | None, weights_dir: str | None) -> Path:
             return folder / Path(wanted).name
     files = sorted(p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES)
     if len(files) != 1:
+        there = ", ".join(p.name for p in files or sorted(folder.iterdir())[:5]) or "nothing"
         raise ConfigError(
-            f"extraction.teachers.{name}: {folder} has {len(files)} weights files "
-            f"({', '.join(p.name for p in files) or 'none'}); leave one, or name it "
+            f"extraction.teachers.{name}: {folder} has {len(files)} weights files (there is: "
+            f"{there}); leave one that ends in {', '.join(WEIGHT_SUFFIXES)}, or name it "
             f"{HUB_FILES[0]}"
         )
     return files[0]

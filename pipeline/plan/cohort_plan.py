@@ -23,6 +23,7 @@ from pipeline.contracts.ledger import chunk_of
 from pipeline.contracts.slide_row import SlideRow
 from pipeline.encoders import registry
 from pipeline.encoders.tile_scales import check_scales
+from pipeline.encoders.timm_names import check_timm_name
 from pipeline.encoders.weight_files import local_file
 from pipeline.errors import ConfigError
 from pipeline.extraction.locate import (
@@ -85,14 +86,16 @@ def cohort_plan(
 
     Raises:
         SheetError: the sheet or a label cannot be used; all findings in one message.
-        ConfigError: a teacher is not in the registry, may not be used as configured, would see a
-            scale that its authors do not use, has no local weights where it should, or is imported
-            and has no file for any slide.
+        ConfigError: a teacher is not in the registry or not known to timm, may not be used as
+            configured, would see a scale that its authors do not use, has no local weights where it
+            should, or is imported and has no file for any slide, or one for different cases.
     """
     cohort, teachers = config.cohort, config.extraction.teachers
     if check:
         for name, facts in teachers.items():
             model = registry.check(name, facts) if facts.source == "registry" else None
+            if facts.source == "timm":
+                check_timm_name(name, facts)
             if facts.source != "import" and facts.weights == "local":
                 local_file(name, model, config.extraction.weights_dir)
         check_scales(config)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
 
 from pipeline.config.extraction import TeacherConfig
-from pipeline.encoders import teachers
-from pipeline.encoders.teachers import check_teacher, list_teachers, table
+from pipeline.encoders import teachers, timm_names
+from pipeline.encoders.teachers import check_teacher, list_teachers, outlook, table
+from pipeline.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +78,50 @@ def test_preflight_stops_with_the_remedy(name: str, step: str, says: str) -> Non
     last = list(check_teacher(name, TeacherConfig()))[-1]
     assert (last.name, last.ok) == (step, False)
     assert says in last.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "cfg", "says"),
+    [
+        (
+            "uni2_h",
+            {"acknowledge_licence": True},
+            "UNI2-h; licence: .*, acknowledged; NOT READY.*HF_T",
+        ),
+        ("phikon_v2", {}, "on the hub, open to all"),
+        ("hipt_vit256", {}, "NOT READY: download its weights from http"),
+        ("rudolfv_2", {"acknowledge_licence": True}, r"needs envs/rudolfv_2\.yaml"),
+        ("kaiko_s16", {"weights": "random", "seed": 4}, "random weights from seed 4"),
+        ("t", {"source": "timm", "model": "resnet10t"}, "timm's resnet10t; .*there is no token"),
+    ],
+)
+def test_outlook_says_what_is_there(name: str, cfg: dict[str, Any], says: str) -> None:
+    assert re.search(says, outlook(name, TeacherConfig(**cfg)))
+
+
+def test_outlook_never_shows_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr(teachers, "_cached", lambda row, revision=None: False)
+    said = outlook("uni2_h", TeacherConfig(acknowledge_licence=True))
+    assert "gated; there is a token" in said and "secret" not in said
+
+
+def test_outlook_of_local_weights_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "last.pth").touch()
+    said = outlook("t", TeacherConfig(source="timm", model="a", weights="local"), str(tmp_path))
+    assert str(tmp_path / "t" / "last.pth") in said
+
+
+def test_timms_names_are_known_without_importing_it() -> None:
+    known = timm_names.timm_models()
+    assert set(timm.list_models()) <= known
+    for model in ("resnet10t", "resnet10t.c3_in1k", "vit_tiny_patch16_224_in21k"):
+        assert timm.is_model(model)
+        timm_names.check_timm_name("a", TeacherConfig(source="timm", model=model))
+    with pytest.raises(ConfigError, match="no model `resnet10tt`; did you mean `resnet10t`"):
+        timm_names.check_timm_name("a", TeacherConfig(source="timm", model="resnet10tt"))
 
 
 def test_preflight_of_imported_features() -> None:

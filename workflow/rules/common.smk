@@ -25,6 +25,7 @@ from pipeline.plan import (
     lost_files,
     stage_params,
     stage_versions,
+    teacher_lines,
 )
 from pipeline.runtime import (
     child_processes,
@@ -209,6 +210,9 @@ def say_plan():
         gpus=at_once("gpu", 1), jobs=at_once("_nodes", at_once("_cores", 1))
     )
     for line in labels.told(COHORT.rows, CONFIG.tasks):
+        print(line, file=sys.stderr)
+    slides = {row.slide_id: row.case_id for row in COHORT.rows}
+    for line in teacher_lines.told(CONFIG, slides):
         print(line, file=sys.stderr)
     try:
         found = estimate.estimate(CONFIG, COHORT, concurrency=concurrency, root=RESULTS)
