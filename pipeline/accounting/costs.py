@@ -11,6 +11,8 @@ from typing import Any
 from pipeline.config.extraction import TeacherConfig
 
 GIGABYTE = 1e9
+# Tiling reads a slide's overview: the time goes with its area.
+SLIDE_HOURS, UM2_AN_HOUR = 1 / 3600, 5e10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +31,40 @@ class Concurrency:
 
 
 @dataclasses.dataclass(frozen=True)
+class Pace:
+    """How fast a run's jobs are.
+
+    Attributes:
+        gpu: whether the networks run on a GPU.
+        tflops: what a job sustains on the teachers' networks, in TFLOP/s.
+        start_hours: until a job does its work.
+        tiling_slide_hours: of one slide; None: by its area.
+        measured: where the rates come from, in words; empty where they are assumed.
+    """
+
+    gpu: bool
+    tflops: float
+    start_hours: float
+    tiling_slide_hours: float | None = None
+    measured: str = ""
+
+    def tiling_hours(self, area: float) -> float:
+        """Of one slide of so many µm²."""
+        if self.tiling_slide_hours is not None:
+            return self.tiling_slide_hours
+        return SLIDE_HOURS + area / UM2_AN_HOUR
+
+
+@dataclasses.dataclass(frozen=True)
 class TeacherCost:
-    """One teacher's share; None where nothing is known without building the model."""
+    """One teacher's share; None where nothing is known without building the model.
+
+    `device_hours` are those of a GPU, or of a job's cores where there is none.
+    """
 
     name: str
     gflop_per_tile: float | None
-    gpu_hours: float | None
+    device_hours: float | None
     gigabytes: float | None
 
 
@@ -58,7 +88,7 @@ class Estimate:
     gigabytes_read: float | None
     tiles: int | None
     teachers: tuple[TeacherCost, ...]
-    device_tflops: float
+    pace: Pace
     concurrency: Concurrency
     wall_hours: float | None
     tile_px: int

@@ -111,10 +111,15 @@ def recorded(root: Path, stage: str, **parts: object) -> Iterator[None]:
         _write(path, _ended(record, busy, outcome, error))
 
 
-def read_records(root: Path) -> list[JobRecord]:
-    """All records of a results folder, oldest first; damaged ones are left out."""
+def read_records(root: Path, stage: str = "*") -> list[JobRecord]:
+    """The records of a results folder, oldest first; damaged ones are left out.
+
+    Args:
+        root: the results folder.
+        stage: of this stage only.
+    """
     found = []
-    for path in (root / FOLDER).glob("*/*.json"):
+    for path in (root / FOLDER).glob(f"{stage}/*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError):
             found.append(JobRecord(**json.loads(path.read_text())))
     return sorted(found, key=lambda r: (r.started, r.stage, r.name))

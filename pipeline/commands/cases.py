@@ -143,15 +143,15 @@ def evaluation(
 
 def report(cfg: Cfg, root: Root) -> None:
     """Write report.html."""
-    from pipeline.accounting.costs import Concurrency, Estimate
+    from pipeline.accounting.costs import Concurrency, Estimate, Pace
     from pipeline.plan import cohort_plan, estimate
     from pipeline.report import stage
 
     config = stage_params.read(stage_params.ReportJob, cfg).config
 
-    def planner(at_once: Concurrency) -> Estimate:
+    def planner(at_once: Concurrency, pace: Pace) -> Estimate:
         plan = cohort_plan.cohort_plan(config, Path.cwd(), check=False)
-        return estimate.estimate(config, plan, concurrency=at_once, root=root)
+        return estimate.estimate(config, plan, pace=pace, concurrency=at_once, root=root)
 
     with reported("report"):
         stage.run(config=config, root=root, planner=planner)

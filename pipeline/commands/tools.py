@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -148,8 +150,8 @@ def plan(
     device_tflops: Annotated[
         float | None,
         typer.Option(
-            help="What the GPU sustains, in TFLOP/s; by default as earlier jobs of this cohort "
-            "measured it, else 100."
+            help="What the GPU sustains, in TFLOP/s; by default as earlier jobs measured it, else "
+            "100, or what this machine's cores may do where there is no GPU."
         ),
     ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="GPU jobs at once.")] = 1,
@@ -166,25 +168,27 @@ def plan(
     from pipeline.accounting.costs import Concurrency
     from pipeline.config.reading import load
     from pipeline.plan import cohort_plan, estimate
+    from pipeline.runtime import gpu_locks
+    from pipeline.runtime.cpu_budget import cpu_budget
 
     settings = load(config)
     root = Path("results") / settings.cohort.name
-    rate = None
-    if device_tflops is None:
-        rate = rates.measured(settings, root)
-        device_tflops = rate.tflops if rate else estimate.DEVICE_TFLOPS
+    gpu = bool(gpu_locks.visible_devices(os.environ)) or device_tflops is not None
+    pace = rates.pace(
+        settings, rates.earlier(root), rates.assumed(gpu, queue_minutes > 0, cpu_budget())
+    )
+    if device_tflops is not None:
+        pace = dataclasses.replace(pace, tflops=device_tflops)
     found = estimate.estimate(
         settings,
         cohort_plan.cohort_plan(settings, Path.cwd()),
-        device_tflops=device_tflops,
+        pace=pace,
         concurrency=Concurrency(gpus, at_once, queue_minutes / 60),
         root=root,
     )
     typer.echo(estimate.text(found))
     if said := estimate.room(found, Path("results")):
         typer.echo(said)
-    if rate is not None:
-        typer.echo(f"  rate measured on {rate.device} in {rate.jobs} earlier jobs of this cohort")
 
 
 def clean(

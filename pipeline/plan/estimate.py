@@ -6,16 +6,19 @@ found is an assumption, and the text says so.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from statistics import fmean
 
+from pipeline.accounting import rates
 from pipeline.accounting.costs import (
     GIGABYTE,
     Concurrency,
     Estimate,
+    Pace,
     TeacherCost,
     gflop_per_tile,
     values_per_tile,
@@ -28,67 +31,108 @@ from pipeline.encoders.tile_scales import groups as decodings
 from pipeline.encoders.tile_scales import scale_of, scales
 from pipeline.errors import SlideError
 from pipeline.plan.cohort_plan import CohortPlan
+from pipeline.runtime.progress import duration
 
 SAMPLED_SLIDES = 16
 ASSUMED_TISSUE_FRACTION = 0.3
 BYTES_PER_VALUE = 2  # features are float16
 BYTES_PER_COORDINATE = 8
-DEVICE_TFLOPS = 100.0
 ONE_GPU = Concurrency()
-# A job on a cluster starts Snakemake twice, then torch, then puts a model on the device.
-JOB_START_HOURS = 1.5 / 60
-TILING_SLIDE_HOURS = 0.5 / 60
+ON_A_GPU = rates.assumed(gpu=True)
+USUAL_AREA = 4e8  # µm² of a slide, where none could be opened
 FEW_SLIDES, MANY_SLIDES = 10, 100  # per chunk: start-up dominates, or a lost job costs much
+
+
+@dataclasses.dataclass(frozen=True)
+class Todo:
+    """What of a run is still to be done.
+
+    Attributes:
+        tiling: chunks to be tiled.
+        extraction: teacher, or teachers that share a decoding, joined by `+` -> chunks.
+    """
+
+    tiling: Set[int]
+    extraction: Mapping[str, Set[int]]
+
+    def __bool__(self) -> bool:
+        return bool(self.tiling) or any(self.extraction.values())
+
+
+def todo(jobs: Iterable[tuple[str, Mapping[str, str]]]) -> Todo:
+    """The expensive part of a list of jobs.
+
+    Args:
+        jobs: (rule, its wildcards).
+    """
+    tiling: set[int] = set()
+    extraction: dict[str, set[int]] = {}
+    for rule, wildcards in jobs:
+        if rule in ("tiling", "tiling_scale"):
+            tiling.add(int(wildcards["chunk"]))
+        elif rule == "extraction":
+            extraction.setdefault(wildcards["teacher"], set()).add(int(wildcards["chunk"]))
+    return Todo(tiling, extraction)
 
 
 def estimate(
     config: Config,
     plan: CohortPlan,
-    device_tflops: float = DEVICE_TFLOPS,
+    pace: Pace = ON_A_GPU,
     concurrency: Concurrency = ONE_GPU,
     root: Path | None = None,
+    left: Todo | None = None,
 ) -> Estimate:
     """Estimate a run.
 
     Args:
         config: the config.
         plan: the cohort.
-        device_tflops: what a GPU sustains on these networks, in TFLOP/s.
+        pace: how fast jobs are.
         concurrency: what works at once.
         root: the cohort's results folder: what a preflight counted there goes before what the
             registry says.
+        left: what is to be done; None: all.
     """
+    groups = decodings(config)
+    whole = frozenset(plan.chunks)
+    left = left or Todo(whole, {"+".join(group): whole for group in groups})
     areas, sizes = _sample(config, plan)
-    slides = len(plan.rows)
+    slides = sum(len(plan.members[chunk]) for chunk in _chunks(left))
+    share = {
+        teacher: sum(len(plan.members[c]) for c in left.extraction.get("+".join(group), ()))
+        for group in groups
+        for teacher in group
+    }
     encoders = {n: t for n, t in config.extraction.teachers.items() if t.source != "import"}
     known = areas and encoders
     tiles = _tiles(config.tiling, areas, slides) if known else None
     sections = {"": config.tiling, **scales(config)}
-    counts = {name: _tiles(s, areas, slides) for name, s in sections.items()} if known else {}
+    per_slide = {n: _tiles(s, areas, 1) for n, s in sections.items()} if known else {}
     costs = tuple(
         _cost(
             name,
             facts,
-            counts.get(scale_of(config, name)),
+            _times(per_slide.get(scale_of(config, name)), share[name]),
             config.extraction.levels,
-            device_tflops,
+            pace.tflops,
             root,
         )
         for name, facts in encoders.items()
     )
-    groups = decodings(config)
-    read = fmean(sizes) * slides * len(groups) / GIGABYTE if sizes else None
+    decoded = sum(len(plan.members[c]) for chunks in left.extraction.values() for c in chunks)
+    read = fmean(sizes) * decoded / GIGABYTE if sizes else None
     return Estimate(
         slides=slides,
-        cases=len({row.case_id for row in plan.rows}),
-        chunks=len(plan.chunks),
+        cases=len({r.case_id for chunk in _chunks(left) for r in plan.members[chunk]}),
+        chunks=len(_chunks(left)),
         sampled=len(sizes),
         gigabytes_read=read,
-        tiles=tiles,
+        tiles=None if tiles is None else round(tiles),
         teachers=costs,
-        device_tflops=device_tflops,
+        pace=pace,
         concurrency=concurrency,
-        wall_hours=_wall_hours(plan, groups, costs, concurrency),
+        wall_hours=_wall_hours(plan, left, costs, pace, areas, concurrency),
         tile_px=config.tiling.tile_px,
         target_mpp=config.tiling.target_mpp,
     )
@@ -117,16 +161,17 @@ def text(found: Estimate) -> str:
                 f"({found.sampled} slide headers sampled)"
             )
         width = max(len(t.name) for t in found.teachers)
-        lines.append(f"  {'teacher':<{width}}  GFLOP/tile  GPU-hours  GB written")
+        hours = "GPU-hours" if found.pace.gpu else "CPU hours"
+        lines.append(f"  {'teacher':<{width}}  GFLOP/tile  {hours}  GB written")
         for teacher in found.teachers:
             lines.append(
                 f"  {teacher.name:<{width}}  {_number(teacher.gflop_per_tile):>10}"
-                f"  {_number(teacher.gpu_hours):>9}  {_number(teacher.gigabytes):>10}"
+                f"  {_number(teacher.device_hours):>9}  {_number(teacher.gigabytes):>10}"
             )
-        known = [t.gpu_hours for t in found.teachers if t.gpu_hours is not None]
+        known = [t.device_hours for t in found.teachers if t.device_hours is not None]
         if known:
             lines.append(
-                f"  together {sum(known):,.1f} GPU-hours at {found.device_tflops:g} TFLOP/s "
+                f"  together {_number(sum(known))} {hours} at {found.pace.tflops:.3g} TFLOP/s "
                 f"sustained, {found.gigabytes_written or 0:,.1f} GB of features (float16; no tile "
                 f"images)"
             )
@@ -134,10 +179,12 @@ def text(found: Estimate) -> str:
             with_queue = found.concurrency.queue_hours
             waiting = f", each job queued {60 * with_queue:g} min" if with_queue else ""
             lines.append(
-                f"  wall time to the last feature about {found.wall_hours:,.1f} h with "
-                f"{found.concurrency.gpus} GPU job(s) and {found.concurrency.jobs} others at once"
-                f"{waiting}"
+                f"  wall time to the last feature about {duration(3600 * found.wall_hours)} with "
+                f"{found.concurrency.gpus} {'GPU' if found.pace.gpu else 'extraction'} job(s) and "
+                f"{found.concurrency.jobs} others at once{waiting}"
             )
+        told = "measured: " + found.pace.measured if found.pace.measured else "rates are assumed"
+        lines.append(f"  {told}{'' if found.pace.gpu else '; no GPU was found'}")
         if len(known) < len(found.teachers):
             lines.append("  (-: no slide known yet, or a network without a preflight yet)")
     return "\n".join(lines)
@@ -168,43 +215,55 @@ def _chunk_advice(slides: int, chunks: int) -> str:
     return ""
 
 
+def _chunks(left: Todo) -> set[int]:
+    return set(left.tiling).union(*left.extraction.values())
+
+
+def _times(each: float | None, number: int) -> int | None:
+    return None if each is None else round(each * number)
+
+
 def _wall_hours(
     plan: CohortPlan,
-    groups: list[tuple[str, ...]],
+    left: Todo,
     costs: tuple[TeacherCost, ...],
+    pace: Pace,
+    areas: list[float],
     concurrency: Concurrency,
 ) -> float | None:
     """From the first tiling job to the last feature, chunk by chunk through the queue."""
-    hours = {cost.name: cost.gpu_hours for cost in costs}
-    if not groups or any(hours[teacher] is None for group in groups for teacher in group):
+    if not left or any(cost.device_hours is None for cost in costs):
         return None
-    slides = len(plan.rows)
+    hours = {cost.name: cost.device_hours or 0.0 for cost in costs}
+    tiling = pace.tiling_hours(fmean(areas) if areas else USUAL_AREA)
     chains = []
-    for chunk in plan.chunks:
-        share = len(plan.members[chunk]) / slides
-        chains.append(
-            Chain(
-                first=JOB_START_HOURS + len(plan.members[chunk]) * TILING_SLIDE_HOURS,
-                then=tuple(
-                    JOB_START_HOURS + share * sum(hours[t] or 0.0 for t in group)
-                    for group in groups
-                ),
-            )
-        )
+    for chunk in sorted(_chunks(left)):
+        slides = len(plan.members[chunk])
+        then = []
+        for group, chunks in left.extraction.items():
+            if chunk in chunks:
+                share = slides / sum(len(plan.members[c]) for c in chunks)
+                work = share * sum(hours[teacher] for teacher in group.split("+"))
+                then.append(pace.start_hours + work)
+        first = pace.start_hours + slides * tiling if chunk in left.tiling else 0.0
+        chains.append(Chain(first=first, then=tuple(then)))
     return makespan(chains, concurrency.jobs, concurrency.gpus, concurrency.queue_hours)
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.1f}"
+    """Two figures of what is small, else one after the point."""
+    if value is None:
+        return "-"
+    return f"{value:,.1f}" if value >= 1 or value == 0 else f"{value:.2g}"
 
 
-def _tiles(tiling: TilingConfig, areas: list[float], slides: int) -> int:
+def _tiles(tiling: TilingConfig, areas: list[float], slides: int) -> float:
     """Tiles over all slides, from the areas of some of them in µm²."""
     step = (tiling.tile_px - tiling.overlap_px) * tiling.target_mpp
     per_slide = [area * ASSUMED_TISSUE_FRACTION / step**2 for area in areas]
     if tiling.max_tiles:
         per_slide = [min(n, tiling.max_tiles) for n in per_slide]
-    return round(fmean(per_slide) * slides)
+    return fmean(per_slide) * slides
 
 
 def _sample(config: Config, plan: CohortPlan) -> tuple[list[float], list[int]]:

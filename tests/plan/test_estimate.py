@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 
 from pipeline.accounting import rates, time_limits
-from pipeline.accounting.costs import Concurrency
+from pipeline.accounting.costs import Concurrency, Pace
 from pipeline.accounting.job_records import JobRecord
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.contracts.ledger import Record, write_manifest
 from pipeline.plan import estimate
 from pipeline.plan.cohort_plan import CohortPlan, cohort_plan
+
+
+def pace(tflops: float) -> Pace:
+    return dataclasses.replace(rates.assumed(gpu=True), tflops=tflops)
 
 
 def config(**extraction: object) -> Config:
@@ -34,17 +38,17 @@ def plan(tmp_path: Path) -> CohortPlan:
     return cohort_plan(config(), tmp_path)
 
 
-def test_gpu_hours_follow_from_parameters_and_tokens(plan: CohortPlan) -> None:
-    found = estimate.estimate(config(), plan, device_tflops=50)
+def test_device_hours_follow_from_parameters_and_tokens(plan: CohortPlan) -> None:
+    found = estimate.estimate(config(), plan, pace=pace(50))
     uni, phikon = found.teachers
     # 681 million parameters, 16 x 16 patches of 14 px and the tokens beside them.
     assert uni.gflop_per_tile == pytest.approx(2 * 681e6 * 265 / 1e9, rel=0.02)
     assert found.tiles > 0
-    assert uni.gpu_hours == pytest.approx(found.tiles * uni.gflop_per_tile / 50e3 / 3600)
-    assert uni.gpu_hours > phikon.gpu_hours
+    assert uni.device_hours == pytest.approx(found.tiles * uni.gflop_per_tile / 50e3 / 3600)
+    assert uni.device_hours > phikon.device_hours
     assert found.gigabytes_written == pytest.approx(uni.gigabytes + phikon.gigabytes)
-    twice = estimate.estimate(config(), plan, device_tflops=100)
-    assert twice.teachers[0].gpu_hours == pytest.approx(uni.gpu_hours / 2)
+    twice = estimate.estimate(config(), plan, pace=pace(100))
+    assert twice.teachers[0].device_hours == pytest.approx(uni.device_hours / 2)
 
 
 def test_a_preflight_knows_what_the_registry_does_not(tmp_path: Path, plan: CohortPlan) -> None:
@@ -59,9 +63,9 @@ def test_a_preflight_knows_what_the_registry_does_not(tmp_path: Path, plan: Coho
     folder.mkdir(parents=True)
     counted = {"gflop_per_tile": 2000.0, "dims": {"low": 10, "mid": 10, "high": 30}}
     (folder / "check.json").write_text(json.dumps(counted))
-    after = estimate.estimate(own, plan, device_tflops=50, root=tmp_path)
+    after = estimate.estimate(own, plan, pace=pace(50), root=tmp_path)
     (big,) = after.teachers
-    assert big.gpu_hours == pytest.approx(after.tiles * 2000 / 50e3 / 3600)
+    assert big.device_hours == pytest.approx(after.tiles * 2000 / 50e3 / 3600)
     assert big.gigabytes == pytest.approx(after.tiles * (50 * 2 + 8) / 1e9)
     assert after.wall_hours is not None
     assert time_limits.extraction_minutes(own, ["big"], manifest, 1) > assumed
@@ -72,7 +76,7 @@ def test_a_preflight_knows_what_the_registry_does_not(tmp_path: Path, plan: Coho
 def test_wall_time_knows_of_places_and_the_queue(plan: CohortPlan) -> None:
     def hours(**places: float) -> float:
         return estimate.estimate(
-            config(), plan, device_tflops=0.1, concurrency=Concurrency(**places)
+            config(), plan, pace=pace(0.1), concurrency=Concurrency(**places)
         ).wall_hours
 
     alone, four = hours(gpus=1), hours(gpus=4)
@@ -82,8 +86,8 @@ def test_wall_time_knows_of_places_and_the_queue(plan: CohortPlan) -> None:
 
 def test_teachers_that_share_a_decoding_are_one_job(plan: CohortPlan) -> None:
     together = config(together=[["uni2_h", "phikon_v2"]])
-    apart = estimate.estimate(config(), plan, device_tflops=1e6).wall_hours
-    shared = estimate.estimate(together, plan, device_tflops=1e6).wall_hours
+    apart = estimate.estimate(config(), plan, pace=pace(1e6)).wall_hours
+    shared = estimate.estimate(together, plan, pace=pace(1e6)).wall_hours
     assert shared < apart, "half as many jobs to start"
 
 
@@ -106,7 +110,7 @@ def test_a_full_disk_is_said_before_the_run(
 def test_a_network_that_is_not_known_has_no_hours(tmp_path: Path) -> None:
     mixed = parse({"extraction": {"teachers": {"mine": {"source": "timm", "model": "resnet10t"}}}})
     found = estimate.estimate(mixed, cohort_plan(mixed, tmp_path))
-    assert found.teachers[0].gpu_hours is None
+    assert found.teachers[0].device_hours is None
     assert found.wall_hours is None
     assert "-" in estimate.text(found)
 
@@ -164,7 +168,7 @@ def record(root: Path, **changes: object) -> None:
         "device_name": "H200", "outcome": "ok",
     }  # fmt: skip
     made = JobRecord(**(fields | changes))
-    path = root / "jobs" / "extraction" / f"{made.name}-{made.started}.json"
+    path = root / "jobs" / made.stage / f"{made.name}-{made.started}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dataclasses.asdict(made)))
 
@@ -185,3 +189,65 @@ def test_the_measured_rate_is_of_whole_first_attempts_on_a_gpu(tmp_path: Path) -
     record(tmp_path, name="chunk=1,teacher=uni2_h", started=200.0, ended=201.0)
     record(tmp_path, name="chunk=2,teacher=uni2_h", device_name="")
     assert rates.measured(config(), tmp_path) == found
+
+
+def test_what_is_finished_costs_nothing_again(plan: CohortPlan) -> None:
+    chunks = sorted(plan.chunks)
+    jobs = [("tiling", {"chunk": str(c)}) for c in chunks[:1]]
+    jobs += [("extraction", {"teacher": "uni2_h", "chunk": str(c)}) for c in chunks[:2]]
+    jobs += [("training", {"task": "t", "model": "m"})]
+    left = estimate.todo(jobs)
+    whole = estimate.estimate(config(), plan)
+    some = estimate.estimate(config(), plan, left=left)
+    slides = sum(len(plan.members[chunk]) for chunk in chunks[:2])
+    assert (some.slides, some.chunks) == (slides, 2)
+    uni, phikon = some.teachers
+    share = slides / len(plan.rows)
+    assert uni.device_hours == pytest.approx(share * whole.teachers[0].device_hours, rel=0.01)
+    assert phikon.device_hours == 0
+    assert some.wall_hours < whole.wall_hours
+    assert not estimate.todo([("training", {}), ("report", {})])
+
+
+def test_without_a_gpu_the_hours_are_those_of_a_cpu(plan: CohortPlan) -> None:
+    here = rates.assumed(gpu=False, cluster=False, cores=2)
+    on_cpu = estimate.estimate(config(), plan, here)
+    on_gpu = estimate.estimate(config(), plan)
+    assert on_cpu.teachers[0].device_hours > 1000 * on_gpu.teachers[0].device_hours
+    text = estimate.text(on_cpu)
+    assert "CPU hours" in text and "GPU-hours" not in text and "no GPU was found" in text
+
+
+def test_earlier_runs_here_tell_how_fast_tiling_and_networks_are(tmp_path: Path) -> None:
+    root, other = tmp_path / "results" / "new", tmp_path / "results" / "earlier"
+    root.mkdir(parents=True)
+    assumed = rates.assumed(gpu=False, cluster=False, cores=2)
+    facts = {"n_tiles": 600}
+    slides = [Record(f"s{i}", "extraction/tiny", "ok", facts=facts) for i in range(4)]
+    write_manifest(other / "features" / "tiny" / "manifest" / "0.json", "e", "f", slides)
+    write_manifest(other / "tiles" / "manifest" / "0.json", "tiling", "f", slides)
+    (other / "features" / "tiny" / "check.json").write_text('{"gflop_per_tile": 2.0}')
+    assert rates.pace(config(), rates.earlier(root), assumed) == assumed
+    cpu = {"devices": "", "device_name": ""}
+    record(other, name="chunk=0,teacher=tiny", **cpu)
+    record(other, stage="tiling", name="chunk=0", started=0.0, ended=20.0, **cpu)
+    found = rates.pace(config(), rates.earlier(root), assumed)
+    assert found.tflops == pytest.approx(4 * 600 * 2.0 / 60 / 1e3)
+    assert found.tiling_hours(1.0) == pytest.approx(5 / 3600)
+    assert "the CPU of n1 in 1 earlier job" in found.measured
+    on_gpu = rates.pace(config(), rates.earlier(root), rates.assumed(gpu=True))
+    assert on_gpu.tflops == rates.GPU_TFLOPS, "a CPU says nothing of a GPU"
+
+
+def test_a_short_job_tells_nothing_of_the_rate(tmp_path: Path) -> None:
+    facts = {"n_tiles": 6000}
+    path = tmp_path / "features" / "uni2_h" / "manifest" / "0.json"
+    write_manifest(path, "e", "f", [Record("s", "extraction/uni2_h", "ok", facts=facts)])
+    record(tmp_path, ended=105.0)
+    assert rates.measured(config(), tmp_path) is None
+
+
+def test_tiling_takes_as_long_as_a_slide_is_large() -> None:
+    here = rates.assumed(gpu=True)
+    assert 20 < 3600 * here.tiling_hours(4e8) < 60
+    assert 3600 * here.tiling_hours(1e6) < 2

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.accounting.costs import Concurrency, Estimate
+from pipeline.accounting.costs import Concurrency, Estimate, Pace
 from pipeline.accounting.job_records import JobRecord
 from pipeline.plan.cohort_plan import cohort_plan
 from pipeline.plan.estimate import estimate
@@ -52,9 +52,9 @@ def root(small: Path) -> Path:
     return small
 
 
-def planner(at_once: Concurrency) -> Estimate:
+def planner(at_once: Concurrency, pace: Pace) -> Estimate:
     plan = cohort_plan(small_config(), Path.cwd(), check=False)
-    return estimate(small_config(), plan, concurrency=at_once)
+    return estimate(small_config(), plan, pace=pace, concurrency=at_once)
 
 
 def test_failures_and_killed_attempts_are_counted_where_they_happened(root: Path) -> None:

@@ -1,5 +1,6 @@
 # What the rules share: the checked config, the slides by chunk, and the two params that make a job stale.
 import atexit
+import os
 import re
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ REPOSITORY = Path(str(workflow.current_basedir)).resolve().parent.parent
 if (REPOSITORY / "pipeline").is_dir():
     sys.path.insert(0, str(REPOSITORY))
 
-from pipeline.accounting import time_limits
+from pipeline.accounting import rates, time_limits
 from pipeline.cohort import labels
 from pipeline.config.reading import parse as parse_config
 from pipeline.config.reading import refuse_double_keys
@@ -29,6 +30,7 @@ from pipeline.plan import (
 )
 from pipeline.runtime import (
     child_processes,
+    gpu_locks,
     machine_errors,
     run_lock,
     run_summary,
@@ -204,18 +206,30 @@ def made_from(versions, folder, wildcards):
     return stage_versions.text(versions | ({"lost files": True} if lost else {}))
 
 
+def own_gpus():
+    """Whether the profile gives extraction a GPU, or this machine shows one."""
+    own = workflow.resource_settings.overwrite_resources.get("extraction", {})
+    return "gpu" in own or bool(gpu_locks.visible_devices(os.environ))
+
+
 def say_plan():
-    """A dry-run ends with what the run would cost."""
-    concurrency = estimate.Concurrency(
-        gpus=at_once("gpu", 1), jobs=at_once("_nodes", at_once("_cores", 1))
-    )
+    """A dry-run ends with what the rest of the run would cost; with nothing where none is left."""
     for line in labels.told(COHORT.rows, CONFIG.tasks):
         print(line, file=sys.stderr)
     slides = {row.slide_id: row.case_id for row in COHORT.rows}
     for line in teacher_lines.told(CONFIG, slides):
         print(line, file=sys.stderr)
+    left = estimate.todo(WATCH.planned)
+    if not left:
+        return
+    gpu, jobs = own_gpus(), at_once("_nodes", 0)
+    cores = at_once("_cores", 1)
+    networks = at_once("gpu", 1) if gpu else max(1, (jobs or cores // 2))
+    concurrency = estimate.Concurrency(gpus=networks, jobs=jobs or max(1, cores // 2))
+    assumed = rates.assumed(gpu, cluster=jobs > 0, cores=min(2, cores))
     try:
-        found = estimate.estimate(CONFIG, COHORT, concurrency=concurrency, root=RESULTS)
+        pace = rates.pace(CONFIG, rates.earlier(RESULTS), assumed)
+        found = estimate.estimate(CONFIG, COHORT, pace, concurrency, RESULTS, left)
         print(estimate.text(found), file=sys.stderr)
         print(estimate.room(found, Path("results")), file=sys.stderr)
     except UserError as error:

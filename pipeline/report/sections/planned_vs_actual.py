@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pipeline.accounting import rates
-from pipeline.accounting.costs import GIGABYTE, Concurrency, Estimate
+from pipeline.accounting.costs import GIGABYTE, Concurrency, Estimate, Pace
 from pipeline.accounting.job_records import JobRecord
 from pipeline.errors import UserError
 from pipeline.report.results import Results
@@ -13,8 +13,9 @@ from pipeline.report.sections.nodes import parts
 from pipeline.report.tables.cells import Cell, Column, Table, number, text
 
 # The estimate of this cohort as a dry-run makes it, for so much at once.
-Planner = Callable[[Concurrency], Estimate]
+Planner = Callable[[Concurrency, Pace], Estimate]
 
+CORES = 2  # of an extraction job, where a profile gives it no more
 UP_TO_FEATURES = ("tiling", "extraction")
 
 
@@ -32,22 +33,23 @@ def table(results: Results, records: Sequence[JobRecord], planner: Planner | Non
     found = [r for r in records if r.stage in UP_TO_FEATURES and r.seconds is not None]
     if not found or planner is None:
         return None
+    extraction = [r for r in found if r.stage == "extraction"]
     at_once = Concurrency(
-        gpus=most_at_once([r for r in found if r.stage == "extraction"]),
+        gpus=most_at_once(extraction),
         jobs=most_at_once([r for r in found if r.stage == "tiling"]),
     )
     try:
-        planned = planner(at_once)
+        planned = planner(at_once, _assumed(extraction))
     except (UserError, OSError):
         return None
-    rate = rates.measured(results.config, results.root)
+    rate = rates.measured(results.config, results.root, planned.pace.gpu)
     rows = [
         _row("slides", planned.slides, len(results.slides), 0),
         _row("tiles", planned.tiles, _tiles(results), 0),
         _row("features, GB", planned.gigabytes_written, _written(results), 3),
         *_hours(planned, found),
         _row("wall time to the last feature, h", planned.wall_hours, busy_hours(found), 2),
-        _row("sustained, TFLOP/s", planned.device_tflops, rate.tflops if rate else None, 1),
+        _row("sustained, TFLOP/s", planned.pace.tflops, rate.tflops if rate else None, 1),
     ]
     return Table(
         caption="Planned and actual time",
@@ -58,11 +60,20 @@ def table(results: Results, records: Sequence[JobRecord], planner: Planner | Non
             Column("actual / planned", True),
         ],
         rows=rows,
-        read="The plan reads the headers of a sample of the slides and assumes that 30 % of a "
-        "slide is "
-        "tissue. Actual: the sum over all attempts, failed ones included; wall time without the "
-        "times in which nothing ran.",
+        read="The plan reads the headers of a sample of the slides. It assumes that 30 % of a "
+        "slide is tissue, and the rates of a usual GPU, or of two cores where there was no GPU. "
+        "Actual: the sum over all attempts, failed ones included; wall time without the times in "
+        "which nothing ran.",
         source=("jobs/",),
+    )
+
+
+def _assumed(extraction: Sequence[JobRecord]) -> Pace:
+    """What a dry-run reckons with on such machines as it really ran on, before it has measured."""
+    return rates.assumed(
+        gpu=any(r.device_name for r in extraction),
+        cluster=any(r.cluster_job for r in extraction),
+        cores=CORES,
     )
 
 
@@ -89,7 +100,7 @@ def busy_hours(records: Sequence[JobRecord]) -> float:
 
 def _hours(planned: Estimate, records: Sequence[JobRecord]) -> list[list[Cell]]:
     """A row per job's group of teachers: teachers of a group have their time together."""
-    expected = {t.name: t.gpu_hours for t in planned.teachers}
+    expected = {t.name: t.device_hours for t in planned.teachers}
     groups = {parts(r).get("teacher", "") for r in records if r.stage == "extraction"}
     rows = []
     for group in sorted(groups):
@@ -98,7 +109,7 @@ def _hours(planned: Estimate, records: Sequence[JobRecord]) -> list[list[Cell]]:
         mine = [r for r in records if parts(r).get("teacher") == group]
         real = sum(r.seconds or 0.0 for r in mine) / 3600
         unit = "GPU-hours" if any(r.device_name for r in mine) else "hours on a CPU"
-        rows.append(_row(f"{unit} of {group}", known if unit == "GPU-hours" else None, real, 2))
+        rows.append(_row(f"{unit} of {group}", known, real, 2))
     return rows
 
 
