@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ import pandas as pd
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.tasks import SurvivalTask
 from pipeline.contracts.evaluation_summary import FILE, EvaluationSummary
+from pipeline.evaluation.bootstrap import p_value
+from pipeline.evaluation.comparisons import LEVEL
 from pipeline.evaluation.figures import jsonable
 from pipeline.evaluation.metrics import PRIMARY, Bench, higher_is_better
 from pipeline.evaluation.pooling import Pool
@@ -110,7 +113,10 @@ def summary(
         "oracle": oracle.get(primary),
         "oracle_metrics": dict(oracle),
         "reference_metrics": dict(reference),
-        "problems": problems(bench, fold_facts, predictions, pools, metrics, curves),
+        "problems": [
+            *problems(bench, fold_facts, predictions, pools, metrics, curves),
+            *few_resamples(cfg.bootstraps, against),
+        ],
     }
     return typed(jsonable(found), EvaluationSummary, f"{task_name}/{FILE}")
 
@@ -159,6 +165,17 @@ def best_single(
             "note": note,
         }
     return found
+
+
+def few_resamples(bootstraps: int, against: pd.DataFrame) -> list[str]:
+    """A sentence where no adjusted p value can be small enough, of so many comparisons."""
+    drawn = int((against["test"] == "folds and cases").sum())
+    if drawn * p_value(np.ones(bootstraps)) <= LEVEL:
+        return []
+    return [
+        f"{bootstraps} resamples are too few for {drawn} comparisons: no adjusted p value can be "
+        f"{LEVEL:g} or less; raise evaluation.bootstraps to {math.ceil(2 * drawn / LEVEL)}"
+    ]
 
 
 def problems(

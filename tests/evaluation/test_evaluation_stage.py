@@ -245,6 +245,14 @@ def test_one_split_has_no_test_and_overlapping_ones_that_over_splits(results: Ma
     assert (pair["low"] + pair["high"]) / 2 == pytest.approx(pair["difference"])
 
 
+def test_too_few_resamples_for_the_models_are_said(results: Make) -> None:
+    house = _three(results("regression", n=45))
+    said = "50 resamples are too few for 3 comparisons"
+    found = house.evaluate(bootstraps=50)["problems"]
+    assert any(said in p and "bootstraps to 120" in p for p in found)
+    assert not any("too few for" in p for p in house.evaluate(bootstraps=120)["problems"])
+
+
 def test_a_rare_class_leaves_resamples_undefined_and_is_counted(results: Make) -> None:
     subtype = ["a" if i in (3, 33, 47) else "bc"[i % 2] for i in range(60)]
     house = results("classification", n=60, subtype=subtype)
