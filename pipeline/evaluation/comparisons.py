@@ -1,11 +1,11 @@
 """The student against every other model, on the same cases.
 
-The test that decides draws folds and then cases of each (`bootstrap.resample_folds`), since another
-training would have given other models: of two models of equal true skill it calls one better in at
-most 5 % of cohorts, which tests that take the trained models as given do not (docs/statistics.md,
-benchmarks/verdict_error.py). Where test parts overlap, it is the corrected resampled t-test over
-them; one split has no such test. Its p values of one metric are a family (Holm). The paired
-bootstrap over cases and DeLong's test (AUC) stand next to it.
+The test that decides draws folds and then cases of each (`bootstrap.resample_folds`, `widened`),
+since another training would have given other models: of two models of equal true skill it calls one
+better or worse in at most 5 % of cohorts, which tests that take the trained models as given do not
+(docs/statistics.md, benchmarks/verdict_error.py). Where test parts overlap, it is the corrected
+resampled t-test over them; one split has no such test. Its p values of one metric are a family
+(Holm). The paired bootstrap over cases and DeLong's test (AUC) stand next to it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pandas as pd
 from scipy import stats
 
 from pipeline.config.tasks import ClassificationTask
-from pipeline.evaluation.bootstrap import interval, p_value
+from pipeline.evaluation.bootstrap import interval, p_value, widened
 from pipeline.evaluation.delong import delong_test
 from pipeline.evaluation.metrics import Bench, Measured, by_name, higher_is_better
 from pipeline.evaluation.pooling import Pool, pooled
@@ -54,8 +54,13 @@ def compare(
         bench: cases, labels and resamples.
         confidence: coverage of the intervals, e.g. 0.95.
     """
-    rows = [row for other in others for row in _pair(student, other, bench, confidence)]
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    rows = [row for other in others for row in differences(student, other, bench, confidence)]
+    return adjusted(pd.DataFrame(rows, columns=COLUMNS))
+
+
+def adjusted(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `p_holm`, of which the rows of a metric are a family, and `verdict`."""
+    table = table.copy()
     for name in table["metric"].unique():
         family = table["metric"] == name
         table.loc[family, "p_holm"] = holm(table.loc[family, "p_value"].to_numpy(float))
@@ -85,9 +90,16 @@ def verdict(low: float, high: float, p_holm: float, higher: bool) -> Verdict:
     return "better" if (low > 0) == higher else "worse"
 
 
-def _pair(
+def differences(
     student: tuple[Pool, Measured], other: tuple[Pool, Measured], bench: Bench, confidence: float
 ) -> list[dict[str, object]]:
+    """A row a metric that both models have; columns as of `compare`, not yet adjusted.
+
+    Args:
+        student, other: the two models.
+        bench: the evaluated cases.
+        confidence: coverage of the intervals, e.g. 0.95.
+    """
     shared = student[1].there & other[1].there
     mine, theirs = (_on(shared, model, bench, "cases") for model in (student, other))
     names = [name for name in mine if "[" not in name and name in theirs]
@@ -104,7 +116,7 @@ def _pair(
         between, p, test = interval(given[1:], confidence), float("nan"), "cases"
         low, high = between.low, between.high
         if redrawn is not None:
-            drawn = (redrawn[0][name] - redrawn[1][name])[1:]
+            drawn = widened(redrawn[0][name] - redrawn[1][name], len(bench.folds))[1:]
             between, p, test = interval(drawn, confidence), p_value(drawn), "folds and cases"
             low, high = between.low, between.high
         elif np.isfinite(p_folds):

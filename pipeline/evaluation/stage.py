@@ -6,6 +6,8 @@ Writes `evaluation/<task>/`:
   metric first, models from the best to the worst;
 - `comparisons.parquet` and `.csv`: a row a metric and other model (`comparisons.compare`); both
   tables say in `labelled` whether their numbers are test or validation results;
+- `attribution.parquet` and `.csv`, of a student with controls: what its lead over a single teacher
+  is made of (`attribution.attribution_table`);
 - `per_case.parquet`: the pooled out-of-fold test predictions that all numbers come from;
 - `nested.parquet` and `.csv`, with nested cross-validation: what each fold chose, and from what
   (`nested.nested_table`);
@@ -27,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.config.controls import Controls
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.tasks import SurvivalTask
 from pipeline.contracts.columns import spelled_out
@@ -34,6 +37,7 @@ from pipeline.contracts.evaluation_summary import write_evaluation_summary
 from pipeline.contracts.folds import read_folds, read_summary
 from pipeline.contracts.labels import Task
 from pipeline.errors import ConfigError, nearest
+from pipeline.evaluation.attribution import attribution_table
 from pipeline.evaluation.auxiliary_endpoints import auxiliary_table
 from pipeline.evaluation.comparisons import compare
 from pipeline.evaluation.figures import figure_points, forest, jsonable
@@ -52,8 +56,8 @@ from pipeline.runtime import progress
 
 # Raised when every task's measures change. 1: the first. 2: the test that decides draws folds and
 # their cases, fold tests use the cases that both models predict, hazard ratios are per deviation of
-# the tested cases' scores.
-VERSION = 2
+# the tested cases' scores. 3: these draws are widened as few folds need it.
+VERSION = 3
 
 AVERAGE = "average"
 
@@ -66,6 +70,7 @@ def run(
     models: list[str],
     root: Path,
     auxiliary: Mapping[str, Task] | None = None,
+    controls: Controls | None = None,
 ) -> None:
     """Measure and compare the models of one task.
 
@@ -75,6 +80,7 @@ def run(
         models: names of the trained models, ablations among them.
         root: the results folder.
         auxiliary: the tasks that the models learned with it.
+        controls: the models that the student is taken apart with.
 
     Raises:
         ConfigError: the student is not among the models, or one is called `average`.
@@ -104,6 +110,7 @@ def run(
     order = _order(measured, PRIMARY[task.type])
     pools, measured = [pools[i] for i in order], [measured[i] for i in order]
     by_name = {pool.name: (pool, one) for pool, one in zip(pools, measured, strict=True)}
+    parts = attribution_table(controls or Controls(), cfg.student, by_name, bench, cfg.confidence)
     student = by_name.pop(cfg.student)
     labelled = fold_facts["labelled"]
     metrics = metric_table(measured, bench, cfg.confidence).assign(labelled=labelled)
@@ -116,6 +123,7 @@ def run(
     write_table(folder / "metrics.parquet", metrics, csv=True)
     write_table(folder / "comparisons.parquet", comparisons, csv=True)
     write_table(folder / "per_case.parquet", _per_case(pools, bench, groups, cfg))
+    _write_or_remove(folder / "attribution.parquet", parts)
     _write_or_remove(folder / "nested.parquet", nested_table(predictions, pools, bench))
     _write_or_remove(folder / "targets.parquet", target_table(pools, bench, cfg.confidence))
     _write_or_remove(folder / "profiles.parquet", case_table(pools, bench, labels))

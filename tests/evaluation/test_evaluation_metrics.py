@@ -20,7 +20,13 @@ from sksurv.metrics import (
 from sksurv.nonparametric import kaplan_meier_estimator
 from sksurv.util import Surv
 
-from pipeline.evaluation.bootstrap import interval, p_value, resample_folds, resample_weights
+from pipeline.evaluation.bootstrap import (
+    interval,
+    p_value,
+    resample_folds,
+    resample_weights,
+    widened,
+)
 from pipeline.evaluation.classification_metrics import ClassificationScorer
 from pipeline.evaluation.regression_metrics import RegressionScorer
 from pipeline.evaluation.survival_metrics import (
@@ -237,6 +243,12 @@ def test_resampled_folds_stay_together_and_vary_more() -> None:
     off = np.repeat([0.3, 0.0, -0.3], 10)
     alone = resample_weights(30, 400, 5)
     assert (weights[1:] @ off).std() > 2 * (alone[1:] @ off).std()
+
+
+def test_few_folds_are_drawn_wider() -> None:
+    """As the unbiased variance of three values is 3/2 of their mean square deviation."""
+    values = np.array([0.2, 0.0, 0.5])
+    assert widened(values, 3) == pytest.approx(0.2 + np.sqrt(1.5) * (values - 0.2))
 
 
 def test_undefined_resamples_are_counted() -> None:

@@ -83,7 +83,7 @@ def microns(by_source: Mapping[str, Sequence[float]]) -> Drawing:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Student minus another model on the `n` cases that both predict; `p` is Holm's."""
+    """One model minus another on the `n` cases that both predict; `p` is Holm's."""
 
     label: str
     colour: str
@@ -97,23 +97,22 @@ class Difference:
 @style.applied()
 def forest(
     name: str,
-    student: str,
-    metric: str,
-    higher: bool,
+    title: str,
+    read: str,
+    axis: str,
+    sides: tuple[str, str],
     rows: Sequence[Difference],
     confidence: float,
     source: str,
 ) -> Drawing:
-    """Paired differences with their intervals, one model a row, zero as the line of no effect.
+    """Paired differences with their intervals, one a row, zero as the line of no effect.
 
     Args:
-        name: of the drawing, unique on the page.
-        student: the student's label.
-        metric: what is compared, as the axis calls it.
-        higher: whether a higher value is better.
-        rows: a difference for each other model.
-        confidence: coverage of the intervals, e.g. 0.95.
-        source: the file behind it, relative to the results folder.
+        name, title, read, source: as `Drawing` has them.
+        axis: what is drawn.
+        sides: what a difference left and right of zero means.
+        rows: the differences, from above.
+        confidence: of the intervals.
     """
     height = 0.95 + 0.34 * len(rows)
     fig, axes = style.figure(8.8, height)
@@ -131,10 +130,9 @@ def forest(
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.grid(axis="x")
-    ax.set_xlabel(f"difference in {metric} (student − other)")
-    sides = ("other", "student") if higher else ("student", "other")
+    ax.set_xlabel(axis)
     for at, side, label in zip((-reach, reach), ("left", "right"), sides, strict=True):
-        arrow = f"← {label} is better" if side == "left" else f"{label} is better →"
+        arrow = f"← {label}" if side == "left" else f"{label} →"
         ax.text(at, len(rows) - 0.32, arrow, color=style.MUTED, fontsize=8, ha=side)
     right = ax.get_yaxis_transform()
     top = len(rows) - 0.32
@@ -146,14 +144,12 @@ def forest(
         shown = f"{signed(row.value)} {interval(row.low, row.high, signs=True)}"
         for (x, _), label in zip(columns, (shown, p_value(row.p), whole(row.n)), strict=True):
             ax.text(x, at, label, transform=right, va="center", fontsize=8.5)
-    alt = f"Forest plot of the difference in {metric} between {student} and each other model: " + (
-        "; ".join(f"{r.label} {signed(r.value)}" for r in rows)
-    )
+    shown = "; ".join(f"{r.label} {signed(r.value)}" for r in rows)
+    alt = f"Forest plot of the {axis}: {shown}"
     return Drawing(
         name,
-        f"{student} against every other model, on the cases that both predict",
-        f"A square {'right' if higher else 'left'} of zero favours the student; where the line "
-        f"crosses zero, this cohort shows no difference between the two models.",
+        title,
+        read,
         style.svg(fig, name, alt),
         (source,),
     )

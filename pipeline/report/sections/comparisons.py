@@ -127,11 +127,16 @@ def forest(
             )
     if not rows:
         return None
+    metric = metrics.describe(opened.primary)
+    sides = ("other is better", "student is better")
     return charts.forest(
         name=f"{opened.task}-forest",
-        student=infos[opened.student].label,
-        metric=metrics.describe(opened.primary).label,
-        higher=metrics.describe(opened.primary).higher,
+        title=f"{infos[opened.student].label} against every other model, on the cases that both "
+        "predict",
+        read=f"A square {'right' if metric.higher else 'left'} of zero favours the student; where "
+        "the line crosses zero, this cohort shows no difference between the two models.",
+        axis=f"difference in {metric.label} (student − other)",
+        sides=sides if metric.higher else sides[::-1],
         rows=rows,
         confidence=results.config.evaluation.confidence,
         source=f"evaluation/{opened.task}/comparisons.csv",

@@ -17,6 +17,7 @@ from pipeline.report.figures.charts import Drawing
 from pipeline.report.results import ModelInfo, Results, describe, students
 from pipeline.report.sections import (
     ablations,
+    attribution,
     auxiliary_endpoints,
     comparisons,
     costs,
@@ -59,6 +60,7 @@ class TaskSection:
     validation: str
     problems: tuple[str, ...]
     headline: Headline
+    attribution: Drawing | None
     metrics: Table
     ablations: Table | None
     auxiliary: list[Table]
@@ -104,6 +106,7 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
         validation=validation,
         problems=tuple(opened.summary.problems),
         headline=headline(opened, infos, bool(validation), more_cases),
+        attribution=attribution.drawing(results, opened, infos),
         metrics=_models(results, opened, infos, main, _caption(opened, main, bool(validation))),
         ablations=ablations.table(results, opened, infos, parts),
         auxiliary=auxiliary_endpoints.tables(results, opened, infos, main),
