@@ -1,15 +1,19 @@
-"""Slurm jobs that a killed Snakemake left behind.
+"""Jobs that a killed Snakemake left behind, in Slurm's queue and on this machine.
 
-They go on without it, and Snakemake's Slurm plugin does not find them again: started anew, it would
-submit the same jobs a second time, with two writers for each file. So they are cancelled first.
-What they had finished is kept: each slide's file is whole or absent, and recognised. Standard
-library only.
+They go on without it, and Snakemake does not find them again: started anew, it would start the same
+jobs a second time, with two writers for each file. So they are ended first. What they had finished
+is kept: each slide's file is whole or absent, and recognised. Standard library only.
+
+Processes on this machine are known by a mark that their environment has from the Snakemake that
+started them, with its process number and its start, so that no other process is ever touched.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +22,9 @@ from pathlib import Path
 # The plugin names all jobs of a run alike: an optional prefix, and a random UUID.
 RUN_ID = re.compile(r"(?:.*_)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 LOGS = Path(".snakemake/slurm_logs")  # made by the plugin at the first submission
+MARK = "SHAZAM_CONTROLLER"
 WAIT_SECONDS = 60.0
+TERM_SECONDS = 10.0  # until a process that was asked to end is made to
 ASK_SECONDS = 60.0
 
 
@@ -46,6 +52,71 @@ def cancel(folder: Path) -> bool:
     elif left:
         _say(f"jobs {', '.join(left)} have not ended yet; see squeue, and try again")
     return left == []
+
+
+def mark(pid: int, started: str | None) -> str:
+    """What marks the processes of a Snakemake; a process number alone is used again."""
+    return f"{pid}-{started}"
+
+
+def mark_children(own: str) -> None:
+    """Mark every process that this one will start."""
+    os.environ[MARK] = own
+
+
+def end_processes(of: str) -> bool:
+    """End the processes on this machine that a dead Snakemake left, and wait until they are gone.
+
+    Args:
+        of: the dead Snakemake's `mark`.
+
+    Returns:
+        whether none is left.
+    """
+    left = _marked(of)
+    if left:
+        numbers = ", ".join(map(str, left))
+        _say(f"ending {len(left)} processes that a killed run left here: {numbers}")
+    for order, seconds in ((signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, WAIT_SECONDS)):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, order)
+        deadline = time.monotonic() + seconds
+        while left and time.monotonic() < deadline:
+            time.sleep(0.1)
+            left = _marked(of)
+    if left:
+        _say(f"processes {', '.join(map(str, left))} have not ended yet; end them and try again")
+    return not left
+
+
+def _marked(of: str) -> list[int]:
+    """Processes with that mark, without this one and those that it was started from.
+
+    Those of other users cannot be looked into, and a zombie has no environment any more.
+    """
+    wanted = f"{MARK}={of}".encode()
+    spared = _ancestors()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            marked = wanted in (folder / "environ").read_bytes().split(b"\0")
+            if marked and int(folder.name) not in spared:
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+def _ancestors() -> set[int]:
+    found: set[int] = set()
+    pid = os.getpid()
+    while pid > 0 and pid not in found:
+        found.add(pid)
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            break
+        pid = int(stat.rpartition(")")[2].split()[1])
+    return found
 
 
 def _jobs(folder: Path) -> list[str] | None:

@@ -4,9 +4,9 @@ Snakemake's lock lies in the working folder. It outlives a `kill -9`, and the ne
 to start until somebody says `--unlock`; it goes when any Snakemake of that folder ends, whatever
 cohort that one worked on; and two working folders with one results folder do not see each other's.
 So each running Snakemake leaves a note in the results folder. The next one refuses while the owner
-of a note lives. When it is dead, what it left in Slurm's queue is cancelled first, or the same jobs
-would run twice, and then its lock is removed. An owner on another machine cannot be asked and
-counts as living.
+of a note lives. When it is dead, what it left in Slurm's queue or running on this machine is ended
+first, or the same jobs would run twice, and then its lock is removed. An owner on another machine
+cannot be asked and counts as living.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def claim(results: Path, state: Path) -> bool:
     # First the note, then the look at others: of two that start at once, both see the other.
     _write(path, own)
     dead = {}
+    marks = []
     for other in sorted(notes.glob("*.json")):
         if other == path:
             continue
@@ -58,7 +59,15 @@ def claim(results: Path, state: Path) -> bool:
             path.unlink(missing_ok=True)
             raise UserError(_taken(results, other, owner))
         dead[other] = str(owner["folder"]) if owner else str(Path.cwd())
+        if owner is not None:
+            marks.append(orphans.mark(owner["pid"], owner["started"]))
     atexit.register(_leave, path, os.getpid())
+    orphans.mark_children(orphans.mark(own["pid"], own["started"]))
+    for left in marks:
+        if not orphans.end_processes(left):
+            raise UserError(
+                f"{results}: processes that a killed run left here do not end; see the line above"
+            )
     for folder in sorted(set(dead.values())):
         _cancel(results, Path(folder))
     for note in dead:

@@ -1,8 +1,12 @@
-"""Of all jobs in a queue, those are cancelled that a Snakemake submitted from this folder."""
+"""Of all jobs and processes, those are ended that a dead Snakemake of this folder left."""
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,3 +68,69 @@ def test_jobs_that_do_not_end_are_said(
     queue.write_text(f"11|{RUN}|{tmp_path}\n")
     assert orphans.cancel(tmp_path) is False
     assert "11" in capsys.readouterr().err
+
+
+SLEEPS = "import time; print(1, flush=True); time.sleep(100)"
+DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEPS
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[str, str], subprocess.Popen[str]]]:
+    """Starts processes with a mark, which end with the test."""
+    started = []
+
+    def begin(code: str, mark: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=os.environ | {orphans.MARK: mark},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout is not None and process.stdout.readline() == "1\n"
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(("code", "by"), [(SLEEPS, signal.SIGTERM), (DEAF, signal.SIGKILL)])
+def test_only_the_dead_runs_processes_are_ended(
+    start: Callable[[str, str], subprocess.Popen[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    by: signal.Signals,
+) -> None:
+    monkeypatch.setattr(orphans, "TERM_SECONDS", 2.0)
+    orphan, other = start(code, "77-1"), start(SLEEPS, "77-12")
+    assert orphans.end_processes("77-1") is True
+    assert orphan.wait(5) == -by
+    assert other.poll() is None
+
+
+def test_who_starts_anew_from_within_the_dead_run_is_spared(
+    start: Callable[[str, str], subprocess.Popen[str]],
+) -> None:
+    """A shell that a job opened, from which the same command is given."""
+    code = (
+        "from pipeline.runtime import orphans; "
+        "print(1, flush=True); print(orphans.end_processes('77-1'), flush=True)"
+    )
+    process = start(code, "77-1")
+    assert process.stdout is not None and process.stdout.readline() == "True\n"
+    assert process.wait(20) == 0
+
+
+def test_processes_that_do_not_end_are_said(
+    start: Callable[[str, str], subprocess.Popen[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(orphans, "TERM_SECONDS", 0.0)
+    monkeypatch.setattr(orphans, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(orphans.os, "kill", lambda *_: None)
+    orphan = start(SLEEPS, "77-1")
+    assert orphans.end_processes("77-1") is False
+    assert f"processes {orphan.pid} have not ended" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.runtime import run_lock
+from pipeline.runtime import orphans, run_lock
 
 RESULTS = Path("results/tiny")
 STATE = Path(".snakemake")
@@ -65,6 +65,22 @@ def test_a_killed_controllers_lock_is_removed(other: subprocess.Popen[bytes]) ->
     ]
 
 
+def test_what_a_killed_controller_left_running_here_is_ended(
+    other: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next call starts the same job a second time, next to it."""
+    monkeypatch.setenv(orphans.MARK, "")  # set anew by the claim
+    owner = json.loads(note(other.pid).read_text())
+    mark = orphans.mark(owner["pid"], owner["started"])
+    job = subprocess.Popen(["sleep", "60"], env=os.environ | {orphans.MARK: mark})
+    other.kill()
+    other.wait()
+    run_lock.claim(RESULTS, STATE)
+    assert job.wait(10) < 0
+    own = orphans.mark(os.getpid(), run_lock._started(os.getpid()))
+    assert os.environ[orphans.MARK] == own, "what this run starts is known to the next one"
+
+
 def test_one_that_was_refused_leaves_no_note(other: subprocess.Popen[bytes]) -> None:
     """Its death must not look like the death of the one that works."""
     working = note(other.pid)
@@ -105,7 +121,7 @@ def test_a_reused_process_number_is_not_the_old_owner(other: subprocess.Popen[by
 
 def test_the_end_takes_the_note_away(tmp_path: Path) -> None:
     script = (
-        "from pathlib import Path; from pipeline.runtime import run_lock;"
+        "from pathlib import Path; from pipeline.runtime import orphans, run_lock;"
         "run_lock.claim(Path('results/tiny'), Path('.snakemake'));"
         "assert list(Path('results/tiny/.controllers').iterdir())"
     )

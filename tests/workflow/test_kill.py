@@ -57,3 +57,29 @@ def test_killed_runs_complete_and_keep_what_was_finished(finished: House, tmp_pa
     for file in ("tiles/manifest/0.json", "tiles/manifest/1.json", "cohort_flow.json"):
         undisturbed = finished.path / "results" / "tiny" / file
         assert (house.path / "results" / "tiny" / file).read_bytes() == undisturbed.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_job_that_outlives_its_snakemake_is_ended_before_the_next_one(tmp_path: Path) -> None:
+    house = House.build(tmp_path / "run", TINY)
+    process = start(house)
+    orphan = next(filter(None, (job_of(process.pid) for _ in iter(lambda: time.sleep(0.2), 1))))
+    process.kill()
+    process.wait()
+    assert Path(f"/proc/{orphan}").exists(), "it goes on without its Snakemake"
+    done = house.run(*COMMAND, "results/tiny/slides.parquet")
+    assert "processes that a killed run left here" in done.stderr and str(orphan) in done.stderr
+    assert not (Path(f"/proc/{orphan}/environ").exists() and environment_of(orphan))
+
+
+def environment_of(pid: int) -> bytes:
+    """Empty for a process that has ended and whose parent has not asked yet."""
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def job_of(snakemake: int) -> int:
+    """A job's shell that this Snakemake has started; 0 before there is one."""
+    children = Path(f"/proc/{snakemake}/task").glob("*/children")
+    found = [int(pid) for file in children for pid in file.read_text().split()]
+    shells = (p for p in found if b"-m pipeline" in Path(f"/proc/{p}/cmdline").read_bytes())
+    return next(shells, 0)
