@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.bags.files import BLOCK_ROWS, FeatureFile, read_level
 from pipeline.errors import ArtifactError
 
+SKETCH = 32  # random directions that a file's mean vector is seen along
 DIGITS = 4  # of a mark: enough to compare, and the same on every processor
 
 
@@ -30,12 +31,15 @@ class Survey:
         norm: the median Euclidean length of a row that is not zero.
         offset: mean of all values over their root mean square, -1…1.
         negative: share of values below zero; an encoder that ends in a ReLU has none.
+        sketch: where the mean row points: its products with SKETCH fixed random sign vectors, to
+            length 1, so that the product of two sketches is about the cosine of two mean rows.
     """
 
     zero_rows: int
     norm: float
     offset: float
     negative: float
+    sketch: tuple[float, ...]
 
     @property
     def marks(self) -> dict[str, float]:
@@ -55,7 +59,8 @@ def survey(file: FeatureFile) -> Survey:
 
 def _survey_level(file: FeatureFile, level: str) -> Survey:
     norms: list[np.ndarray] = []
-    total = squares = 0.0
+    squares = 0.0
+    sums = np.zeros(file.dims[level])
     negative = 0
     first: np.ndarray | None = None
     equal = True
@@ -65,7 +70,7 @@ def _survey_level(file: FeatureFile, level: str) -> Survey:
         first = values[0] if first is None else first
         equal = equal and bool((values == first).all())
         norms.append(np.sqrt(np.einsum("nd,nd->n", values, values)))
-        total += float(values.sum())
+        sums += values.sum(0)
         squares += float(np.einsum("nd,nd->", values, values))
         negative += int((values < 0).sum())
     lengths = np.concatenate(norms)
@@ -85,9 +90,17 @@ def _survey_level(file: FeatureFile, level: str) -> Survey:
     return Survey(
         zero_rows=int((lengths == 0).sum()),
         norm=_rounded(float(np.median(lengths[lengths > 0]))),
-        offset=_rounded(total / count / math.sqrt(squares / count)),
+        offset=_rounded(float(sums.sum()) / count / math.sqrt(squares / count)),
         negative=_rounded(negative / count),
+        sketch=_sketch(sums),
     )
+
+
+def _sketch(mean: np.ndarray) -> tuple[float, ...]:
+    signs = np.random.default_rng(len(mean)).choice((-1.0, 1.0), (len(mean), SKETCH))
+    seen = mean @ signs
+    length = float(np.linalg.norm(seen)) or 1.0
+    return tuple(round(float(value), 3) for value in seen / length)
 
 
 def _rounded(value: float) -> float:

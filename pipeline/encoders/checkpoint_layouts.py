@@ -238,9 +238,26 @@ VERSIONS = {
 }
 
 
+# Where trainers put the parameters, in the order in which they are looked for.
+INSIDE = (
+    "state_dict",
+    "model",
+    "teacher",
+    "student",
+    "model_state_dict",
+    "model_state",
+    "encoder",
+    "backbone",
+    "net",
+    "module",
+    "params",
+    "weights",
+)
+
+
 def unwrap(state: dict[str, Any]) -> State:
     """The parameters inside a checkpoint that also holds other things."""
-    for key in ("state_dict", "model", "teacher", "student"):
+    for key in INSIDE:
         inner = state.get(key)
         if isinstance(inner, Mapping):
             return dict(inner)

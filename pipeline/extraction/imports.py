@@ -104,7 +104,7 @@ def _look(slide_id: str, stage: str, path: Path | None) -> Record:
             ) from None
         return Record(slide_id, stage, "failed", kind="bad_features", reason=str(error))
     facts: dict[str, Any] = {"n_tiles": file.n_tiles, "dims": file.dims, "format": file.format}
-    facts["marks"] = found.marks
+    facts |= {"marks": found.marks, "sketch": list(found.sketch)}
     if file.encoder:
         facts[ENCODER] = file.encoder
     record = Record(slide_id, stage, "ok", path=str(path), facts=facts)

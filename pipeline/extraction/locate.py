@@ -101,7 +101,7 @@ def check_not_shared(
     cases: dict[str, set[str]] = {}
     for slide_id, path in files.items():
         if path is not None:
-            cases.setdefault(os.path.normpath(path), set()).add(slides[slide_id])
+            cases.setdefault(os.path.realpath(path), set()).add(slides[slide_id])
     shared = sorted(path for path, of in cases.items() if len(of) > 1)
     if shared:
         some = ", ".join(sorted(cases[shared[0]])[:5])

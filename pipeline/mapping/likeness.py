@@ -1,7 +1,8 @@
 """Feature files whose numbers stand apart from the rest of their teacher's.
 
-Two encoders of equal width differ in the length of their vectors, in the mean of their values or in
-the share that is negative, much more than slides of one encoder do. A file that names its encoder
+Two encoders of equal width differ in the length of their vectors, in the mean of their values, in
+the share that is negative or in where the mean vector points, much more than slides of one encoder
+do. A file that names its encoder
 is compared by that (`contracts.same_features`); this is for those that do not, and only warns.
 """
 
@@ -17,6 +18,8 @@ from pipeline.contracts.ledger import Record
 from pipeline.contracts.slide_warnings import SlideWarning
 
 LEAST = 5  # files that can be compared
+ALIKE, UNLIKE = 0.7, 0.3  # cosines; between unrelated vectors a sketch gives 0 ± 0.18
+SAMPLE = 500
 SPREADS = 5.0  # a gap is that many times what is usual within the largest group
 
 
@@ -60,7 +63,35 @@ def unusual_features(records: Mapping[str, Record]) -> dict[str, SlideWarning]:
                 f"{len(values)} files"
             )
             found.setdefault(slide, SlideWarning("features_unusual", text))
+    for slide, text in _pointing_elsewhere(records).items():
+        found.setdefault(slide, SlideWarning("features_unusual", text))
     return found
+
+
+def _pointing_elsewhere(records: Mapping[str, Record]) -> dict[str, str]:
+    """Files whose mean vector points elsewhere, where the mean vectors of most point one way.
+
+    Features without a common mean (standardised ones) point anywhere, and say nothing here.
+    """
+    names = [slide for slide, record in sorted(records.items()) if record.facts.get("sketch")]
+    if len(names) < LEAST or len({len(records[n].facts["sketch"]) for n in names}) > 1:
+        return {}
+    sketches = np.array([records[name].facts["sketch"] for name in names])
+    cosines = sketches @ sketches[_leader(sketches)]
+    alike = cosines >= ALIKE
+    if alike.sum() < max(LEAST, len(names) / 2):
+        return {}
+    return {
+        names[i]: f"its mean vector points elsewhere (cosine {cosines[i]:.2f}) than those of "
+        f"{int(alike.sum())} of {len(names)} files, which are alike"
+        for i in np.flatnonzero(cosines < UNLIKE)
+    }
+
+
+def _leader(sketches: np.ndarray) -> int:
+    """The file that most of a sample of the others are like."""
+    sample = sketches[:: max(1, len(sketches) // SAMPLE)]
+    return int(((sketches @ sample.T) >= ALIKE).sum(1).argmax())
 
 
 def largest_group(values: Mapping[str, float], mark: Mark) -> set[str]:

@@ -12,6 +12,7 @@ Two jobs, so that what went wrong stays to be read where too much did:
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -127,7 +128,7 @@ def check(*, cfg: MappingConfig, joined: Joined, root: Path) -> None:
     enforce(failures(joined.tiled, joined.coverage), limits, str(root / LEDGER))
     _check_cases(joined.coverage, joined.cases, cfg)
     write_table(root / "cases.parquet", joined.cases, csv=True)
-    write_case_map(root, _case_map(joined.slides, joined.coverage))
+    write_case_map(root, _case_map(joined.slides, joined.coverage, root))
 
 
 def _slides(path: Path) -> pd.DataFrame:
@@ -173,13 +174,17 @@ def _check_cases(coverage: Coverage, cases: pd.DataFrame, cfg: MappingConfig) ->
         )
 
 
-def _case_map(slides: pd.DataFrame, coverage: Coverage) -> CaseMap:
+def _case_map(slides: pd.DataFrame, coverage: Coverage, root: Path) -> CaseMap:
     cases: dict[str, dict[str, list[str]]] = {}
+    taken: set[tuple[str, str, str]] = set()
     for slide, case in zip(slides["slide_id"], slides["case_id"], strict=True):
         for teacher in coverage.usable(slide):
             files = cases.setdefault(case, {}).setdefault(teacher, [])
             path = coverage.paths[teacher][slide]
-            if path not in files:  # `pattern: "{case_id}.npy"` names one file for all of them
+            # `pattern: "{case_id}.npy"` names one file for all slides of a case.
+            own = (case, teacher, os.path.realpath(root / path))
+            if own not in taken:
+                taken.add(own)
                 files.append(path)
     teachers = {name: TeacherLevels(dict(coverage.dims[name])) for name in coverage.paths}
     return CaseMap(teachers, cases)

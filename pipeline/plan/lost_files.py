@@ -40,8 +40,9 @@ def lost_files(root: Path, manifests: Iterable[Path], recall: Recall) -> dict[Pa
         key = f"files of {state}"
         if key not in recall.known:
             wanted = _files(manifest)
-            there = {p: look(root / p.parent).get(p.name) for p in map(Path, wanted)}
+            there = {p: look(root / p.parent).get(p.name) for p in map(Path, wanted or ())}
             gone = [str(path) for path, found in there.items() if found is None]
+            gone += [str(manifest.relative_to(root))] if wanted is None else []
             known = {str(path): found for path, found in there.items()}
             recall.answer(key, known.copy, keep=not gone)
         else:
@@ -67,12 +68,12 @@ def told(lost: dict[Path, list[str]], root: Path) -> list[str]:
     ]
 
 
-def _files(manifest: Path) -> list[str]:
-    """The results' own files that a manifest names; one that cannot be read names none."""
+def _files(manifest: Path) -> list[str] | None:
+    """The results' own files that a manifest names; None where it is damaged itself."""
     try:
         records = read_manifest(manifest)
     except ArtifactError:
-        return []
+        return None
     return [r.path for r in records if r.path and not Path(r.path).is_absolute()]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.errors import SlideError
+from pipeline.files.stand_ins import stand_in
 from pipeline.slides import tiff
 from pipeline.slides.base import LARGEST, Scene, Slide, not_rgb
 
@@ -67,6 +68,8 @@ def _open(path: Path, scene: Scene) -> Slide:
     from pipeline.slides.openslide_backend import OpenSlideSlide, vendor
 
     if vendor(path) is None:
+        if instead := stand_in(path):
+            raise SlideError(f"{path.name}: {instead}", "unopenable")
         raise SlideError(
             f"{path.name}: not a slide: no reader knows a file that starts with {magic!r}",
             "unopenable",

@@ -123,7 +123,7 @@ def test_checkpoint_of_another_model_lists_what_differs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "backbone.", "model.backbone.", "any."])
-@pytest.mark.parametrize("inside", [None, "state_dict", "teacher"])
+@pytest.mark.parametrize("inside", [None, "state_dict", "model_state_dict"])
 def test_a_word_before_all_names_is_taken_off(
     tmp_path: Path, prefix: str, inside: str | None
 ) -> None:
@@ -227,7 +227,7 @@ def test_missing_local_weights_say_where_to_put_them(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for name in ("x.pth", "y.pth"):
         (tmp_path / "a" / name).write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"has 2 weights files \(x\.pth, y\.pth\)"):
+    with pytest.raises(ConfigError, match=r"has 2 weights files \(there is: x\.pth, y\.pth\)"):
         build("a", _cfg(weights="local"), weights_dir=str(tmp_path))
 
 

@@ -73,6 +73,7 @@ def test_every_slide_gets_a_record(tmp_path: Path) -> None:
     assert good.stage == "extraction/old"
     assert Path(good.path) == folder / "good.h5"
     marks = good.facts.pop("marks")
+    assert np.linalg.norm(good.facts.pop("sketch")) == pytest.approx(1, abs=0.01)
     assert good.facts == {"n_tiles": 4, "dims": {"high": 3}, "format": "h5"}
     assert set(marks) == {"norm", "offset", "negative"}
     assert "broken.h5" in records["broken"].reason

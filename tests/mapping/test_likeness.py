@@ -52,3 +52,29 @@ def test_what_cannot_be_compared_is_not_named() -> None:
     own = Record("o", "extraction/a", "ok", facts={"n_tiles": 3})
     assert unusual(*usual(3), record("x", 900.0)) == {}
     assert unusual(*usual(9), failed, own) == {}
+
+
+def pointing(slide: str, direction: np.ndarray) -> Record:
+    return Record(slide, "extraction/a", "ok", facts={"sketch": direction.tolist()})
+
+
+def directions(count: int, common: np.ndarray, noise: float) -> list[np.ndarray]:
+    found = [common + RNG.normal(0, noise, 32) / 32**0.5 for _ in range(count)]
+    return [each / np.linalg.norm(each) for each in found]
+
+
+def test_mean_vectors_that_point_elsewhere_are_named() -> None:
+    """Two encoders whose vectors have the same length."""
+    one, other = directions(2, np.zeros(32), 1.0)
+    usual = [pointing(f"u{i}", d) for i, d in enumerate(directions(12, one, 0.4))]
+    others = [pointing(f"x{i}", d) for i, d in enumerate(directions(12, other, 0.4))]
+    found = unusual(*usual, *others[:3])
+    assert set(found) == {"x0", "x1", "x2"} and "12 of 15 files" in found["x0"]
+    assert len(unusual(*usual, *others)) == 12, "of two halves one"
+
+
+def test_features_without_a_common_mean_point_anywhere() -> None:
+    assert (
+        unusual(*(pointing(f"u{i}", d) for i, d in enumerate(directions(60, np.zeros(32), 1))))
+        == {}
+    )

@@ -72,6 +72,11 @@ def test_a_changed_file_is_found(root: Path, recall: Recall, damage: bytes) -> N
     assert "features/a: 1 file(s) are gone or were changed" in line and "t0.h5" in line
 
 
+def test_a_damaged_manifest_is_lost_itself(root: Path, recall: Recall) -> None:
+    manifest(root, 1).write_text('{"slides": [')
+    assert look(root, recall) == {1: ["features/a/manifest/1.json"]}
+
+
 def test_a_new_manifest_says_that_all_is_well(root: Path, recall: Recall) -> None:
     look(root, recall)
     (root / "features/a/t0.h5").write_bytes(b"made anew")

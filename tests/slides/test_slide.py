@@ -183,6 +183,8 @@ def test_files_that_are_no_slides(tmp_path):
     assert refusal(tmp_path / "absent.svs").kind == "missing_file"
     (tmp_path / "text.svs").write_text("not a slide")
     assert refusal(tmp_path / "text.svs").kind == "unopenable"
+    (tmp_path / "pointer.svs").write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert "git lfs pull" in refusal(tmp_path / "pointer.svs").reason
     (tmp_path / "empty.tif").write_bytes(b"")
     assert refusal(tmp_path / "empty.tif").kind == "unopenable"
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")

@@ -63,7 +63,8 @@ def test_killed_runs_complete_and_keep_what_was_finished(finished: House, tmp_pa
 def test_a_job_that_outlives_its_snakemake_is_ended_before_the_next_one(tmp_path: Path) -> None:
     house = House.build(tmp_path / "run", TINY)
     process = start(house)
-    orphan = next(filter(None, (job_of(process.pid) for _ in iter(lambda: time.sleep(0.2), 1))))
+    while process.poll() is None and not (orphan := job_of(process.pid)):
+        time.sleep(0.2)
     process.kill()
     process.wait()
     assert Path(f"/proc/{orphan}").exists(), "it goes on without its Snakemake"
