@@ -9,14 +9,15 @@ import sys
 
 import typer
 
-from pipeline.commands import tools
+from pipeline.commands import study, tools
 from pipeline.errors import SlideError, UserError
 from pipeline.runtime import machine_errors
 from pipeline.runtime.stages import STAGES
 
 app = typer.Typer(
     help="From whole-slide images to a compared, cross-validated student of several teachers. "
-    "`snakemake` runs the stages in order; each command here is one stage, as the rules call it.",
+    "`run` runs the stages in order, as `snakemake` does in a clone; most other commands are one "
+    "stage each, as the rules call it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,6 +31,8 @@ app.add_typer(teachers, name="teachers", invoke_without_command=True)
 teachers.callback()(tools.teachers_list)
 teachers.command("check")(tools.teachers_check)
 
+app.command()(study.init)
+app.command(context_settings=study.ANY_ARGUMENTS)(study.run)
 for stage in STAGES:
     *group, name = stage.command.split()
     (cohort if group else app).command(name)(stage.load())
