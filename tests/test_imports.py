@@ -9,6 +9,8 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+from pipeline.runtime import stages
+
 PACKAGE = Path(__file__).resolve().parent.parent / "pipeline"
 
 # From the ground up. A room may import those in the rows below its own, and no other.
@@ -20,17 +22,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("bags", "encoders", "slides"),
     ("accounting", "aggregators"),
     ("distillation",),
-    (
-        "cohort",
-        "tiling",
-        "extraction",
-        "mapping",
-        "folds",
-        "training",
-        "probing",
-        "evaluation",
-        "report",
-    ),
+    stages.ROOMS,
     ("plan",),
     ("commands",),
     ("cli",),
