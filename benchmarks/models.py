@@ -5,7 +5,7 @@
 The cohort of `students.py` (the same `--folder` will do). Each of the demo's models is trained for
 each of its tasks, as the training stage does it, on some cases, a fifth of them for validation, and
 predicts all others: several times as many as a test fold has. Survival learns from outcomes drawn
-anew from the true hazards and is judged by further draws. A quarter of an hour of a core with the
+again from the true hazards and is judged by further draws. A quarter of an hour of a core with the
 features there.
 """
 
@@ -44,7 +44,7 @@ JUDGED_BY = {
 
 
 def main() -> None:
-    """Make the cohort unless it is there, train, print a table a task."""
+    """Make the cohort unless it is there, train, print one table per task."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, help="for slides and features; default: temporary")
     parser.add_argument("--cases", type=int, default=260)

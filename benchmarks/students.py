@@ -3,7 +3,7 @@
     python benchmarks/students.py [--folder DIR] [--cases 260] [--seed 101] [--learn 42 84 168] …
 
 An embedded cohort is drawn and its features are extracted as the workflow does it (some 12 minutes
-of a core; `--folder` keeps them). Then, `--repeats` times, some cases get outcomes drawn anew from
+of a core; `--folder` keeps them). Then, `--repeats` times, some cases get outcomes drawn again from
 their true hazards, the probes of each kind of `fallback` learn from them and predict the other
 cases. Measured is the C-index over further drawn outcomes of these, as a loss to that of the true
 hazards: the mean over draws is free of most of the chance in one cohort's labels, so that ideas for

@@ -4,7 +4,7 @@
                                   [--epochs 50] [--bags 64] [--tiles 4000] [--plain-bags 4] …
 
 `epoch`: one epoch of Shazam v2 over bags of several teachers at three levels (random float16, the
-widths of five foundation models), as the loop does it, with all tiles and with some drawn anew in
+widths of five foundation models), as the loop does it, with all tiles and with some drawn again in
 every epoch (512 by default), against what peers do: one slide at a time, all its tiles in float32,
 its files read again in every epoch, gradients gathered over eight slides. The plain loop is
 measured on `--plain-bags` slides and extrapolated. Our loop takes the precision that it takes by

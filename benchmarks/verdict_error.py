@@ -2,7 +2,7 @@
 
     python benchmarks/verdict_error.py [--cohorts 400] [--cases 150] [--jobs 2] [--seed 0]
 
-Cohorts are drawn anew, with their cases, labels and bags of tiles. Two models learn from each by
+Cohorts are drawn again, with their cases, labels and bags of tiles. Two models learn from each by
 k-fold cross-validation, one from each of two teachers. In half of the cohorts both teachers show
 the hidden state equally well: any "better" is an error, whichever model it favours, since another
 cohort would have favoured the other. In the other half the second teacher shows it less well, and

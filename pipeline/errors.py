@@ -7,7 +7,7 @@ from typing import Any
 
 
 class UserError(Exception):
-    """Input that a person must mend. Shown without a traceback: say what, where, and the remedy."""
+    """Input that a person must correct. Shown without a traceback: what, where, and the remedy."""
 
 
 class ConfigError(UserError):
@@ -39,7 +39,7 @@ class SlideError(Exception):
 class MachineError(Exception):
     """A disk, a network path or memory failed the job. Nobody's data is wrong: it is run again.
 
-    The message says what to mend before that.
+    The message says what to correct before that.
     """
 
 

@@ -1,6 +1,6 @@
 """What the numeric modules compute, as one hash each, with the versions that they were seen at.
 
-`python -m tests.numeric_modules` writes `numeric_modules.txt` anew. A line whose hash changes and
+`python -m tests.numeric_modules` writes `numeric_modules.txt` again. A line whose hash changes and
 whose version stands says that the change moves no number.
 
 The hash is of the code without imports, comments, docstrings, annotations of functions, and texts

@@ -1,6 +1,6 @@
 """Tables of the READMEs that are made of the code: stages, MIL models and losses.
 
-`python -m tests.tables` writes them anew.
+`python -m tests.tables` writes them again.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ MADE: dict[Path, Callable[[], str]] = {
 
 
 def with_table(page: Path) -> str:
-    """The page's text with its tables made anew."""
+    """The page's text with its tables made again."""
     before, _, rest = page.read_text().partition(START)
     _, _, after = rest.partition(END)
     return f"{before}{START}\n\n{MADE[page]()}\n\n{END}{after}"

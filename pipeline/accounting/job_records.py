@@ -43,7 +43,7 @@ class JobRecord:
         cluster_job: the scheduler's number, '' where there is none.
         devices: the GPUs it could see, as CUDA_VISIBLE_DEVICES; '' on a CPU.
         device_name: the model of the first one that it used; '' on a CPU.
-        started, ended: seconds since 1970; ended is None while it runs, and for ever if killed.
+        started, ended: seconds since 1970; ended is None while it runs, and forever if killed.
         cpu_seconds, memory_mb: processor time, and peak resident memory of the largest process.
         gpu_memory_mb: peak memory that torch allocated, of all devices.
         gpu_busy: mean fraction of time with a kernel on the device, sampled; None on a CPU.

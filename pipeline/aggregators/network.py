@@ -148,7 +148,7 @@ class Network(nn.Module):
         return False
 
     def finish(self, lesson: Lesson) -> None:
-        """Fit anew, without gradients, what needs no validation part, when that part is done with.
+        """Fit again, without gradients, what needs no validation part, when that part is done with.
 
         Args:
             lesson: as for `fit`, with the validation cases among the training cases.

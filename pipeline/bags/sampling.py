@@ -1,4 +1,4 @@
-"""Which tiles of a large bag a step sees: drawn anew in training, evenly spread in evaluation.
+"""Which tiles of a large bag a step sees: drawn again in training, evenly spread in evaluation.
 
 The choice depends on the seed and the case alone, not on where the features lie, so that resident
 and streamed bags train to the same numbers.

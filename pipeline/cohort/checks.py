@@ -103,7 +103,7 @@ def _column_problems(header: list[str], columns: ColumnsConfig) -> list[str]:
             "the first line starts with `#`, a comment; remove such lines above the header"
         )
     for name in sorted(n for n, times in Counter(header).items() if n and times > 1):
-        problems.append(f"column `{name}` stands twice in the header; rename or remove one")
+        problems.append(f"column `{name}` is twice in the header; rename or remove one")
     for name in header:
         if name in RESERVED and name not in roles.values():
             problems.append(
@@ -170,7 +170,7 @@ def _id_problems(rows: list[SlideRow], columns: ColumnsConfig) -> list[str]:
         problems += _unsafe(row, columns.site, row.site)
         if row.slide_id and first.setdefault(row.slide_id, row.row) != row.row:
             problems.append(
-                f"row {row.row}, column `{columns.slide_id}`: `{row.slide_id}` stands in row "
+                f"row {row.row}, column `{columns.slide_id}`: `{row.slide_id}` is in row "
                 f"{first[row.slide_id]} already; one row per slide"
             )
     return [*_unseen_problems(unseen), *_limited(problems)]

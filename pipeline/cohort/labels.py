@@ -111,7 +111,7 @@ def summary(rows: Sequence[SlideRow], task: Any) -> dict[str, Any]:
 
 
 def told(rows: Sequence[SlideRow], tasks: Mapping[str, Any]) -> list[str]:
-    """A line a task on what will be learned from: classes with counts, events, times, ranges."""
+    """One line per task: classes with counts, events, times, ranges of what will be learned."""
     lines = []
     for name, given in tasks.items():
         task = spelled_out(given, rows[0].labels if rows else ())

@@ -65,7 +65,7 @@ def shared_slides(rows: Sequence[SlideRow], identities: Mapping[str, str]) -> li
         for group in found[:SHOWN]
     )
     return [
-        f"{len(found)} slide(s) stand in several cases, by a copy, a link or another path of one "
+        f"{len(found)} slide(s) are in several cases, by a copy, a link or another path of one "
         f"file: {examples}{_more(found)}. Training and test would share them: keep each slide in "
         f"one case, or set cohort.accept: [shared_slides]"
     ]
@@ -134,7 +134,7 @@ def _barcodes(rows: Sequence[SlideRow], columns: ColumnsConfig) -> list[str]:
         for by_case in found[:SHOWN]
     )
     return [
-        f"{len(found)} patient(s), by the barcodes of their slides, stand in several cases: "
+        f"{len(found)} patient(s), by the barcodes of their slides, are in several cases: "
         f"{examples}{_more(found)}. Give all slides of a patient the same `{columns.case_id}`, or "
         f"set cohort.accept: [similar_case_ids] if they are different patients"
     ]

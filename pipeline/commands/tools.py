@@ -92,7 +92,7 @@ def attention(
         int | None, typer.Option(help="The training's seed; by default the first.")
     ] = None,
     max_tiles: Annotated[
-        int | None, typer.Option(min=1, help="Most tiles a case, spread evenly; by default all.")
+        int | None, typer.Option(min=1, help="Most tiles per case, spread evenly; by default all.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="By default results/<name>/attention/<task>/<model>.")

@@ -62,7 +62,7 @@ class ExtractionConfig(Section):
             teachers = data["teachers"]
             if isinstance(teachers, list | tuple):
                 if len(set(map(str, teachers))) != len(teachers):
-                    raise ValueError("teachers: the same name stands twice in the list")
+                    raise ValueError("teachers: the same name is twice in the list")
                 teachers = {str(t): {} for t in teachers}
             if isinstance(teachers, Mapping):
                 teachers = {k: {} if v is None else v for k, v in teachers.items()}

@@ -31,5 +31,5 @@ class ProbingConfig(Section):
     @model_validator(mode="after")
     def _pattern(self) -> ProbingConfig:
         if self.annotations is not None and "{slide_id}" not in self.annotations:
-            raise ValueError("annotations: the path needs {slide_id}, one file a slide")
+            raise ValueError("annotations: the path needs {slide_id}, one file per slide")
         return self

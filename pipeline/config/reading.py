@@ -38,7 +38,7 @@ def parse(data: Mapping[str, Any], source: str = "config") -> Config:
 
 
 def refuse_double_keys(path: str | Path) -> None:
-    """Refuse a config file in which a key stands twice: YAML would take the last, and drop the
+    """Refuse a config file in which a key occurs twice: YAML would take the last, and drop the
     rest without a word.
 
     Raises:
@@ -63,7 +63,7 @@ class _Unambiguous(yaml.SafeLoader):
             line = key.start_mark.line + 1
             if key.value in first:
                 raise ConfigError(
-                    f"the key `{key.value}` stands twice in one section, in "
+                    f"the key `{key.value}` is written twice in one section, in "
                     f"lines {first[key.value]} and {line}; only the last would count. "
                     f"Join the two, or remove one"
                 )

@@ -61,7 +61,7 @@ class Config(Section):
             if facts.source == "import":
                 raise ValueError(f"extraction.together: `{teacher}` is imported, not run on tiles")
             if grouped.count(teacher) > 1:
-                raise ValueError(f"extraction.together: `{teacher}` stands in it twice")
+                raise ValueError(f"extraction.together: `{teacher}` is in it twice")
         self._nested_fits()
         for name, task in self.tasks.items():
             for other in task.auxiliary:
@@ -73,7 +73,7 @@ class Config(Section):
         self._sizes_exist()
         both = set(self.training.models) & set(self.training.ablations)
         if both:
-            raise ValueError(f"training: {sorted(both)} stand in both models and ablations")
+            raise ValueError(f"training: {sorted(both)} are in both models and ablations")
         models = self.model_specs()
         if self.tasks and not teachers:
             raise ValueError("extraction.teachers: empty; name at least one teacher")

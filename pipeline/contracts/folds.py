@@ -128,7 +128,7 @@ def check_fold(fold: Fold, where: str) -> None:
         allowed = fold.labelled == "validation" and (first, second) == ("val", "test")
         if shared and not allowed:
             raise ArtifactError(
-                f"{where}: {len(shared)} case(s) stand in both {first} and {second}, such as "
+                f"{where}: {len(shared)} case(s) are in both {first} and {second}, such as "
                 f"{', '.join(shared[:5])}; folds must be disjoint"
             )
 
@@ -186,7 +186,7 @@ def _read(path: Path, k: int, labelled: Label) -> Fold:
         raise ArtifactError(f"{path}: missing; run the stage that makes it (`folds`)") from None
     twice = sorted({c for cases in parts.values() for c, n in Counter(cases).items() if n > 1})
     if twice:
-        raise ArtifactError(f"{path}: {', '.join(twice[:5])} stand(s) twice in one part")
+        raise ArtifactError(f"{path}: {', '.join(twice[:5])} occur(s) twice in one part")
     empty = [part for part, cases in parts.items() if not cases]
     if empty:
         raise ArtifactError(f"{path}: no case in {', '.join(empty)}; delete it and run `folds`")

@@ -31,7 +31,7 @@ Table = Mapping[str, Sequence[object]]
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """The labels of one task, a row a case, in the order of the case ids.
+    """The labels of one task, one row per case, in the order of the case ids.
 
     Attributes:
         cases: ids of the cases that have a label, sorted.
@@ -145,7 +145,7 @@ def read_labels(cases: pd.DataFrame | Table, name: str, task: Task) -> Labels:
     table = {str(column): cells for column, cells in _cells(cases)}
     twice = sorted(case for case, n in Counter(map(str, table["case_id"])).items() if n > 1)
     if twice:
-        raise SheetError(f"case table: {', '.join(twice[:8])} stand(s) in more than one row")
+        raise SheetError(f"case table: {', '.join(twice[:8])} are in more than one row")
     for column in columns_of(task):
         if column not in table:
             raise SheetError(
@@ -235,7 +235,7 @@ def _classification(
     problems = []
     if task.classes is not None:
         problems += [
-            f"`classes` names {name!r}, which stands for no value in a sheet; give that class "
+            f"`classes` names {name!r}, which means no value in a sheet; give that class "
             f"another name in both"
             for name in task.classes
             if name.casefold() in EMPTY

@@ -121,8 +121,8 @@ def enforce(records: Iterable[Record], limits: Mapping[Status, float], where: st
         if len(first) > limit * total:
             raise UserError(
                 f"{len(first)} of {total} slides {_SAID[status]}, more than "
-                f"mapping.max_{status}_fraction = {limit:g} allows. Mend them, exclude them from "
-                f"the sheet, or raise the limit. All are listed in {where}; by reason:\n"
+                f"mapping.max_{status}_fraction = {limit:g} allows. Correct them, exclude them "
+                f"from the sheet, or raise the limit. All are listed in {where}; by reason:\n"
                 + "\n".join(_grouped(first.values(), where))
             )
 

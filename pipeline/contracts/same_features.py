@@ -17,7 +17,7 @@ def check_same_features(teacher: str, records: Iterable[Record]) -> dict[str, in
 
     Args:
         teacher: its name, for the message.
-        records: of its slides; those that are not `ok` are passed over.
+        records: of its slides; those that are not `ok` are ignored.
 
     Returns:
         level -> width; empty where no slide is ok.

@@ -27,7 +27,7 @@ KINDS = {
     "scale in the sheet's column `mpp`.",
     "scale_assumed": "The file states no scale that can be right; tiling.default_mpp was used.",
     "other_scene_passed_over": "The file holds several images like the one that was used. Choose "
-    "another with tiling.scene, or split the file into one file a scene.",
+    "another with tiling.scene, or split the file into one file per scene.",
     "colours_unusual": "The colours are not those of H&E on clear glass: another stain, exchanged "
     "channels, a colour space that the file does not name, or a cast. Look at the slide's picture "
     "in tiles/qc. tiling.unusual_colours: refuse leaves such slides out, accept is silent.",
@@ -37,7 +37,7 @@ KINDS = {
     "pieces_left_out": "Much of the tissue lies in pieces below tiling.tissue.min_area_um2 and was "
     "left out; lower that key if they are tissue.",
     "kept_artefacts": "Tiles that a limit of tiling would leave out are used, because the sheet's "
-    "mask or coordinates are believed; take them out there.",
+    "mask or coordinates are trusted; take them out there.",
     "features_unusual": "The numbers of an imported feature file are unlike those of the "
     "teacher's other files, as if another encoder or setting had made it; a model can learn that "
     "mark instead of the tissue. Compare how the files were made; those of two encoders are two "

@@ -87,7 +87,7 @@ def build(
     if identity is not None and source.identity != identity:
         raise ArtifactError(
             f"teacher `{name}`: {source.path} is not the weights file that was checked before; put "
-            f"that one back, or remove features/{name}/check.json to check and extract anew"
+            f"that one back, or remove features/{name}/check.json to check and extract again"
         )
     network = load_weights(network, name, cfg, source)
     return finish(network, name, cfg, source, levels, precision, compiled, device)

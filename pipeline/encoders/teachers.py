@@ -260,7 +260,7 @@ def _file(source: Any, name: str, cfg: TeacherConfig, row: Model | None) -> Iter
     wanted = weight_files.wanted_hash(cfg, row)
     found = weight_files.check_hash(source.path, wanted)
     where = f"extraction.teachers.{name}"
-    advice = "" if wanted else f"; to hold on to it set {where}.sha256"
+    advice = "" if wanted else f"; to keep it, set {where}.sha256"
     facts |= {"sha256": found, "sha256_expected": bool(wanted)}
     yield Check("hash", True if wanted else None, f"SHA-256 {found}{advice}", facts)
     if source.weights == "hub":

@@ -39,7 +39,7 @@ def compare(
     bench: Bench,
     confidence: float,
 ) -> pd.DataFrame:
-    """A row a metric and other model.
+    """One row per metric and other model.
 
     Columns: student, other, metric, difference (student less other), low, high, p_value, p_holm
     (within the metric), verdict (of the student: `better`, `worse`, `open` where nothing is shown,

@@ -110,8 +110,8 @@ def forest(metrics: pd.DataFrame, comparisons: pd.DataFrame, primary: str) -> di
     """A forest plot by the primary metric: each model, and the student less each other model.
 
     Args:
-        metrics: a row a model and metric.
-        comparisons: a row a metric and other model.
+        metrics: one row per model and metric.
+        comparisons: one row per metric and other model.
         primary: name of the primary metric.
     """
     shown = metrics[metrics["metric"] == primary]

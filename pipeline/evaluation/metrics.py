@@ -178,7 +178,7 @@ def by_name(
 
 
 def metric_table(measured: Sequence[Measured], bench: Bench, confidence: float) -> pd.DataFrame:
-    """A row a model and metric.
+    """One row per model and metric.
 
     Columns: model, metric, value, low, high, n (cases with a prediction), n_events (survival),
     n_missing (cases without), n_undefined (resamples without a value), fold_mean, fold_std

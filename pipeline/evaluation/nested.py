@@ -22,7 +22,7 @@ INNER_METRIC = {"survival": "c_index", "classification": "auc", "regression": "p
 def nested_table(
     models: Sequence[Predictions], pools: Sequence[Pool], bench: Bench
 ) -> pd.DataFrame | None:
-    """A row a model, seed, fold and grid point; None where nothing was nested.
+    """One row per model, seed, fold and grid point; None where nothing was nested.
 
     Args:
         models: trained models.

@@ -22,7 +22,7 @@ class Pool:
 
     Attributes:
         name: the model.
-        table: `KEYS`, `values` and `curves`; a row a seed, fold, part and case.
+        table: `KEYS`, `values` and `curves`; one row per seed, fold, part and case.
         values: columns of predictions; the standardised risk is `score`.
         curves: columns of predicted survival at the grid; empty where there is none.
         constant_fits: trainings whose risk is the same for all their training cases.

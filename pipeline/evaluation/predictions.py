@@ -31,7 +31,7 @@ class Predictions:
 
     Attributes:
         name: the model.
-        table: a row a seed, fold, part and case: `KEYS` and `columns`; NaN where not finite.
+        table: one row per seed, fold, part and case: `KEYS` and `columns`; NaN where not finite.
         columns: risk, or a probability a class, or a value a target.
         survival: names of the columns with predicted survival at the bin edges; may be empty.
         edges: (seed, fold) -> the bin edges, in the task's unit.
@@ -129,7 +129,7 @@ def _check_rows(path: Path, table: pd.DataFrame, folds: Sequence[Fold]) -> None:
     again = table.duplicated(KEYS)
     if again.any():
         row = table.loc[again, KEYS].iloc[0].to_dict()
-        raise ArtifactError(f"{path}: {row} stands twice; train the model again")
+        raise ArtifactError(f"{path}: {row} occurs twice; train the model again")
     rows = [(f.index, part, case) for f in folds for part in PARTS for case in f.part(part)]
     known = pd.DataFrame(rows, columns=["fold", "split", "case_id"])
     joined = table.merge(known, on=["fold", "split", "case_id"], how="left", indicator=True)

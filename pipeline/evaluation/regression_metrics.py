@@ -38,7 +38,7 @@ class RegressionScorer:
     def __call__(self, values: np.ndarray, curves: np.ndarray | None) -> dict[str, np.ndarray]:
         """All metrics of one model.
 
-        Ranks are made anew in each resample, so Spearman's ρ is left out where there are more than
+        Ranks are made again in each resample, so Spearman's ρ is left out where there are more than
         `SHOWN_TARGETS` targets; so are the values of single targets.
 
         Args:

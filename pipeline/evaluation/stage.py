@@ -2,9 +2,9 @@
 
 Writes `evaluation/<task>/`:
 
-- `metrics.parquet` and `.csv`: a row a model and metric (`metrics.metric_table`), the primary
+- `metrics.parquet` and `.csv`: one row per model and metric (`metrics.metric_table`), the primary
   metric first, models from the best to the worst;
-- `comparisons.parquet` and `.csv`: a row a metric and other model (`comparisons.compare`); both
+- `comparisons.parquet` and `.csv`: one row per metric and other model (`comparisons.compare`); both
   tables say in `labelled` whether their numbers are test or validation results;
 - `attribution.parquet` and `.csv`, of a student with controls: what its lead over a single teacher
   is made of (`attribution.attribution_table`);
@@ -13,8 +13,8 @@ Writes `evaluation/<task>/`:
   (`nested.nested_table`);
 - `auxiliary.parquet` and `.csv`, where models learn auxiliary endpoints: metrics of
   those (`auxiliary_endpoints.auxiliary_table`);
-- `targets.parquet` and `.csv`, of several regression targets: a row a model and target, and
-  `profiles.parquet` and `.csv`: a row a model and case (`targets.target_table`, `case_table`);
+- `targets.parquet` and `.csv`, of several regression targets: one row per model and target, and
+  `profiles.parquet` and `.csv`: one row per model and case (`targets.target_table`, `case_table`);
 - `curves.json`: the points of the figures (`figures.figure_points`), and `forest`;
 - `evaluation.json`: the summary (`contracts.evaluation_summary`).
 
@@ -191,7 +191,7 @@ def _groups(
 def _per_case(
     pools: list[Pool], bench: Bench, groups: dict[str, np.ndarray], cfg: EvaluationConfig
 ) -> pd.DataFrame:
-    """A row a model and tested case.
+    """One row per model and tested case.
 
     Columns: model, case_id, fold (the first that tests it), n_predictions; survival: score, group,
     time, event; classification: prob_<class>, predicted, label; regression: pred_<target>,

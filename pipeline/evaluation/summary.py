@@ -58,8 +58,8 @@ def summary(
         predictions: of each model, as they were read.
         pools: of each model, averaged over seeds.
         members: the single-teacher models.
-        metrics: a row a model and metric.
-        comparisons: a row a metric and other model.
+        metrics: one row per model and metric.
+        comparisons: one row per metric and other model.
         curves: what the figures show.
         oracle: metric → the best value that the hidden states allow; empty where they are not
             known.
@@ -138,7 +138,7 @@ def best_single(
         bench: cases, labels and resamples.
         pools: of each model, averaged over seeds.
         members: the single-teacher models.
-        models: a row a model, by the primary metric.
+        models: one row per model, by the primary metric.
         against: a row an other model: the student's difference to it, by the primary metric.
     """
     if not members:
@@ -193,7 +193,7 @@ def problems(
         fold_facts: the content of folds.json.
         predictions: of each model, as they were read.
         pools: of each model, averaged over seeds.
-        metrics: a row a model and metric.
+        metrics: one row per model and metric.
         curves: what the figures show.
     """
     found = []

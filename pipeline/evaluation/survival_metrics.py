@@ -2,7 +2,7 @@
 
 Harrell's C, Uno's C, cumulative/dynamic AUC and the integrated Brier score, with the conventions of
 scikit-survival (ties of risk count a half, events that share a time are not comparable), to which
-the tests hold them. The censoring distribution is estimated anew in every resample.
+the tests hold them. The censoring distribution is estimated again in every resample.
 """
 
 from __future__ import annotations

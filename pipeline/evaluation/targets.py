@@ -20,7 +20,7 @@ from pipeline.evaluation.regression_metrics import blocks, target_metrics
 
 
 def target_table(pools: Sequence[Pool], bench: Bench, confidence: float) -> pd.DataFrame | None:
-    """A row a model and target; None with fewer than two targets.
+    """One row per model and target; None with fewer than two targets.
 
     Columns: model, target, pearson, pearson_low, pearson_high (bootstrap over cases), p_value (of
     r = 0, two-sided, exact for normal errors), q_value (Benjamini and Hochberg 1995, over the
@@ -110,7 +110,7 @@ def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
 
 
 def case_table(pools: Sequence[Pool], bench: Bench, labels: Labels) -> pd.DataFrame | None:
-    """A row a model and case: how well the profile of the case over the targets is predicted.
+    """One row per model and case: how well the profile of the case over the targets is predicted.
 
     Measured and predicted values are scaled by mean and deviation of the training cases of the fold
     that tests the case.

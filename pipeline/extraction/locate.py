@@ -80,7 +80,7 @@ def check_some_exist(teacher: str, facts: TeacherConfig, files: Mapping[str, Pat
     raise ConfigError(
         f"extraction.teachers.{teacher}: not one of {len(files)} slides has a file in {folder}. "
         f"Looked for {', '.join(asked) or 'nothing'}, …; the folder holds "
-        f"{', '.join(there) or 'nothing'}, …. Mend `pattern:` (now `{facts.pattern}`) or give a "
+        f"{', '.join(there) or 'nothing'}, …. Correct `pattern:` (now `{facts.pattern}`) or give a "
         "`table:` with slide_id and path"
     )
 
@@ -108,7 +108,7 @@ def check_not_shared(
         raise ConfigError(
             f"extraction.teachers.{teacher}: {len(shared)} file(s) stand for slides of different "
             f"cases: {shared[0]} for the cases {some}. Put {{slide_id}} or {{case_id}} into "
-            f"`pattern:`, or mend the table"
+            f"`pattern:`, or correct the table"
         )
 
 
@@ -126,5 +126,5 @@ def _read_table(where: str, path: Path) -> dict[str, str]:
     pairs = [(composed(row["slide_id"]), row["path"]) for row in rows]
     twice = sorted(s for s, n in Counter(s for s, _ in pairs).items() if n > 1)
     if twice:
-        raise ConfigError(f"{where}.table: {path}: slides stand twice: {', '.join(twice[:20])}")
+        raise ConfigError(f"{where}.table: {path}: slides occur twice: {', '.join(twice[:20])}")
     return dict(pairs)

@@ -195,8 +195,8 @@ def _check_train(parts: list[tuple[Path, Parts]], units: Units, grouped: bool) -
             shared = cases["train"] & cases[other]
             if shared:
                 raise UserError(
-                    f"{path}: {len(shared)} case(s) stand in both train and {other} (all slides of "
-                    f"a case belong to one part), such as {_few(shared)}; mend the file"
+                    f"{path}: {len(shared)} case(s) are in both train and {other} (all slides of "
+                    f"a case belong to one part), such as {_few(shared)}; correct the file"
                 )
         if grouped:
             _check_sites(path, cases, site_of)
@@ -210,7 +210,7 @@ def _check_sites(path: Path, cases: Parts, site_of: Mapping[str, str]) -> None:
     if shared:
         raise UserError(
             f"{path}: folds.group_by is site, but the site(s) {_few(shared)} are in more than one "
-            f"part; mend the file, or use group_by: case"
+            f"part; correct the file, or use group_by: case"
         )
 
 
@@ -220,10 +220,10 @@ def _shared(parts: list[tuple[Path, Parts]], allowed: bool) -> bool:
         shared = cases["val"] & cases["test"]
         if shared and not allowed:
             raise UserError(
-                f"{path}: {len(shared)} of {len(cases['test'])} test cases stand in val too, such "
+                f"{path}: {len(shared)} of {len(cases['test'])} test cases are in val too, such "
                 f"as {_few(shared)}. A model that is chosen on its test cases has no test result. "
-                f"Mend the file, or set folds.allow_validation_is_test: true, and every number is "
-                f"labelled validation"
+                f"Correct the file, or set folds.allow_validation_is_test: true, and every number "
+                f"is labelled validation"
             )
         if shared:
             return True

@@ -150,7 +150,7 @@ def _validation(units: Units, rows: np.ndarray, fraction: float, seed: list[int]
 def _grouped_tests(units: Units, k: int, seed: int) -> list[np.ndarray]:
     """Whole sites dealt to `k` folds: of many greedy deals the most even one.
 
-    A deal takes the sites from big to small, in an order that is jittered anew each time, and
+    A deal takes the sites from big to small, in an order that is jittered again each time, and
     gives each to the fold that is poorest in what the site brings.
     """
     rng = np.random.default_rng(seed)

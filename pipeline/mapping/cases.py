@@ -12,7 +12,7 @@ from pipeline.mapping.coverage import Coverage
 
 
 def case_table(slides: pd.DataFrame, coverage: Coverage) -> tuple[pd.DataFrame, list[str]]:
-    """A row a case, sorted by case.
+    """One row per case, sorted by case.
 
     A case is complete when every teacher has at least one of its slides; a slide is usable when at
     least one teacher has it. A case's site is empty where its slides come from several.

@@ -35,7 +35,7 @@ class Coverage:
         paths: teacher -> slide -> feature file of the usable slides, relative to the results folder
             or absolute.
         dims: teacher -> level -> width of a feature vector.
-        table: a row a slide and teacher: slide_id, case_id, teacher, status (the ledger's, or
+        table: one row per slide and teacher: slide_id, case_id, teacher, status (the ledger's, or
             `missing`), kind, reason, path, n_tiles (of the file, which slides of a case may share).
     """
 
@@ -122,12 +122,12 @@ def _by_teacher(records: Iterable[Record], teachers: list[str]) -> dict[str, dic
         teacher = record.stage.removeprefix(EXTRACTION)
         if not record.stage.startswith(EXTRACTION) or teacher not in found:
             raise ArtifactError(
-                f"a feature manifest speaks of `{record.stage}`, which is no teacher of "
+                f"a feature manifest names `{record.stage}`, which is no teacher of "
                 f"extraction.teachers{nearest(teacher, teachers)}"
             )
         if record.slide_id in found[teacher]:
             raise ArtifactError(
-                f"features of {teacher}: two manifests speak of slide {record.slide_id}; remove "
+                f"features of {teacher}: two manifests contain slide {record.slide_id}; remove "
                 f"features/{teacher}/manifest and run again"
             )
         found[teacher][record.slide_id] = record
@@ -137,7 +137,7 @@ def _by_teacher(records: Iterable[Record], teachers: list[str]) -> dict[str, dic
 def _check_slides(teacher: str, records: Mapping[str, Record], known: Mapping[str, str]) -> None:
     for what, slides in (
         ("say nothing of", sorted(set(known) - set(records))),
-        ("speak of slides that are not in the sheet:", sorted(set(records) - set(known))),
+        ("contain slides that are not in the sheet:", sorted(set(records) - set(known))),
     ):
         if slides:
             raise ArtifactError(
@@ -152,7 +152,7 @@ def _check_files(teacher: str, paths: Mapping[str, str], root: Path) -> None:
         listed = "".join(f"\n  - {path}" for path in gone[:_SHOWN])
         raise ArtifactError(
             f"{len(gone)} feature file(s) of {teacher} are gone; give the same command again, "
-            f"which makes them anew:{listed}{_more(len(gone))}"
+            f"which makes them again:{listed}{_more(len(gone))}"
         )
 
 

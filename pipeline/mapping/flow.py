@@ -30,7 +30,7 @@ def ledger_table(
     tiling: Mapping[str, Record],
     coverage: Coverage,
 ) -> pd.DataFrame:
-    """A row a slide and stage where something is to be told.
+    """One row per slide and stage where something is to be told.
 
     Columns: slide_id, case_id, stage, status, kind, reason. A warning about a slide that was used
     all the same has the status `ok` and the warning's kind. What extraction only repeats from
@@ -80,7 +80,7 @@ def failures(tiling: Mapping[str, Record], coverage: Coverage) -> list[Record]:
 
 
 def lost_of_teachers(tiling: Mapping[str, Record], coverage: Coverage) -> list[str]:
-    """What a terminal says of the slides that a teacher lacks: a line a teacher and kind of reason.
+    """For the terminal, the slides that a teacher lacks: one line per teacher and kind of reason.
 
     The summary of a run counts slides that no teacher has; those that one has are told here.
     """

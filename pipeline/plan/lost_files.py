@@ -2,7 +2,7 @@
 
 Snakemake tracks the manifests alone, so that a deleted or damaged file would be seen only by the
 job that reads it, hours later. One listing a folder, at each start, finds it: the chunk is planned
-again, and its stage makes anew what is not whole, and leaves the rest. Standard library only.
+again, and its stage makes again what is not whole, and leaves the rest. Standard library only.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def told(lost: dict[Path, list[str]], root: Path) -> list[str]:
     return [
         f"{root / folder}: {len(files)} file(s) are gone or were changed since they were made, "
         f"e.g. {Path(files[0]).name}: their chunks are looked at again, and what is not whole is "
-        f"made anew."
+        f"made again."
         for folder, files in sorted(by_folder.items())
     ]
 

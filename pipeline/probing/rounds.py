@@ -49,7 +49,7 @@ def measured(
     folds: Sequence[Split],
     probabilities: np.ndarray,
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Confusion by case, and a row a metric, of held-out predictions of all tiles.
+    """Confusion by case, and one row per metric, of held-out predictions of all tiles.
 
     Args:
         cfg: the probing section.

@@ -126,7 +126,7 @@ def _few_shot(
     shots: int,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Balanced accuracy of `shots` tiles a class: mean over episodes, with their quantiles."""
+    """Balanced accuracy of `shots` tiles per class: mean over episodes, with their quantiles."""
     values = []
     for episode in range(cfg.episodes):
         train, test = folds[episode % len(folds)]

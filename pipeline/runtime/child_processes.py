@@ -21,7 +21,7 @@ def stay_with_parent() -> None:
     """End this process when the one that started it ends, however that ended.
 
     A pool's worker waits for work on a pipe whose other end it holds as well, so that it would wait
-    for ever after a `kill -9` of its parent, with all the memory it has.
+    forever after a `kill -9` of its parent, with all the memory it has.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

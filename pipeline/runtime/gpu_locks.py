@@ -90,7 +90,7 @@ def _wait(visible: Sequence[str], count: int, folder: Path) -> list[str]:
         if len(locks) == count:
             _held.extend(locks.values())
             return list(locks)
-        for lock in locks.values():  # holding some while waiting for more could wait for ever
+        for lock in locks.values():  # holding some while waiting for more could wait forever
             lock.close()
         if time.monotonic() - said > SAY_EVERY:
             print(f"waiting for {count} free GPU(s) among {', '.join(visible)}", file=sys.stderr)

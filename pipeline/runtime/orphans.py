@@ -1,6 +1,6 @@
 """Jobs that a killed Snakemake left behind, in Slurm's queue and on this machine.
 
-They go on without it, and Snakemake does not find them again: started anew, it would start the same
+They go on without it, and Snakemake does not find them again: a new run would start the same
 jobs a second time, with two writers for each file. So they are ended first. What they had finished
 is kept: each slide's file is whole or absent, and recognised. Standard library only.
 

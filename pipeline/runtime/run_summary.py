@@ -12,7 +12,7 @@ FLOW = "cohort_flow.json"
 LEDGER = "ledger.csv"
 REPORT = "report.html"
 UNKNOWN = "  No slide was accounted for yet: the stage `mapping` does that."
-AGAIN = "When this is mended, give the same command again: what is finished is kept."
+AGAIN = "When this is corrected, give the same command again: what is finished is kept."
 
 
 def finished(root: Path) -> str:

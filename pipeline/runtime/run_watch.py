@@ -170,7 +170,7 @@ def reason(logs: Sequence[str], otherwise: str = "") -> str:
     found += [line for text in texts if (line := _last(_ENDED_BY, text.splitlines()))]
     if otherwise:
         found.append(otherwise)
-    found.append("ended without a message; it may have been killed, e.g. for want of memory")
+    found.append("ended without a message; it may have been killed, e.g. because memory ran out")
     line = " ".join(found[0].split())
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
 

@@ -132,7 +132,7 @@ def load(weights: str, identity: str) -> tuple[Network, torch.nn.Module, torch.d
 
     Args:
         weights: the checkpoint.
-        identity: what is in it, so that another file in its place is read anew.
+        identity: what is in it, so that another file in its place is read again.
 
     Raises:
         ConfigError: a file is missing, damaged, or does not fit the other.

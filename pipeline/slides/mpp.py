@@ -1,8 +1,8 @@
 """Microns per pixel: where it comes from, whether it can be believed, what to do if not.
 
-Every source that a file offers is listed, in order of trust, and the first believable one is used.
-Nothing doubtful is used in silence: what was passed over becomes a warning, and a slide without a
-believable scale goes by the cohort's policy. A physical tile is only as right as this number, and
+Every source that a file offers is listed, in order of trust, and the first plausible one is used.
+Nothing doubtful is used in silence: what was ignored becomes a warning, and a slide without a
+plausible scale goes by the cohort's policy. A physical tile is only as right as this number, and
 it is wrong in practice: 10-fold unit errors, 1000 µm/px, tags that are missing after a conversion.
 """
 
@@ -19,7 +19,7 @@ from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.errors import SlideError
 
 SQUARE_TOLERANCE = 0.05  # x and y may differ by this much, relative
-AGREEMENT = 0.05  # two believable sources may differ by this much before it is said
+AGREEMENT = 0.05  # two plausible sources may differ by this much before it is said
 LARGEST_GLASS_MM = 210.0  # the largest histology glass is 8 x 6 inches
 RESOLUTION = "tiff.XResolution"
 MAGNIFICATION_MPP = 10.0  # 40x is 0.25 µm/px, 20x is 0.5 µm/px
@@ -101,7 +101,7 @@ def find_scale(
     remedy = "give it in the sheet's `mpp` column, or set tiling.mpp_policy: default"
     if passed_over:
         tried = "; ".join(warning.text for warning in passed_over)
-        raise SlideError(f"no believable mpp ({tried}); {remedy}", "implausible_mpp")
+        raise SlideError(f"no plausible mpp ({tried}); {remedy}", "implausible_mpp")
     raise SlideError(f"the file states no microns per pixel; {remedy}", "no_mpp")
 
 
@@ -111,9 +111,9 @@ def _sources(
     power: float | None,
     cfg: TilingConfig,
 ) -> tuple[list[tuple[str, float]], list[SlideWarning]]:
-    """The believable sources in order of trust, and what stands before the first of them.
+    """The plausible sources in order of trust, and what stands before the first of them.
 
-    An unbelievable source that is trusted less than the one that is used says nothing: converters
+    An implausible source that is trusted less than the one that is used says nothing: converters
     leave a printer's resolution in the tags.
     """
     believed: list[tuple[str, float]] = []
@@ -128,7 +128,7 @@ def _sources(
         if not doubt:
             believed.append((source, math.sqrt(found[0] * found[1])))
         elif not believed:
-            passed_over.append(f"{source} of {found[0]:g} µm/px passed over: {doubt}")
+            passed_over.append(f"{source} of {found[0]:g} µm/px ignored: {doubt}")
     unit = _unknown_unit(properties)
     if unit and (not believed or believed[0][0] in _AFTER_OME):
         passed_over.append(unit)
@@ -146,7 +146,7 @@ def _check_override(
     doubt = _doubt(override, override, dimensions, None, cfg)
     if doubt:
         raise SlideError(
-            f"the sheet's mpp of {override:g} µm/px is not believable: {doubt}; mend the sheet",
+            f"the sheet's mpp of {override:g} µm/px is not plausible: {doubt}; correct the sheet",
             "implausible_mpp",
         )
     warnings = _disagreements("the sheet", override, believed[:1])
@@ -245,7 +245,7 @@ def _unknown_unit(properties: Mapping[str, str]) -> str:
     value, unit = properties.get("ome.PhysicalSizeX"), _ome_unit(properties, "X")
     if value is None or unit in _UNITS_UM:
         return ""
-    return f"ome.PhysicalSizeX of {value} passed over: its unit `{unit}` is no known length"
+    return f"ome.PhysicalSizeX of {value} ignored: its unit `{unit}` is no known length"
 
 
 def _comment(properties: Mapping[str, str]) -> tuple[float, float] | None:

@@ -192,7 +192,7 @@ def read_geojson(path: str | Path) -> list[Polygon]:
     """Read polygons as QuPath, or this pipeline, writes them.
 
     Feature collections, lists of features, single features and bare geometries are understood;
-    points and lines are passed over. A feature without a class is called `Tissue`.
+    points and lines are ignored. A feature without a class is called `Tissue`.
 
     Raises:
         SlideError: `bad_mask`, with the file's name.

@@ -108,9 +108,7 @@ def passed_over(scenes: Sequence[TiffScene], chosen: int) -> tuple[SlideWarning,
         sizes = ", ".join("{} x {}".format(*scene.size) for scene in others[:SHOWN])
         more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
         width, height = scenes[chosen].size
-        said.append(
-            f"scene {chosen} ({width} x {height} pixels) is used; passed over: {sizes}{more}"
-        )
+        said.append(f"scene {chosen} ({width} x {height} pixels) is used; ignored: {sizes}{more}")
     planes = scenes[chosen].planes
     if planes > 1:
         said.append(f"focal plane {planes // 2} of {planes} is used, counted from 0")

@@ -191,7 +191,7 @@ def _tile_all(
 
 
 def _tile_alone(job: TilingJob, cfg: TilingConfig, versions: str, folder: Path) -> Record:
-    """Tile in a process of its own, whose end tells a damaged file from a want of memory."""
+    """Tile in a process of its own, whose end tells a damaged file from a lack of memory."""
     context = _context()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(theirs, job, cfg, versions, folder))

@@ -2,7 +2,7 @@
 
 For every point of the grid a model is trained on all inner parts but one and judged on that one
 after every epoch; the mean over the inner parts picks point and epoch; with these the model is
-trained anew on everything that the fold may learn from. The test part is not read (Filiot et al.
+trained again on everything that the fold may learn from. The test part is not read (Filiot et al.
 2023, supplement, describe the scheme; here epochs are counted from 1, all points see the same
 inner parts, order and first weights, and a finished inner training is not repeated).
 """

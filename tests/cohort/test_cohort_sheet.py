@@ -152,7 +152,7 @@ def test_every_problem_of_the_rows_in_one_message(tmp_path: Path) -> None:
     message = refused(tmp_path, text)
     for part in (
         "sheet.csv: 9 problem(s)",
-        "row 3, column `slide_id`: `a` stands in row 2 already",
+        "row 3, column `slide_id`: `a` is in row 2 already",
         "row 4, column `slide_id`: empty",
         "row 5, column `slide_id`: 'd/../e' cannot be a file name",
         "row 4, column `mpp`: '25' is not a number of microns",

@@ -72,7 +72,7 @@ def test_unknown_keys_name_the_place_and_the_nearest(changes: dict, expected: tu
         ({"tiling__mpp_policy": "default"}, "needs `default_mpp:`"),
         ({"cohort__source": "sheet"}, "needs `sheet:`"),
         ({"extraction__teachers__resnet10t": {"source": "import"}}, "needs `path:`"),
-        ({"extraction__teachers": ["uni2_h", "uni2_h"]}, "stands twice"),
+        ({"extraction__teachers": ["uni2_h", "uni2_h"]}, "is twice in the list"),
         ({"training__learning_rate": "fast"}, "training.learning_rate"),
         ({"training__models__single__teacher": "resnet10"}, "did you mean `resnet10t`"),
         ({"cohort__name": "../elsewhere"}, "cohort.name"),
@@ -287,7 +287,7 @@ def test_a_key_that_stands_twice_is_an_error(tmp_path: Path, text: str, key: str
     path = tmp_path / "c.yaml"
     path.write_text(text)
     for read in (load, refuse_double_keys):
-        with pytest.raises(ConfigError, match=rf"c.yaml: the key `{key}` stands twice.*lines"):
+        with pytest.raises(ConfigError, match=rf"c.yaml: the key `{key}` is written twice.*lines"):
             read(path)
 
 

@@ -31,7 +31,7 @@ NAME = "task"
 
 
 class Results:
-    """A results folder of one task; `state` is what predictions are made from, a row a case."""
+    """A results folder of one task; `state` is what predictions are made from, one row per case."""
 
     def __init__(
         self,

@@ -270,7 +270,7 @@ def test_a_rare_class_leaves_resamples_undefined_and_is_counted(results: Make) -
     [
         (lambda t: t.assign(split="test"), "not of today's folds"),
         (lambda t: t.assign(case_id="x" + t["case_id"]), "not of today's folds"),
-        (lambda t: pd.concat([t, t.tail(1)]), "stands twice"),
+        (lambda t: pd.concat([t, t.tail(1)]), "occurs twice"),
         (lambda t: t[t["fold"] != 1], "no predictions of fold 1"),
         (lambda t: t.drop(columns="risk"), "no column risk"),
         (lambda t: t.assign(event=1 - t["event"]), "other labels than cases.parquet"),

@@ -34,7 +34,7 @@ def test_groups() -> None:
     [
         ([["a", "e"]], "extraction.together: `e` is not in extraction.teachers"),
         ([["a", "d"]], "`d` is imported"),
-        ([["a", "b"], ["b", "c"]], "`b` stands in it twice"),
+        ([["a", "b"], ["b", "c"]], "`b` is in it twice"),
     ],
 )
 def test_wrong_groups_are_refused(together: list[list[str]], says: str) -> None:

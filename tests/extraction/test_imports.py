@@ -132,7 +132,7 @@ def test_table_maps_slides_to_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"table\.csv.*slide_id"):
         _run(tmp_path, _config(tmp_path / "given", table=str(table)))
     table.write_text("slide_id,path\na,x\na,y\n")
-    with pytest.raises(ConfigError, match="stand twice: a"):
+    with pytest.raises(ConfigError, match="occur twice: a"):
         _run(tmp_path, _config(tmp_path / "given", table=str(table)))
 
 

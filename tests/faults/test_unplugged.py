@@ -61,7 +61,7 @@ def test_a_stale_network_path(warm: Warm, cohort: Cohort, stage: str, at: int) -
 
 @pytest.mark.parametrize("stage", ["tiling", "extraction"])
 def test_slides_that_are_gone_for_a_while(warm: Warm, cohort: Cohort, stage: str) -> None:
-    """A manifest is final: with the slides as failed in it they would stay lost for ever."""
+    """A manifest is final: with the slides as failed in it they would stay lost forever."""
     argv = stages.everything(cohort.path)[stage]
     expected = contents(cohort.path)
     cohort.undo(stage)

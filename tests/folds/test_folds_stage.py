@@ -347,7 +347,7 @@ def test_nothing_allows_training_on_test_cases(tmp_path: Path) -> None:
     parts = _parts(cases)
     parts[1]["train"].append(parts[1]["test"][0])
     where = str(write_clam(tmp_path, parts))
-    with pytest.raises(UserError, match=r"splits_1.csv: 1 case.s. stand in both train and test"):
+    with pytest.raises(UserError, match=r"splits_1.csv: 1 case.s. are in both train and test"):
         split(tmp_path, k=2, import_dir=where, allow_validation_is_test=True)
     slides = [{p: [f"{c}_s0" for c in ids] for p, ids in part.items()} for part in _parts(cases)]
     slides[0]["train"].append("c000_s1")  # the second slide of a case whose first is in test

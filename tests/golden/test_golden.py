@@ -23,7 +23,7 @@ def test_numbers_are_as_recorded_or_the_version_is_another(name: str, tmp_path: 
     assert not others, (
         f"{name}: {len(others)} number(s) moved ({'; '.join(others[:5])}), with versions "
         f"{golden.versions} as before. If they should move, raise the version of what makes them, "
-        f"say why in the comment above it and run `{COMMAND}`; else mend the code."
+        f"say why in the comment above it and run `{COMMAND}`; else correct the code."
     )
 
 

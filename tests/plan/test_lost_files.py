@@ -57,7 +57,7 @@ def test_a_deleted_file_is_found_whether_or_not_it_was_seen_before(
     if known:
         look(root, recall)
     (root / "features/a/s1.h5").unlink()
-    for _ in range(2):  # it stays lost until the manifest is written anew
+    for _ in range(2):  # it stays lost until the manifest is written again
         assert look(root, recall) == {1: ["features/a/s1.h5"]}
 
 
@@ -79,7 +79,7 @@ def test_a_damaged_manifest_is_lost_itself(root: Path, recall: Recall) -> None:
 
 def test_a_new_manifest_says_that_all_is_well(root: Path, recall: Recall) -> None:
     look(root, recall)
-    (root / "features/a/t0.h5").write_bytes(b"made anew")
+    (root / "features/a/t0.h5").write_bytes(b"made again")
     text = manifest(root, 0).read_text()
     manifest(root, 0).unlink()
     manifest(root, 0).with_name("new").write_text(text)

@@ -95,6 +95,6 @@ def test_an_empty_slide_is_not_judged() -> None:
 def test_a_cast_is_taken_away_from_the_whole_picture() -> None:
     image = stained(HAEMATOXYLIN, EOSIN)
     spoilt = cast(1, 1, 0.7)(image)
-    mended = colours.without_cast(spoilt, judged(spoilt).glass)
+    corrected = colours.without_cast(spoilt, judged(spoilt).glass)
     white = colours.without_cast(image, (243, 241, 244))
-    assert np.abs(mended.astype(int) - white).mean() < 1.5
+    assert np.abs(corrected.astype(int) - white).mean() < 1.5

@@ -66,7 +66,7 @@ def test_sources(properties, value, source):
 def test_the_sheet_comes_first_and_is_checked():
     found = scale({"aperio.MPP": "0.25"}, override=0.5)
     assert (found.mpp, found.source) == (0.5, "sheet")
-    with pytest.raises(SlideError, match="mend the sheet") as caught:
+    with pytest.raises(SlideError, match="correct the sheet") as caught:
         scale({"aperio.MPP": "0.25"}, override=50.0, cfg=DEFAULT)
     assert caught.value.kind == "implausible_mpp"
 

@@ -237,8 +237,8 @@ def say_plan():
 
 
 def take_over():
-    """One Snakemake per results folder; a killed one's lock goes, and so does what nobody vouches
-    for."""
+    """One Snakemake per results folder; a killed one's lock goes, and so do tables of unknown
+    origin."""
     try:
         run_lock.claim(RESULTS, STATE)
         gone = run_lock.forget_unknown(RESULTS, STATE)

@@ -64,7 +64,7 @@ class PlannedSlide:
     facts: dict[str, Any]
 
     def fingerprint(self) -> str:
-        """Changes when the slide must be drawn anew: another state, or another painter."""
+        """Changes when the slide must be drawn again: another state, or another painter."""
         painting = version_of("pipeline.cohort.synthetic.painting")
         return digest(dataclasses.asdict(self), painting)
 

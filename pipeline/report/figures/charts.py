@@ -105,7 +105,7 @@ def forest(
     confidence: float,
     source: str,
 ) -> Drawing:
-    """Paired differences with their intervals, one a row, zero as the line of no effect.
+    """Paired differences with their intervals, one per row, zero as the line of no effect.
 
     Args:
         name, title, read, source: as `Drawing` has them.

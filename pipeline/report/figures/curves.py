@@ -219,7 +219,7 @@ def _shared_legend(fig: Figure, panels: Sequence[Panel]) -> None:
 
 @style.applied()
 def scatter(name: str, title: str, panels: Sequence[tuple[str, Line, str]]) -> Drawing:
-    """Predicted against measured values, one panel a model or target, with the identity line.
+    """Predicted against measured values, one panel per model or target, with the identity line.
 
     Args:
         name: of the drawing, unique on the page.

@@ -99,7 +99,7 @@ def _survival_calibration(
         opened, infos, shown, "calibration", "points", ("predicted", "observed"),
         ("predicted survival", "observed survival"),
         "Calibration of the predicted survival",
-        "Points are groups of cases with similar predictions, at one time each panel, with the "
+        "Points are groups of cases with similar predictions, one time per panel, with the "
         "Kaplan–Meier interval of the observed survival: below the diagonal a model is too "
         "hopeful.",
         in_time=True,
@@ -166,7 +166,7 @@ def _squares(
     read: str,
     in_time: bool = False,
 ) -> Drawing | None:
-    """A panel a class (or time), a line a model; None where the evaluation has no such points."""
+    """One panel per class (or time), one line per model; None where there are no such points."""
     panels = []
     found = _by_class(opened, infos, shown, kind, keys)
     for name, lines in sorted(found, key=_time) if in_time else found:
@@ -183,7 +183,7 @@ def _by_class(
     kind: str,
     keys: tuple[str, str],
 ) -> list[tuple[str, list[Line]]]:
-    """Class (or time) -> a line a model that has points of it."""
+    """Class (or time) -> one line per model that has points of it."""
     found = opened.curves.get(kind, {})
     panels: dict[str, list[Line]] = {}
     for model in shown:

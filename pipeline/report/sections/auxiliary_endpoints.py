@@ -16,7 +16,7 @@ from pipeline.report.tables.cells import Column, Table, count, estimate, text
 def tables(
     results: Results, opened: Evaluation, infos: Mapping[str, ModelInfo], models: Sequence[str]
 ) -> list[Table]:
-    """A table for each auxiliary endpoint: a row a model; empty without such.
+    """A table for each auxiliary endpoint: one row per model; empty without such.
 
     Args:
         results: the opened results.

@@ -101,7 +101,7 @@ def _whole(value: float | None) -> int | None:
 
 
 def table(opened: Evaluation, infos: Mapping[str, ModelInfo], rows: Mapping[str, Cost]) -> Table:
-    """A row a model: its primary metric, then what it takes.
+    """One row per model: its primary metric, then what it takes.
 
     Args:
         opened: the task's evaluation.
@@ -149,7 +149,7 @@ def drawing(
     rows: Mapping[str, Cost],
     reference: float | None,
 ) -> Drawing:
-    """A line a model: its primary metric on the left, its costs as bars next to it.
+    """One line per model: its primary metric on the left, its costs as bars next to it.
 
     Args:
         opened: the task's evaluation.

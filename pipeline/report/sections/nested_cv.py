@@ -25,9 +25,9 @@ class InnerSection:
     """The choice of each model.
 
     Attributes:
-        summary: a row a model.
+        summary: one row per model.
         drawing: every grid point's inner score, a panel a model.
-        choices: a row a model, seed and fold.
+        choices: one row per model, seed and fold.
     """
 
     summary: Table

@@ -22,8 +22,8 @@ UP_TO_FEATURES = ("tiling", "extraction")
 def table(results: Results, records: Sequence[JobRecord], planner: Planner | None) -> Table | None:
     """Plan against reality; None where the run left no records or the plan cannot be made again.
 
-    The plan is made anew from the config and the slides, as a dry-run makes it, for as many jobs at
-    once as there really were.
+    The plan is made from the config and the slides, as a dry-run makes it, for as many jobs at once
+    as there really were.
 
     Args:
         results: the opened results.

@@ -21,7 +21,7 @@ class ProbesSection:
     """Tables, or why there are none.
 
     Attributes:
-        summary: a row a teacher; None without results.
+        summary: one row per teacher; None without results.
         details: for each teacher, all that was measured.
         absent: teachers that could not be probed, with the reason, as sentences.
     """
@@ -80,7 +80,7 @@ def _summary(measured: dict[str, dict[str, Any]]) -> Table:
         rows=rows,
         read=f"{len(facts['classes'])} classes ({classes}) on {plural(facts['n_slides'], 'slide')} "
         f"of {plural(facts['n_cases'], 'case')}; 1/{len(facts['classes'])} is chance. Folds are "
-        "grouped by case and intervals resample cases; n-shot learns from n tiles a class, its "
+        "grouped by case and intervals resample cases; n-shot learns from n tiles per class, its "
         "intervals are over draws.",
         source=("probing/",),
     )

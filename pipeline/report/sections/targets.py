@@ -39,7 +39,7 @@ class TargetsSection:
 
     Attributes:
         spread: histograms of Pearson's r, over targets and over cases.
-        summary: a row a model.
+        summary: one row per model.
         ends: the student's best, middle and worst targets.
     """
 
@@ -80,7 +80,7 @@ def _spread(
     infos: Mapping[str, ModelInfo],
     shown: Sequence[str],
 ) -> Drawing:
-    """Histograms, a line a model: r of each target over cases, r of each case over targets."""
+    """Histograms, one line per model: r of each target over cases, r of each case over targets."""
     fig, axes = style.figure(8.8, 3.0, ncols=2)
     for ax, table, of in ((axes[0, 0], each, "targets"), (axes[0, 1], profiles, "cases")):
         values = table["pearson"].dropna()

@@ -171,7 +171,7 @@ def _models(
     names: list[str],
     caption: str,
 ) -> Table:
-    """A row a model: the primary metric with its interval drawn, then the other metrics."""
+    """One row per model: the primary metric with its interval drawn, then the other metrics."""
     references = _references(opened, opened.primary)
     rows_of = [opened.row(name) for name in names]
     scale = scale_of([r[end] for r in rows_of for end in ("value", "low", "high")], references)
@@ -256,7 +256,7 @@ def _over(row: Mapping[str, Any], of: str) -> Cell:
 
 
 def _every_metric(opened: Evaluation, infos: Mapping[str, ModelInfo], names: list[str]) -> Table:
-    """A row a metric, a column a model."""
+    """One row per metric, a column a model."""
     shown = opened.metric_names[:METRIC_ROWS]
     rows = []
     for metric in shown:

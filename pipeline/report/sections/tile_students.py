@@ -29,7 +29,7 @@ PROBES = {"student": "trained on tiles"}
 
 
 def table(results: Results) -> Table | str | None:
-    """A row a model and probe; the reason where there was nothing to compare; None if not asked
+    """One row per model and probe; the reason where there was nothing to compare; None if not asked
     for."""
     if results.config.probing is None or not results.config.probing.students:
         return None
