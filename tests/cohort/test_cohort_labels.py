@@ -165,7 +165,7 @@ def test_classes_that_look_alike_and_are_not() -> None:
 
 def test_a_class_may_not_be_called_by_a_word_for_nothing() -> None:
     task = ClassificationTask(type="classification", label="subtype", classes=["a", "Unknown"])
-    assert "stands for no value" in refused(cohort({"subtype": "a"}, {"subtype": ""}), task)
+    assert "means no value" in refused(cohort({"subtype": "a"}, {"subtype": ""}), task)
 
 
 @pytest.mark.parametrize(
