@@ -81,7 +81,13 @@ class Rate:
 
 def measured(config: Config, root: Path, gpu: bool = True) -> Rate | None:
     """The rate of the extraction jobs that ended well on a GPU, or without one; None where there
-    was none."""
+    was none.
+
+    Args:
+        config: the config.
+        root: the cohort's results folder.
+        gpu: whether jobs on a GPU are meant.
+    """
     done = [r for r in _first(root, "extraction") if bool(r.device_name) == gpu]
     done = [r for r in done if (r.seconds or 0.0) >= SHORTEST_SECONDS]
     found = [
