@@ -2,8 +2,9 @@
 
     python benchmarks/models.py [--folder DIR] [--cases 260] [--seed 101] [--learn 80] [--repeats 8]
 
-The cohort of `students.py` (the same `--folder` will do). Each of the demo's models is trained for
-each of its tasks, as the training stage does it, on some cases, a fifth of them for validation, and
+An embedded cohort is drawn and its features are extracted as the workflow does it (some 12 minutes
+of a core; `--folder` keeps them). Each of the demo's models is trained for each of its tasks, as
+the training stage does it, on some cases, a fifth of them for validation, and
 predicts all others: several times as many as a test fold has. Survival learns from outcomes drawn
 again from the true hazards and is judged by further draws. A quarter of an hour of a core with the
 features there.
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from students import JUDGED, features, known, lost, outcomes
+from hidden_truth import JUDGED, features, known, lost, outcomes
 
 from pipeline.bags.store import Store, open_store
 from pipeline.cohort.synthetic.hidden_states import HiddenCase
@@ -28,12 +29,13 @@ from pipeline.config.whole import Config
 from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.labels import read_labels
 from pipeline.runtime import progress
-from pipeline.training.job import TrainingJob, lesson, prepare
+from pipeline.training.job import TrainingJob, prepare
 from pipeline.training.loop import Trial, train
 from pipeline.training.metrics import macro_auc
 from pipeline.training.models import reads
 from pipeline.training.multitask import AuxiliaryTask, align
 from pipeline.training.predict import predict
+from pipeline.training.refit import refitted
 
 VALIDATED = 0.2
 JUDGED_BY = {
@@ -113,15 +115,25 @@ def trained(
     store = bags(root, tuple(teachers), tuple(levels), tuple(ids))
     cfg = config.training
     job = TrainingJob(
-        cfg, name, model, spec, store, read_labels(sheet, task, spec), "", {}, auxiliary
+        cfg,
+        name,
+        model,
+        spec,
+        store,
+        read_labels(sheet, task, spec),
+        "",
+        {},
+        np.arange(len(cases)),
+        auxiliary,
     )
     ready = prepare(job, cfg, model, parts["train"], repeat)
-    network, head, y = ready.network, ready.head, ready.y
-    train(Trial(network, head, y, parts, cfg, repeat), store)
-    learned = np.sort(np.concatenate([parts["train"], parts["val"]]))
-    if network.refits:
-        network.finish(lesson(job, cfg, head, y, learned, repeat))
-    out = predict(network, store, np.arange(len(cases)), cfg.max_tiles_per_case, cfg.precision)
+    fitted = train(Trial(ready.network, ready.head, ready.y, parts, cfg, repeat), store)
+    if cfg.refit:
+        ready = refitted(job, ready, fitted.best_epoch, parts, repeat)
+    head, y = ready.head, ready.y
+    out = predict(
+        ready.network, store, np.arange(len(cases)), cfg.max_tiles_per_case, cfg.precision
+    )
     rows = parts["test"]
     if spec.type == "survival":
         judges = [outcomes(hazard, f"judge/{n}") for n in range(JUDGED)]

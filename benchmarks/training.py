@@ -111,7 +111,7 @@ def epoch(root: Path, options: argparse.Namespace) -> None:
     spec = parse({"tasks": {"os": TASK}}).tasks["os"]
     labels = read_labels(read_columns(root / "cases.parquet"), "os", spec)
     device = torch.device(options.device)
-    model = ShazamV2Model(kind="shazam_v2", fallback="off")
+    model = ShazamV2Model(kind="shazam_v2")
     everyone = np.arange(len(cases))
     parts = {"train": everyone, "val": everyone[:0]}
 
@@ -128,7 +128,9 @@ def epoch(root: Path, options: argparse.Namespace) -> None:
         f"x {len(LEVELS)} levels, {gigabytes:.1f} GB in half precision, {where}; {device}, "
         f"{torch.get_num_threads()} thread(s). Read once in {seconds:.1f} s."
     )
-    job = TrainingJob(TrainingConfig(), "v2", model, spec, store, labels, "", {})
+    job = TrainingJob(
+        TrainingConfig(), "v2", model, spec, store, labels, "", {}, np.arange(len(labels.cases))
+    )
     plain = plain_epoch(job, mapping, root, cases[: options.plain_bags], device)
     plain *= options.bags / options.plain_bags
     print(f"{'':40}{'seconds':>10}{'ratio':>8}")
@@ -208,7 +210,13 @@ def cell(root: Path, options: argparse.Namespace) -> None:
         root / "cases.parquet",
         {"case_id": cases, "kind": ["ab"[int(v)] for v in rng.random(len(cases)) < 0.5]},
     )
-    everything = {"k": OUTER, "labelled": "test", "tests": "partition", "inner": INNER}
+    everything = {
+        "k": OUTER,
+        "labelled": "test",
+        "tests": "partition",
+        "group_by": "case",
+        "inner": INNER,
+    }
     folds(root, cases, OUTER, everything)
     first = {**everything, "k": options.folds, "tests": "incomplete"}
     alone = {"k": 1, "labelled": "test", "tests": "incomplete"}

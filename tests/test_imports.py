@@ -21,7 +21,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("contracts",),
     ("bags", "encoders", "slides"),
     ("accounting", "aggregators"),
-    ("distillation",),
+    ("distillation", "linear"),
     stages.ROOMS,
     ("plan",),
     ("commands",),

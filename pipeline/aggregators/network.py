@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from pipeline.bags.batch import Batch
 from pipeline.bags.scale import Scaler
 from pipeline.bags.store import Store
+
+TaskType = Literal["survival", "classification", "regression"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,6 @@ class Output:
         tokens: (teacher number, level) -> (B, d_model), the pooled vectors (students).
         levels: level -> (B, d_model), the student's state after each level.
         gates: level -> (B, T), the weight that a level gives each teacher; sums to 1.
-        anchor: (B, C), what the weighted probes say; of training cases, without having seen them.
         bags: for each teacher, what its aggregator returned, for instance losses.
     """
 
@@ -33,7 +34,6 @@ class Output:
     tokens: Mapping[tuple[int, str], Tensor] = dataclasses.field(default_factory=dict)
     levels: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     gates: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
-    anchor: Tensor | None = None
     bags: tuple[Any, ...] = ()
 
 
@@ -57,18 +57,16 @@ class Objective:
     """The task, as far as a network may know it.
 
     Attributes:
+        type: of the task.
         loss: (out (B, C), y (B, columns)) -> mean loss.
-        evidence: (out float (n, C), y float32 (n, columns)) -> log-likelihood, summed over cases.
-        null: float64 (C,), the constant prediction with the least training loss.
-        one_question: all outputs ask the same of a case (its hazard, bin by bin).
+        class_weights: of a classification, one per class.
         endpoints: the task's own endpoint and then the auxiliary ones; empty where it is the
             only one.
     """
 
+    type: TaskType
     loss: Callable[[Tensor, Tensor], Tensor]
-    evidence: Callable[[np.ndarray, np.ndarray], float]
-    null: np.ndarray
-    one_question: bool = False
+    class_weights: tuple[float, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
 
 
@@ -91,7 +89,10 @@ class Lesson:
         train: int64 (n,), the training cases.
         y: float32 (cases, columns), the task's targets.
         strata: int64 (n,), of the training cases.
+        groups: int64 (n,), of the training cases: those of one group are never on both sides of an
+            inner split.
         task: the task.
+        bags: case numbers -> batches of their bags as prediction reads them.
         standardise: whether features are scaled.
         seed: of everything random in the fit.
     """
@@ -100,7 +101,9 @@ class Lesson:
     train: np.ndarray
     y: np.ndarray
     strata: np.ndarray
+    groups: np.ndarray
     task: Objective
+    bags: Callable[[np.ndarray], Iterable[Batch]]
     standardise: bool
     seed: int
 
@@ -113,11 +116,11 @@ class Network(nn.Module):
 
     Attributes:
         training_only: prefixes of the state that inference does not need.
-        settled: names of the buffers that `settle` fills.
+        learns_by_gradient: whether there is something to train after `fit`.
     """
 
     training_only: ClassVar[tuple[str, ...]] = ()
-    settled: ClassVar[tuple[str, ...]] = ()
+    learns_by_gradient: ClassVar[bool] = True
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -141,27 +144,6 @@ class Network(nn.Module):
             classes: int64 (B,) of a classification, else None.
         """
         return None
-
-    @property
-    def refits(self) -> bool:
-        """Whether `finish` does anything."""
-        return False
-
-    def finish(self, lesson: Lesson) -> None:
-        """Fit again, without gradients, what needs no validation part, when that part is done with.
-
-        Args:
-            lesson: as for `fit`, with the validation cases among the training cases.
-        """
-
-    def settle(self, batches: Iterable[Batch], y: np.ndarray, task: Objective) -> None:
-        """A last fit after training, on the validation part.
-
-        Args:
-            batches: whole bags of the validation cases.
-            y: float32 (cases, columns), the task's targets, of which those cases' are used.
-            task: the task.
-        """
 
     def facts(self) -> dict[str, Any]:
         """What the model wants to be known of it in meta.json."""

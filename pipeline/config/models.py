@@ -25,7 +25,6 @@ PUBLISHED_V2 = {
     "heads": 1,
     "gate": "before_norm",
     "teacher_dropout": 0.0,
-    "fallback": "off",
 }
 
 
@@ -48,7 +47,6 @@ class DistillationConfig(Section):
     weight: float = Field(0.05, ge=0)
     targets: Literal["whitened", "learned", "attached"] = "whitened"
     loss: str = "cosine_huber"
-    prediction_weight: float = Field(0.0, ge=0)
 
     def arguments(self) -> dict[str, Any]:
         """The loss's own keys."""
@@ -112,6 +110,18 @@ class ConcatModel(SizableFusion):
     dropout: Fraction = 0.25
 
 
+class LinearModel(Section):
+    """A penalised regression on statistics of each case's tiles, with its inner cross-validation.
+
+    `teacher: all` has all teachers side by side, `each` makes one model per teacher.
+    """
+
+    kind: Literal["linear"]
+    teacher: str = "all"
+    levels: tuple[Level, ...] = Field(("high",), min_length=1)
+    statistics: Literal["mean", "mean_deviation"] = "mean"
+
+
 class ShazamV1Model(Section):
     kind: Literal["shazam_v1"]
     d_model: int = Field(128, ge=8)
@@ -120,15 +130,6 @@ class ShazamV1Model(Section):
     dropout: Fraction = 0.25
     teacher_dropout: Fraction = 0.2
     distillation: AnyDistillation = PLAIN_DISTILLATION
-
-    @model_validator(mode="after")
-    def _no_predictions(self) -> ShazamV1Model:
-        if self.distillation.prediction_weight:
-            raise ValueError(
-                "distillation.prediction_weight: only `shazam_v2` with a `fallback` has "
-                "the teachers' out-of-fold predictions to learn from"
-            )
-        return self
 
 
 class ShazamV2Model(Section):
@@ -141,48 +142,26 @@ class ShazamV2Model(Section):
     dropout: Fraction = 0.25
     teacher_dropout: Fraction = 0.2
     drop_teachers: tuple[str, ...] = ()
-    fallback: Literal["all", "both", "stacked", "joint", "off"] = "all"
-    refit: bool = True
     faithful: bool = False
     distillation: AnyDistillation = PLAIN_DISTILLATION
 
     @model_validator(mode="before")
     @classmethod
     def _what_follows(cls, data: Any) -> Any:
-        """Fill in what `faithful` and `fallback: off` decide, and refuse another value for it."""
-        if not isinstance(data, Mapping):
+        """Fill in what `faithful` decides, and refuse another value for it."""
+        if not isinstance(data, Mapping) or data.get("faithful") is not True:
             return data
-        for key, (because, value) in _decided(data).items():
+        for key, value in PUBLISHED_V2.items():
             if data.get(key, value) != value:
                 raise ValueError(
-                    f"{key}: with {because} it is {_yaml(value)}, and {_yaml(data[key])} would "
-                    "not be used; leave it out"
+                    f"{key}: with faithful: true it is {_yaml(value)}, and {_yaml(data[key])} "
+                    "would not be used; leave it out"
                 )
-        return {**{key: value for key, (_, value) in _decided(data).items()}, **data}
+        return {**PUBLISHED_V2, **data}
 
     def decided(self) -> Mapping[str, Any]:
-        """The keys that `faithful` and `fallback: off` decide, with their values."""
-        of = {"faithful": self.faithful, "fallback": self.fallback}
-        return {key: value for key, (_, value) in _decided(of).items()}
-
-    @model_validator(mode="after")
-    def _predictions(self) -> ShazamV2Model:
-        if self.distillation.prediction_weight and self.fallback == "off":
-            raise ValueError(
-                "distillation.prediction_weight: the teachers' out-of-fold predictions come from "
-                "`fallback`, which is off"
-            )
-        return self
-
-
-def _decided(data: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Key -> why its value is decided already, and that value."""
-    found: dict[str, tuple[str, Any]] = {}
-    if data.get("faithful") is True:
-        found = {key: ("faithful: true", value) for key, value in PUBLISHED_V2.items()}
-    if data.get("faithful") is True or data.get("fallback") == "off":
-        found["refit"] = ("no `fallback`", False)
-    return found
+        """The keys that `faithful` decides, with their values."""
+        return PUBLISHED_V2 if self.faithful else {}
 
 
 def _yaml(value: Any) -> str:
@@ -238,14 +217,16 @@ def _tag(kind: str, aggregator: str, faithful: bool | None) -> str:
     return f"{kind}_{aggregator}{'_faithful' if faithful else ''}"
 
 
+OTHERS = {"linear": LinearModel, "shazam_v1": ShazamV1Model, "shazam_v2": ShazamV2Model}
+
+
 def _which(data: Any) -> str:
     """The class of a model that is read from a mapping, or that of one that is written."""
     if not isinstance(data, Mapping):
         return type(data).__name__
     kind = str(data.get("kind"))
-    students = {"shazam_v1": ShazamV1Model, "shazam_v2": ShazamV2Model}
-    if kind in students:
-        return students[kind].__name__
+    if kind in OTHERS:
+        return OTHERS[kind].__name__
     entry = aggregators().get(data.get("aggregator", "abmil"))
     if kind not in ("single", "concat", "mean") or entry is None:
         return kind if entry else f"{data.get('aggregator')}"
@@ -256,6 +237,6 @@ def _which(data: Any) -> str:
 SizableFusion.model_rebuild()
 ConcatModel.model_rebuild()
 if TYPE_CHECKING:
-    ModelConfig = SingleModel | FusionModel | ShazamV1Model | ShazamV2Model
+    ModelConfig = SingleModel | FusionModel | LinearModel | ShazamV1Model | ShazamV2Model
 else:
-    ModelConfig = one_of((*_pooled_models(), ShazamV1Model, ShazamV2Model), _which)
+    ModelConfig = one_of((*_pooled_models(), *OTHERS.values()), _which)

@@ -58,6 +58,7 @@ class TrainingConfig(Section):
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     attention_cases_per_fold: int = Field(2, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    refit: bool = True
     nested: NestedConfig | None = None
     tensorboard: bool = False
 

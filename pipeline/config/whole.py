@@ -11,7 +11,13 @@ from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.extraction import ExtractionConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.mapping import MappingConfig
-from pipeline.config.models import ShazamV1Model, ShazamV2Model, SingleModel, SizableFusion
+from pipeline.config.models import (
+    LinearModel,
+    ShazamV1Model,
+    ShazamV2Model,
+    SingleModel,
+    SizableFusion,
+)
 from pipeline.config.probing import ProbingConfig
 from pipeline.config.report import ReportConfig
 from pipeline.config.section import Name, Section
@@ -40,7 +46,10 @@ class Config(Section):
         teachers = set(self.extraction.teachers)
         for name, model in {**self.training.models, **self.training.ablations}.items():
             named: tuple[str, ...] = ()
-            if isinstance(model, SingleModel) and model.teacher != "each":
+            if isinstance(model, SingleModel | LinearModel) and model.teacher not in (
+                "each",
+                "all",
+            ):
                 named = (model.teacher,)
             elif isinstance(model, ShazamV2Model):
                 named = model.drop_teachers
@@ -124,13 +133,13 @@ class Config(Section):
     def model_specs(self, ablations: bool = True) -> dict[str, Any]:
         """Every model that will be trained, by name, with `teacher: each` expanded.
 
-        A single model that is expanded is called `<name>_<teacher>`. A fusion that is `sized_as` a
+        A model that is expanded is called `<name>_<teacher>`. A fusion that is `sized_as` a
         student carries that student's config.
         """
         specs: dict[str, Any] = {}
         named = {**self.training.models, **(self.training.ablations if ablations else {})}
         for name, model in named.items():
-            if isinstance(model, SingleModel) and model.teacher == "each":
+            if isinstance(model, SingleModel | LinearModel) and model.teacher == "each":
                 for teacher in self.extraction.teachers:
                     specs[f"{name}_{teacher}"] = model.model_copy(update={"teacher": teacher})
             elif isinstance(model, SizableFusion) and isinstance(model.sized_as, str):

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.aggregators.network import Lesson, Objective, Output, Shape
+from pipeline.aggregators.network import Output, Shape
 from pipeline.bags.batch import Batch
 from pipeline.config.models import ShazamV2Model
-from pipeline.distillation.anchor import Anchor
 from pipeline.distillation.blocks import LevelPool, TeacherAttention, level_tokens
 from pipeline.distillation.gate import Gate, drop, even
-from pipeline.distillation.probe import posterior
 from pipeline.distillation.student import Student
 
-# Raised when predictions of `shazam_v2` change (its fallback included). 1: the first.
-VERSION = 1
-
-NETWORK_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-# Before the validation part has spoken, a share is believed like (1 - share)^CAUTION. The network
-# was stopped where it did best on the same few cases, so that they speak too well of it; where the
-# truth was known, larger shares than these cost concordance.
-CAUTION = 2
+# Raised when predictions of `shazam_v2` change. 1: the first. 2: a network, without linear probes.
+VERSION = 2
 
 
 class Level(nn.Module):
@@ -75,8 +65,6 @@ class ShazamV2(Student):
         cfg: the model's config. With `faithful` mapping and pooling are as published too.
     """
 
-    settled = ("share",)
-
     def __init__(self, shape: Shape, cfg: ShazamV2Model) -> None:
         self.levels = tuple(
             level for level in cfg.levels if any(level in dims for dims in shape.dims)
@@ -113,23 +101,6 @@ class ShazamV2(Student):
             nn.LayerNorm(width),
             nn.Linear(width, shape.outputs),
         )
-        self.anchor = None if cfg.fallback == "off" else Anchor(shape, self.levels, cfg.fallback)
-        self.register_buffer("share", torch.ones(()))
-        self.share: Tensor
-
-    def fit(self, lesson: Lesson) -> None:
-        super().fit(lesson)
-        if self.anchor is not None:
-            self.anchor.fit(lesson, self.scaler)
-
-    @property
-    def refits(self) -> bool:
-        return self.anchor is not None and self.cfg.refit
-
-    def finish(self, lesson: Lesson) -> None:
-        """Probes need no validation part: once it has settled the share, they learn from it too."""
-        if self.anchor is not None and self.refits:
-            self.anchor.fit(lesson, self.scaler)
 
     def forward(self, batch: Batch) -> Output:
         scaled = self.scaler(batch)
@@ -153,41 +124,7 @@ class ShazamV2(Student):
             state = states[level] = after
         assert state is not None
         out = self.head(state)
-        if self.anchor is None:
-            return Output(out, attention, tokens, states, gates)
-        if self.training:
-            return Output(out, attention, tokens, states, gates, self.anchor.unseen(batch))
-        ground = self.anchor(scaled, batch)
-        mixed = self.share * out + (1 - self.share) * ground
-        return Output(mixed, attention, tokens, states, gates, ground)
-
-    @torch.no_grad()
-    def settle(self, batches: Iterable[Batch], y: np.ndarray, task: Objective) -> None:
-        """How much of the prediction is the network's: the mean over shares, each as likely as it
-        makes the validation cases, times its prior. Little evidence leaves it near a sixth.
-
-        Args:
-            batches: of the validation cases; gone through several times.
-            y: float32, targets of all cases.
-            task: gives the evidence of predictions.
-        """
-        if self.anchor is None:
-            return
-        self.eval()
-        found = []
-        for share in NETWORK_SHARES:
-            self.share.fill_(share)
-            outs = [(batch.cases.cpu().numpy(), self(batch).out.float().cpu()) for batch in batches]
-            out = torch.cat([out for _, out in outs]).numpy()
-            found.append(task.evidence(out, y[np.concatenate([cases for cases, _ in outs])]))
-        shares = np.array(NETWORK_SHARES)
-        prior = CAUTION * np.log1p(-shares.clip(max=1 - 1e-9))
-        self.share.fill_(float(posterior(np.array(found) + prior) @ shares))
+        return Output(out, attention, tokens, states, gates)
 
     def facts(self) -> dict[str, Any]:
-        anchor = (
-            {}
-            if self.anchor is None
-            else {"anchor": self.anchor.facts(), "share": float(self.share)}
-        )
-        return {**super().facts(), "levels": list(self.levels), **anchor}
+        return {**super().facts(), "levels": list(self.levels)}

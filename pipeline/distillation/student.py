@@ -84,16 +84,12 @@ class Student(Network):
 
     def extra_loss(self, output: Output, batch: Batch, classes: Tensor | None) -> Tensor | None:
         cfg = self.distillation
-        losses = []
         compared = self._compared(output, batch) if cfg.weight else None
-        if compared is not None:
-            present = batch.present[:, [t for t, _ in self.taught]]
-            loss = feature_loss(compared[0], compared[1], present, self.cost, compared[2])
-            losses.append(loss * cfg.weight)
-        if cfg.prediction_weight and output.anchor is not None:
-            apart = (output.out - output.anchor).square().mean()
-            losses.append(apart * cfg.prediction_weight)
-        return torch.stack(losses).sum() if losses else None
+        if compared is None:
+            return None
+        present = batch.present[:, [t for t, _ in self.taught]]
+        loss = feature_loss(compared[0], compared[1], present, self.cost, compared[2])
+        return loss * cfg.weight
 
     def _compared(
         self, output: Output, batch: Batch

@@ -28,8 +28,8 @@ def curve_table(
     """Survival at the grid for the rows of a model's table.
 
     Args:
-        model: its predictions.
-        task: the task; `loss: cox` says that the risk is a log hazard ratio.
+        model: its predictions; a head with Cox's loss says that the risk is a log hazard ratio.
+        task: the task, whose loss counts where a model says nothing of its own.
         labels: labels of all cases.
         grid: (t,), ascending, in the task's unit.
 
@@ -39,7 +39,8 @@ def curve_table(
     """
     fits = list(zip(model.table["seed"], model.table["fold"], strict=True))
     discrete = bool(model.survival) and all(model.edges.get(fit) for fit in set(fits))
-    if not discrete and task.loss != "cox":
+    heads = {m.head.get("kind", task.loss) for m in model.metas.values()} or {task.loss}
+    if not discrete and heads != {"cox"}:
         return None
     assert labels.time is not None and labels.event is not None
     row_of = {case: i for i, case in enumerate(labels.cases)}

@@ -15,6 +15,7 @@ from pipeline.config.cohort import CohortConfig
 from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.config.models import (
     PLAIN_DISTILLATION,
+    LinearModel,
     ModelConfig,
     ShazamV1Model,
     ShazamV2Model,
@@ -148,6 +149,8 @@ def _encoder(name: str, settings: TeacherConfig) -> Versions:
 def _model(model: ModelConfig) -> Versions:
     if isinstance(model, ShazamV1Model | ShazamV2Model):
         return _student(model.kind) | _distillation(model.distillation.loss)
+    if isinstance(model, LinearModel):
+        return {"model linear": version_of("pipeline.linear.linear")}
     found = {f"model {model.kind}": version_of("pipeline.aggregators.fusion", model.kind)}
     found[f"aggregator {model.aggregator}"] = _own(aggregators()[model.aggregator])
     # A fusion that is as large as a student is another one when the student changes.

@@ -76,8 +76,7 @@ def _levels(kind: str, levels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _network(kind: str, shape: Shape) -> Network:
     if kind == "shazam_v1":
         return ShazamV1(shape, ShazamV1Model(kind="shazam_v1"))
-    # Probes of whole cases, on which the student of bags leans, have no meaning for tiles.
-    return ShazamV2(shape, ShazamV2Model(kind="shazam_v2", fallback="off"))
+    return ShazamV2(shape, ShazamV2Model(kind="shazam_v2"))
 
 
 def _train(
@@ -99,7 +98,20 @@ def _train(
     )
     network = _network(kind, shape)
     target = y[:, None].astype(np.float32)
-    network.fit(Lesson(store, learn, target, y[learn], _objective(y[learn], classes), True, seed))
+    task = Objective("classification", _loss, (1.0,) * classes)
+    network.fit(
+        Lesson(
+            store=store,
+            train=learn,
+            y=target,
+            strata=y[learn],
+            groups=groups[learn],
+            task=task,
+            bags=lambda tiles: _batches(store, tiles),
+            standardise=True,
+            seed=seed,
+        )
+    )
     labels = torch.from_numpy(y)
     step = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     best, waited = np.inf, 0
@@ -133,16 +145,8 @@ def _held_out(
     return train[~apart], train[apart]
 
 
-def _objective(y: np.ndarray, classes: int) -> Objective:
-    shares = (np.bincount(y, minlength=classes) + 0.5) / (len(y) + 0.5 * classes)
-
-    def loss(out: Tensor, aim: Tensor) -> Tensor:
-        return F.cross_entropy(out, aim[:, 0].long())
-
-    def evidence(out: np.ndarray, aim: np.ndarray) -> float:
-        return -len(aim) * float(loss(torch.from_numpy(out), torch.from_numpy(aim)))
-
-    return Objective(loss, evidence, np.log(shares))
+def _loss(out: Tensor, aim: Tensor) -> Tensor:
+    return F.cross_entropy(out, aim[:, 0].long())
 
 
 def _batches(store: Store, tiles: np.ndarray) -> Iterator[Batch]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.config.models import SingleModel
+from pipeline.config.models import LinearModel, SingleModel
 from pipeline.config.whole import Config
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.ledger import Record, read_manifest
@@ -147,6 +147,8 @@ def describe(config: Config, name: str) -> ModelInfo:
         role = _ROLES.get(spec.kind, "fusion")
     if isinstance(spec, SingleModel):
         label = f"{spec.teacher} ({spec.aggregator})"
+    elif isinstance(spec, LinearModel):
+        label = f"{'all teachers' if spec.teacher == 'all' else spec.teacher} (linear)"
     elif spec is None:
         label = "Average of scores" if name == "average" else name
     else:

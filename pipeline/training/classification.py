@@ -39,7 +39,6 @@ class ClassificationHead:
     arguments: Mapping[str, Any]
     kind: ClassVar[str] = "classification"
     needed: ClassVar[int | None] = None
-    one_question: ClassVar[bool] = False
 
     @property
     def outputs(self) -> int:
@@ -77,14 +76,6 @@ class ClassificationHead:
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         weights = torch.tensor(self.weights, dtype=out.dtype, device=out.device)
         return self._function(out, y[:, 0].long(), weights, **self.arguments)
-
-    def null(self, y: np.ndarray) -> np.ndarray:
-        counts = np.bincount(y[:, 0].astype(np.int64), minlength=self.outputs) + 0.5
-        return np.log(counts * np.array(self.weights))
-
-    def evidence(self, out: np.ndarray, y: np.ndarray) -> float:
-        """Minus the loss of all cases, as if each were one observation."""
-        return -len(y) * float(self.loss(torch.from_numpy(out), torch.from_numpy(y)))
 
     def metric(self, out: np.ndarray, y: np.ndarray) -> float:
         return macro_auc(_softmax(out), y[:, 0].astype(np.int64))

@@ -29,11 +29,6 @@ class Head(Protocol):
         ...
 
     @property
-    def one_question(self) -> bool:
-        """Whether all outputs ask the same of a case, such as its hazard in each bin."""
-        ...
-
-    @property
     def outputs(self) -> int:
         """Network outputs."""
         ...
@@ -44,14 +39,6 @@ class Head(Protocol):
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         """Mean loss of a batch, a scalar."""
-        ...
-
-    def null(self, y: np.ndarray) -> np.ndarray:
-        """float64 (outputs,): the constant prediction with the least loss."""
-        ...
-
-    def evidence(self, out: np.ndarray, y: np.ndarray) -> float:
-        """Log-likelihood of the predictions, summed over cases; differences of it are compared."""
         ...
 
     def metric(self, out: np.ndarray, y: np.ndarray) -> float:

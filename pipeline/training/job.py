@@ -6,10 +6,12 @@ import dataclasses
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from pipeline.aggregators.network import Lesson, Network, Shape
 from pipeline.bags.store import Store
 from pipeline.config.models import ModelConfig
+from pipeline.config.tasks import SurvivalTask, TaskConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.labels import Labels, Task
 from pipeline.files.digests import digest
@@ -17,12 +19,25 @@ from pipeline.training.head import Head
 from pipeline.training.loop import objective
 from pipeline.training.models import build_network
 from pipeline.training.multitask import AuxiliaryTask
+from pipeline.training.predict import Batches
 from pipeline.training.tasks import fit_head
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingJob:
-    """What all folds and seeds of a run share."""
+    """What all folds and seeds of a run share.
+
+    Attributes:
+        cfg: the training section.
+        model_name, model: the model.
+        task: the task.
+        store: the bags.
+        labels: of the store's cases.
+        versions: of the code that decides the result.
+        slides: (case, slide number) names of slides, for tables of attention.
+        groups: int64 (cases,): cases of one group never stand on both sides of a split.
+        auxiliary: endpoints that are learned with the task's own.
+    """
 
     cfg: TrainingConfig
     model_name: str
@@ -32,6 +47,7 @@ class TrainingJob:
     labels: Labels
     versions: str
     slides: dict[tuple[str, str], str]
+    groups: np.ndarray
     auxiliary: tuple[AuxiliaryTask, ...] = ()
 
     def head(self, train: np.ndarray) -> Head:
@@ -60,21 +76,26 @@ class Prepared:
 
 
 def prepare(
-    job: TrainingJob, cfg: TrainingConfig, model: ModelConfig, train: np.ndarray, draw: int
+    job: TrainingJob,
+    cfg: TrainingConfig,
+    model: ModelConfig,
+    train: np.ndarray,
+    draw: int,
+    head: Head | None = None,
 ) -> Prepared:
     """Draw the weights and fit head, scaler and what else there is to the training cases alone.
 
     Args:
-        job: features, labels and folds.
-        cfg: the training section.
-        model: the model.
-        train: rows of the training cases.
-        draw: seed of the weights.
+        job: what all trainings share.
+        cfg, model: settings and model.
+        train: int64 (n,), the cases to learn from.
+        draw: the seed.
+        head: a head that is fitted already; None: fit one to `train`.
 
     Raises:
         UserError: the training part cannot be learned from.
     """
-    head = job.head(train)
+    head = head or job.head(train)
     y = head.targets(job.labels)
     torch.manual_seed(draw)
     network = build_network(model, job.shape(head.outputs))
@@ -100,10 +121,30 @@ def lesson(
         train=cases,
         y=y,
         strata=head.strata(y[cases]),
-        task=objective(head, y[cases]),
+        groups=job.groups[cases],
+        task=objective(head),
+        bags=lambda chosen: Batches(job.store, chosen, cfg.max_tiles_per_case),
         standardise=cfg.standardise,
         seed=draw,
     )
+
+
+def with_cox(job: TrainingJob) -> TrainingJob:
+    """The job with Cox's loss for every survival endpoint, which is what linear models solve."""
+    return dataclasses.replace(
+        job,
+        task=_with_cox(job.task),
+        auxiliary=tuple(
+            dataclasses.replace(one, task=_with_cox(one.task)) for one in job.auxiliary
+        ),
+    )
+
+
+def _with_cox(task: Task) -> Task:
+    if not isinstance(task, SurvivalTask) or task.loss == "cox":
+        return task
+    kept = {key: getattr(task, key) for key in ("type", "time", "event", "unit", "auxiliary")}
+    return TypeAdapter(TaskConfig).validate_python({**kept, "loss": "cox"})
 
 
 def seed_of(*parts: object) -> int:

@@ -17,11 +17,12 @@ from pipeline.bags.store import Store, gather
 from pipeline.config.training import TrainingConfig
 from pipeline.errors import UserError
 from pipeline.runtime import progress
+from pipeline.training.classification import ClassificationHead
 from pipeline.training.head import Head
 from pipeline.training.multitask import MultiHead
-from pipeline.training.predict import Batches, outputs, precision
+from pipeline.training.predict import Batches, outputs, precision, predict
 from pipeline.training.sampler import batches
-from pipeline.training.tasks import own
+from pipeline.training.tasks import own, type_of
 
 CLIP = 5.0  # largest norm of a gradient
 
@@ -190,6 +191,8 @@ def train(
     Raises:
         UserError: the loss is not a number, or no epoch can be told from another.
     """
+    if not trial.network.learns_by_gradient:
+        return _solved(trial, store)
     learner, cfg, validation = _Alone(trial, store), trial.cfg, trial.parts["val"]
     best, best_epoch, best_values = math.inf, 0, learner.snapshot()
     history: list[dict[str, float]] = []
@@ -214,10 +217,21 @@ def train(
             break
     if length is None:
         learner.restore(best_values)
-    if len(validation):
-        learned = trial.y[trial.parts["train"]]
-        trial.network.settle(learner.validation, trial.y, objective(trial.head, learned))
     return Fitted(best_epoch, history, np.array(validated, dtype=np.float32))
+
+
+def _solved(trial: Trial, store: Store) -> Fitted:
+    """What `train` returns of a network whose `fit` was all there is: one epoch."""
+
+    def said(part: str) -> np.ndarray:
+        cases = trial.parts[part]
+        limit = trial.cfg.max_tiles_per_case
+        return predict(trial.network, store, cases, limit, trial.cfg.precision)
+
+    learn = trial.parts["train"]
+    loss, _ = appraise(trial.head, said("train"), trial.y[learn])
+    judged = said("val") if len(trial.parts["val"]) else np.empty((0, 0), np.float32)
+    return Fitted(1, [_ended(trial, 1, loss, math.nan, judged).row], judged[None])
 
 
 class _Alone:
@@ -302,14 +316,14 @@ def appraise(head: Head, out: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     return loss, head.metric(out, y)
 
 
-def objective(head: Head, y: np.ndarray) -> Objective:
-    """The task as a network may know it; the constant prediction is fitted to y."""
+def objective(head: Head) -> Objective:
+    """The task as a network may know it."""
     endpoints = []
     for name, one, outs, columns in head.places() if isinstance(head, MultiHead) else ():
-        aims = y[:, columns]
-        known = ~np.isnan(aims).any(axis=1)
-        endpoints.append(Endpoint(name, objective(one, aims[known]), outs, columns))
-    return Objective(head.loss, head.evidence, head.null(y), head.one_question, tuple(endpoints))
+        endpoints.append(Endpoint(name, objective(one), outs, columns))
+    main = head.main if isinstance(head, MultiHead) else head
+    weights = main.weights if isinstance(main, ClassificationHead) else ()
+    return Objective(type_of(main), head.loss, weights, tuple(endpoints))
 
 
 def told(loss: float, metric: float, name: str) -> str:

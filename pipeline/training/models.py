@@ -9,6 +9,7 @@ from pipeline.aggregators.network import Network, Shape, parameter_count
 from pipeline.config.models import (
     ConcatModel,
     FusionModel,
+    LinearModel,
     ModelConfig,
     ShazamV1Model,
     ShazamV2Model,
@@ -19,6 +20,7 @@ from pipeline.contracts.case_map import CaseMap
 from pipeline.distillation.shazam_v1 import LEVEL, ShazamV1
 from pipeline.distillation.shazam_v2 import ShazamV2
 from pipeline.errors import ConfigError, nearest
+from pipeline.linear.linear import LinearOfCases
 
 
 def reads(model: ModelConfig, mapping: CaseMap) -> tuple[list[str], list[str]]:
@@ -36,13 +38,13 @@ def reads(model: ModelConfig, mapping: CaseMap) -> tuple[list[str], list[str]]:
     """
     known = list(mapping.teachers)
     teachers = known
-    if isinstance(model, SingleModel):
+    if isinstance(model, SingleModel | LinearModel) and model.teacher != "all":
         if model.teacher not in known:
             raise ConfigError(f"no features of `{model.teacher}`{nearest(model.teacher, known)}")
         teachers = [model.teacher]
     elif isinstance(model, ShazamV2Model):
         teachers = [t for t in known if t not in model.drop_teachers]
-    if isinstance(model, ShazamV2Model):
+    if isinstance(model, ShazamV2Model | LinearModel):
         levels: list[str] = list(model.levels)
     else:
         levels = [LEVEL if isinstance(model, ShazamV1Model) else model.level]
@@ -62,6 +64,8 @@ def build_network(model: ModelConfig, shape: Shape) -> Network:
     """The network of a model config (`sized`), with freshly drawn weights."""
     if isinstance(model, SingleModel | FusionModel):
         return _pooled(model, shape)
+    if isinstance(model, LinearModel):
+        return LinearOfCases(shape, model)
     if isinstance(model, ShazamV1Model):
         return ShazamV1(shape, model)
     return ShazamV2(shape, model)

@@ -78,10 +78,6 @@ class MultiHead:
         return self.main.needed
 
     @property
-    def one_question(self) -> bool:
-        return False
-
-    @property
     def outputs(self) -> int:
         return self.main.outputs + sum(one.head.outputs for one in self.auxiliary)
 
@@ -114,15 +110,6 @@ class MultiHead:
     def own(self, out: Any, y: Any) -> tuple[Any, Any]:
         """The own endpoint's outputs and targets."""
         return out[:, : self.main.outputs], y[:, : self.width]
-
-    def null(self, y: np.ndarray) -> np.ndarray:
-        blocks = [self.main.null(y[:, : self.width])]
-        for other, _, aims in self._blocks(np.zeros((len(y), self.outputs)), y):
-            blocks.append(other.head.null(aims[~np.isnan(aims).any(axis=1)]))
-        return np.concatenate(blocks)
-
-    def evidence(self, out: np.ndarray, y: np.ndarray) -> float:
-        return self.main.evidence(*self.own(out, y))
 
     @property
     def metric_name(self) -> str:

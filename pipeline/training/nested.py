@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pipeline.config.models import ModelConfig
 from pipeline.config.training import NestedConfig, TrainingConfig
@@ -30,7 +28,6 @@ from pipeline.files.parquet import stack_columns
 from pipeline.runtime import progress
 from pipeline.training.job import Prepared, TrainingJob, prepare, seed_of
 from pipeline.training.loop import Fitted, Trial, train
-from pipeline.training.predict import Batches, outputs
 from pipeline.training.stacked_training import alike, pays, train_together
 
 # Raised when nested selection chooses differently. 1: the first.
@@ -54,7 +51,6 @@ class Choice:
         trials: a row for each inner training and epoch, for `inner.csv`.
         cases: int64 (n,), every case that was held out of an inner training, and
         unseen: predictions of each by that training, as `Head.columns`.
-        settled: mean over the inner trainings of what `Network.settle` fits.
     """
 
     cfg: TrainingConfig
@@ -68,7 +64,6 @@ class Choice:
     trials: list[dict[str, Any]]
     cases: np.ndarray
     unseen: dict[str, np.ndarray]
-    settled: dict[str, Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,11 +122,9 @@ def search(
     )  # (points, parts, epochs, columns)
     p, epoch, score = choose(curves, nested.criterion)
     winners = [trial for trial in planned if trial.point == p]
-    settled, held_out = _settle(job, winners, epoch)
-    if not held_out:
-        held_out = [fitted[p, trial.part].validated[epoch - 1] for trial in winners]
     columns = []
-    for trial, out in zip(winners, held_out, strict=True):
+    for trial in winners:
+        out = fitted[p, trial.part].validated[epoch - 1]
         head = job.head(trial.parts["train"])
         columns.append(head.columns(out, head.targets(job.labels)[trial.parts["val"]]))
     return Choice(
@@ -150,7 +143,6 @@ def search(
         ],
         cases=np.concatenate(list(inner)),
         unseen=stack_columns(columns),
-        settled=settled,
     )
 
 
@@ -287,26 +279,6 @@ def _prepared(job: TrainingJob, inner: Inner) -> Prepared:
 
 def _trial(inner: Inner, ready: Prepared) -> Trial:
     return Trial(ready.network, ready.head, ready.y, inner.parts, inner.cfg, inner.draw)
-
-
-def _settle(
-    job: TrainingJob, winners: Sequence[Inner], epoch: int
-) -> tuple[dict[str, Tensor], list[np.ndarray]]:
-    """Train the chosen point's inner models again, for the chosen epochs, where a network has a
-    last fit on held-out cases: what that found, and the held-out predictions after it."""
-    found: dict[str, list[Tensor]] = {}
-    held_out = []
-    for inner in winners:
-        ready = _prepared(job, inner)
-        if not ready.network.settled:
-            break
-        train(_trial(inner, ready), job.store, epoch)
-        for name in ready.network.settled:
-            found.setdefault(name, []).append(ready.network.get_buffer(name).clone())
-        val = inner.parts["val"]
-        said = outputs(ready.network, Batches(job.store, val, inner.cfg.max_tiles_per_case))
-        held_out.append(np.stack([said[case] for case in val.tolist()]))
-    return {name: torch.stack(values).mean(0) for name, values in found.items()}, held_out
 
 
 def _table(fitted: Fitted) -> np.ndarray:

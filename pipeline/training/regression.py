@@ -38,7 +38,6 @@ class RegressionHead:
     arguments: Mapping[str, Any]
     kind: ClassVar[str] = "regression"
     needed: ClassVar[int | None] = None
-    one_question: ClassVar[bool] = False
 
     @property
     def outputs(self) -> int:
@@ -76,14 +75,6 @@ class RegressionHead:
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         return self._function(out, y, **self.arguments)
-
-    def null(self, y: np.ndarray) -> np.ndarray:
-        return y.mean(0).astype(np.float64)
-
-    def evidence(self, out: np.ndarray, y: np.ndarray) -> float:
-        """Gaussian, at the error variance that makes it largest."""
-        variance = ((out - y) ** 2).mean(0)
-        return float(-0.5 * len(y) * np.log(np.maximum(variance, 1e-12)).sum())
 
     def metric(self, out: np.ndarray, y: np.ndarray) -> float:
         return mean_pearson(out, y)

@@ -25,12 +25,12 @@ import torch
 
 from pipeline.aggregators.network import Shape, fitted_count, parameter_count
 from pipeline.bags.store import open_store
-from pipeline.config.models import ModelConfig
+from pipeline.config.models import LinearModel, ModelConfig
 from pipeline.config.tasks import SurvivalTask
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.columns import spelled_out
-from pipeline.contracts.folds import PARTS, Fold, read_folds
+from pipeline.contracts.folds import PARTS, Fold, read_folds, read_summary
 from pipeline.contracts.labels import Labels, Task, read_labels
 from pipeline.contracts.model_meta import FILE as META
 from pipeline.contracts.model_meta import ModelMeta, Nested, finished
@@ -44,16 +44,17 @@ from pipeline.training.attention import attention_table, extremes, slide_names
 from pipeline.training.checkpoint import save_checkpoint
 from pipeline.training.head import Head
 from pipeline.training.history import Watch, history_log
-from pipeline.training.job import Prepared, TrainingJob, device_of, lesson, prepare, seed_of
+from pipeline.training.job import Prepared, TrainingJob, device_of, prepare, seed_of, with_cox
 from pipeline.training.loop import Fitted, Trial, told, train
 from pipeline.training.models import reads, sized
 from pipeline.training.multitask import AuxiliaryTask, MultiHead, align
 from pipeline.training.nested import CURVES, Choice, forget, search
 from pipeline.training.predict import predict
+from pipeline.training.refit import refitted
 
 # Raised when every model's predictions change (bags, sampling, loop, what networks share).
-# 1: the first.
-VERSION = 1
+# 1: the first. 2: models are fitted again with the validation cases (refit).
+VERSION = 2
 
 OWN = ""
 AUXILIARY = "auxiliary"
@@ -121,8 +122,19 @@ def run(
     store = open_store(mapping, root, teachers, levels, cases, place)
     slides = slide_names(root) if cfg.attention_cases_per_fold else {}
     job = TrainingJob(
-        cfg, model_name, model, task, store, labels, versions, slides, tuple(learned_too)
+        cfg,
+        model_name,
+        model,
+        task,
+        store,
+        labels,
+        versions,
+        slides,
+        _groups(root, task_name, cases, table),
+        learned_too,
     )
+    if isinstance(model, LinearModel):
+        job = with_cox(job)
     outputs = job.head(np.arange(len(cases))).outputs
     job = dataclasses.replace(job, model=sized(model, mapping, outputs))
     folder = root / "models" / task_name / model_name
@@ -181,23 +193,18 @@ def _fold(job: TrainingJob, fold: Fold, seed: int, folder: Path) -> dict[str, Co
             ready = prepare(job, choice.cfg, choice.model, learned, seed_of(*key))
             learning = {"train": learned, "val": learned[:0]}
             fitted = _train(job, choice.cfg, ready, learning, seed_of(*key), choice.epoch, watch)
-            for name, value in choice.settled.items():
-                ready.network.get_buffer(name).copy_(value)
     cfg, model = (job.cfg, job.model) if choice is None else (choice.cfg, choice.model)
-    network, head, y = ready.network, ready.head, ready.y
-    shape = network.shape
-
     rows = np.concatenate([usable[part] for part in PARTS])
     splits = np.repeat(np.array(PARTS, dtype=object), [len(usable[part]) for part in PARTS])
     limit = cfg.max_tiles_per_case
     validated = splits == "val"
     # Where validation cases are also tested, on request, nothing may be fitted to them.
-    refits = choice is None and network.refits and fold.labelled == "test"
+    refits = choice is None and cfg.refit and fold.labelled == "test"
     if refits:
-        # Before the network fits to the validation cases what it needs no such part for.
-        unseen = predict(network, job.store, rows[validated], limit, cfg.precision)
-        learned = np.sort(np.concatenate([usable["train"], usable["val"]]))
-        network.finish(lesson(job, cfg, head, y, learned, seed_of(*key)))
+        unseen = predict(ready.network, job.store, rows[validated], limit, cfg.precision)
+        ready = refitted(job, ready, fitted.best_epoch, learning, seed_of(*key))
+    network, head, y = ready.network, ready.head, ready.y
+    shape = network.shape
     asked = time.perf_counter()
     out = predict(network, job.store, rows, limit, cfg.precision)
     answered = time.perf_counter()
@@ -386,6 +393,14 @@ def _aligned(labels: Labels, cases: list[str], task_name: str) -> Labels:
         label=pick(labels.label),
         targets=pick(labels.targets),
     )
+
+
+def _groups(root: Path, task_name: str, cases: list[str], table: Columns) -> np.ndarray:
+    """int64 (cases,): cases of one site where folds keep sites together, else each by itself."""
+    if read_summary(root, task_name)["group_by"] != "site":
+        return np.arange(len(cases))
+    site = dict(zip(table["case_id"], table["site"], strict=True))
+    return np.unique([str(site[case]) for case in cases], return_inverse=True)[1]
 
 
 def _levels_absent(job: TrainingJob, shape: Shape) -> dict[str, list[str]]:

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pipeline.config.tasks import SurvivalTask, losses
@@ -73,7 +72,6 @@ class RiskHead:
     kind: str
     arguments: Mapping[str, Any]
     needed: ClassVar[int | None] = EVENT
-    one_question: ClassVar[bool] = False
 
     @property
     def outputs(self) -> int:
@@ -88,15 +86,6 @@ class RiskHead:
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         return self._function(out[:, 0], y[:, 0], y[:, 1], **self.arguments)
-
-    def null(self, y: np.ndarray) -> np.ndarray:
-        return np.zeros(1)
-
-    def evidence(self, out: np.ndarray, y: np.ndarray) -> float:
-        events = float(y[:, 1].sum())
-        if not events:
-            return 0.0
-        return -events * float(self.loss(torch.from_numpy(out), torch.from_numpy(y)))
 
     def metric(self, out: np.ndarray, y: np.ndarray) -> float:
         return concordance(out[:, 0], y[:, 0], y[:, 1])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.aggregators.network import TaskType
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.contracts.labels import Labels, Task
 from pipeline.training import multitask, survival
@@ -76,3 +77,10 @@ def own(head: Head, out: Any, y: Any) -> tuple[Head, Any, Any]:
         y: (n, columns), targets.
     """
     return (head.main, *head.own(out, y)) if isinstance(head, MultiHead) else (head, out, y)
+
+
+def type_of(head: Head) -> TaskType:
+    """The type of the task that a head of one endpoint belongs to."""
+    if isinstance(head, ClassificationHead):
+        return "classification"
+    return "regression" if isinstance(head, RegressionHead) else "survival"

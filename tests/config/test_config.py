@@ -131,10 +131,6 @@ def test_a_point_of_the_grid_sets_training_and_model() -> None:
             {"kind": "shazam_v2", "faithful": True, "d_model": 64},
             "d_model: with faithful: true it is 128, and 64 would not be used",
         ),
-        (
-            {"kind": "shazam_v2", "fallback": "off", "refit": True},
-            "refit: with no `fallback` it is false, and true would not be used",
-        ),
         ({"kind": "singel"}, "odd.kind: no kind `singel`; did you mean `single`; known: concat"),
         ({}, "odd: needs `kind:`, one of concat"),
         ({"kind": "mean", "aggregator": "abmill"}, "no aggregator `abmill`; did you mean `abmil`"),
@@ -259,20 +255,6 @@ def test_every_key_stands_in_the_readme() -> None:
             if "$ref" in facts:  # a section, whose own keys are listed
                 continue
             assert f"`{key}`" in readme or f".{key}`" in readme, f"README lacks {name}.{key}"
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        {"kind": "shazam_v1"},
-        {"kind": "shazam_v2", "fallback": "off"},
-        {"kind": "shazam_v2", "faithful": True},
-    ],
-)
-def test_predictions_that_nothing_makes_cannot_be_distilled(model: dict) -> None:
-    model = {**model, "distillation": {"prediction_weight": 1.0}}
-    with pytest.raises(ConfigError, match="out-of-fold predictions"):
-        parse(demo(training__models__odd=model))
 
 
 @pytest.mark.parametrize(

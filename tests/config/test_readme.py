@@ -37,6 +37,7 @@ BLOCKS: dict[str, Any] = {
     "a single model": SingleModel,
     "a concat model": ConcatModel,
     "a mean model": models.FusionModel,
+    "a linear model": models.LinearModel,
     "a shazam_v1 model": ShazamV1Model,
     "a shazam_v2 model": ShazamV2Model,
 }

@@ -139,7 +139,9 @@ def measures(kind: str) -> Callable[[Path], Numbers]:
 
 def model(kind: Mapping[str, Any], task: Mapping[str, Any], name: str) -> Golden:
     """A model trained for two epochs on cases of random features."""
-    spec = TypeAdapter(ModelConfig).validate_python({"d_model": 8, **kind})
+    spec = TypeAdapter(ModelConfig).validate_python(
+        kind if kind["kind"] == "linear" else {"d_model": 8, **kind}
+    )
     target = TypeAdapter(TaskConfig).validate_python(task)
     cfg = TrainingConfig.model_validate({"epochs": 2, "batch_size": 6, "precision": "fp32"})
 
@@ -235,6 +237,7 @@ MODELS: dict[str, Golden] = {
     "model single": model({"kind": "single", "teacher": "deep"}, COX, "time"),
     "model concat": model({"kind": "concat"}, COX, "time"),
     "model mean": model({"kind": "mean"}, COX, "time"),
+    "model linear": model({"kind": "linear"}, COX, "time"),
     "model shazam_v1": model({"kind": "shazam_v1"}, COX, "time"),
     "model shazam_v2": model({"kind": "shazam_v2"}, SCORE, "score"),
     "task classification": model({"kind": "single", "teacher": "deep"}, KIND, "kind"),

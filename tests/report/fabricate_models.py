@@ -43,20 +43,9 @@ def models(config: Config, root: Path, task: str, cases: pd.DataFrame) -> None:
                     n_parameters=20_000 * (m + 1),
                     seconds=0.5 * (m + 1),
                     inference_seconds_per_case=0.001 * (m + 1 + fold.index),
-                    network=_leans(fold.index) if spec.kind == "shazam_v2" else {},
                     teachers=[spec.teacher] if spec.kind == "single" else teachers,
                 ),
             )
-
-
-def _leans(fold: int) -> dict[str, Any]:
-    """What a student writes of its teachers: vit_tiny proves most, resnet10t nothing."""
-    probes = {
-        "vit_tiny": {"evidence": 8.0 + 2 * fold, "spread": 0.6, "weight": 1.0},
-        "convnext_atto": {"evidence": 1.0, "spread": 0.2 * fold, "weight": 0.5 * fold},
-    }
-    parts = {"apart": 0.5, "together": 0.0, "prototypes": 1.0 + fold}
-    return {"anchor": {"teachers": probes, "parts": parts}, "share": 0.25 + 0.5 * fold}
 
 
 def _predictions(

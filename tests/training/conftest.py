@@ -69,7 +69,7 @@ def write_folds(root: Path, task: str) -> None:
         learned = [case for case, part in parts.items() if part != "test"]
         dealt = [f"{case},{i // 2 % 3}" for i, case in enumerate(learned)]
         (folder / f"inner_{k}.csv").write_text("\n".join(["case_id,part", *dealt]) + "\n")
-    summary = {"k": 2, "labelled": "test", "tests": "partition", "inner": 3}
+    summary = {"k": 2, "labelled": "test", "tests": "partition", "group_by": "case", "inner": 3}
     (folder / "folds.json").write_text(json.dumps(summary))
 
 

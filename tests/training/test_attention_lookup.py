@@ -69,7 +69,7 @@ def test_a_case_without_a_label_and_one_that_is_never_tested(root: Path) -> None
         lines = path.read_text().splitlines()
         kept = [line for line in lines if "case01" not in line]  # no label
         path.write_text("\n".join(line.replace("case02,test", "case02,train") for line in kept))
-    summary = {"k": 2, "labelled": "test", "tests": "incomplete", "inner": None}
+    summary = {"k": 2, "labelled": "test", "tests": "incomplete", "group_by": "case", "inner": None}
     (root / "folds/score/folds.json").write_text(json.dumps(summary))
     train(root)
     parts = {one.case: (one.fold, one.part) for one in look(root, ["case01", "case02", "case05"])}

@@ -42,7 +42,9 @@ def trial(root: Path, **cfg: Any) -> tuple[Trial, Store]:
     )
     settings = TrainingConfig(batch_size=4, learning_rate=0.05, **cfg)
     model = TypeAdapter(ModelConfig).validate_python(MODEL)
-    job = TrainingJob(settings, "m", model, task, store, labels, "", {})
+    job = TrainingJob(
+        settings, "m", model, task, store, labels, "", {}, np.arange(len(labels.cases))
+    )
     parts = {"train": np.arange(0, 16), "val": np.arange(16, 24)}
     ready = prepare(job, settings, model, parts["train"], 3)
     y = ready.y.copy()

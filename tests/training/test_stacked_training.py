@@ -42,7 +42,9 @@ def trials(
     teachers = ["deep", "flat"] if model["kind"] == "mean" else [model["teacher"]]
     store = open_store(mapping, root, teachers, ["high"], list(labels.cases), torch.device("cpu"))
     made = TypeAdapter(ModelConfig).validate_python({"dropout": 0.0, **model})
-    job = TrainingJob(TrainingConfig(), "m", made, spec, store, labels, "", {})
+    job = TrainingJob(
+        TrainingConfig(), "m", made, spec, store, labels, "", {}, np.arange(len(labels.cases))
+    )
     found = []
     for split in range(3):
         val = np.arange(split, 24, 4)[: 4 + split]

@@ -17,7 +17,7 @@ from pipeline.config.training import TrainingConfig
 from pipeline.contracts.labels import Labels
 from pipeline.training.loop import Trial, objective, train
 from pipeline.training.models import build_network
-from pipeline.training.predict import predict
+from pipeline.training.predict import Batches, predict
 from pipeline.training.tasks import fit_head
 
 CASES, EACH = 24, 15
@@ -69,7 +69,9 @@ def test_students_learn_tile_classes_of_cases_they_have_not_seen(model: Any) -> 
             train=learned,
             y=target,
             strata=head.strata(target[learned]),
-            task=objective(head, target[learned]),
+            groups=case[learned],
+            task=objective(head),
+            bags=lambda tiles: Batches(store, tiles, None),
             standardise=True,
             seed=0,
         )

@@ -9,18 +9,11 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from pipeline.config.models import ShazamV2Model
-from pipeline.config.training import TrainingConfig
 from pipeline.contracts.evaluation_summary import BestSingle
 from pipeline.report.evaluated import Evaluation
 from pipeline.report.results import ModelInfo
 from pipeline.report.tables import metrics
 from pipeline.report.tables.cells import fixed, interval, p_text, plural, signed
-
-MORE_CASES = (
-    " The comparison is not on equal terms: the student's probes also learn from the validation "
-    "cases, which other models use for early stopping only (refit: true)."
-)
 
 VERDICTS = {
     "better": "The student is better: what another training and other cases would change does "
@@ -56,28 +49,13 @@ def cases_of(opened: Evaluation) -> str:
     return plural(int(row["n"]), "case") + suffix
 
 
-def has_more_cases(training: TrainingConfig, student: str) -> bool:
-    """Whether the student also fits its probes to the validation cases."""
-    model = training.models.get(student)
-    return (
-        isinstance(model, ShazamV2Model)
-        and model.refit
-        and model.fallback != "off"
-        and not model.faithful
-        and training.nested is None
-    )
-
-
-def headline(
-    opened: Evaluation, infos: Mapping[str, ModelInfo], validation: bool, more_cases: bool
-) -> Headline:
+def headline(opened: Evaluation, infos: Mapping[str, ModelInfo], validation: bool) -> Headline:
     """The student, the strongest of all other models, their difference, and the oracle if known.
 
     Args:
         opened: the task's evaluation.
         infos: model → its label and colour.
         validation: whether the numbers are validation results, and to be called that.
-        more_cases: what `has_more_cases` says.
     """
     metric, row = metrics.describe(opened.primary), opened.row(opened.student)
     sentence = Markup(
@@ -104,7 +82,7 @@ def headline(
             p_text(pair["p_holm"]),
             p_text(pair["p_folds"]),
         )
-        said.append(VERDICTS[pair["verdict"]] + (MORE_CASES if more_cases else ""))
+        said.append(VERDICTS[pair["verdict"]])
         break
     said.append(_against_all([str(pair["verdict"]) for pair in pairs.values() if pair]))
     said.append(_humbled(row, metric))

@@ -22,11 +22,10 @@ from pipeline.report.sections import (
     comparisons,
     costs,
     nested_cv,
-    student_parts,
     targets,
 )
 from pipeline.report.sections.comparisons import named
-from pipeline.report.sections.headline import Headline, cases_of, has_more_cases, headline
+from pipeline.report.sections.headline import Headline, cases_of, headline
 from pipeline.report.tables import metrics
 from pipeline.report.tables.cells import (
     DASH,
@@ -65,7 +64,6 @@ class TaskSection:
     ablations: Table | None
     auxiliary: list[Table]
     targets: targets.TargetsSection | None
-    student_parts: Table | None
     forest: Drawing | None
     curves: tuple[Drawing, ...]
     cost: Drawing
@@ -98,20 +96,18 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
     priced = dict(zip(main, costs.costs(results, task, main, singles), strict=True))
     chance = metrics.describe(opened.primary).chance
     validation = "" if folds["labelled"] == "test" else VALIDATION
-    more_cases = not validation and has_more_cases(results.config.training, student)
     return TaskSection(
         name=task,
         label=task.replace("_", " "),
         about=_about(results, task, opened, folds),
         validation=validation,
         problems=tuple(opened.summary.problems),
-        headline=headline(opened, infos, bool(validation), more_cases),
+        headline=headline(opened, infos, bool(validation)),
         attribution=attribution.drawing(results, opened, infos),
         metrics=_models(results, opened, infos, main, _caption(opened, main, bool(validation))),
         ablations=ablations.table(results, opened, infos, parts),
         auxiliary=auxiliary_endpoints.tables(results, opened, infos, main),
         targets=targets.section(results, opened, infos, main),
-        student_parts=student_parts.table(results, task, student),
         forest=comparisons.forest(results, opened, infos, others),
         curves=task_figures.drawings(results, opened, infos, main),
         cost=costs.drawing(opened, infos, priced, chance),

@@ -115,7 +115,6 @@ class NllHead:
 
     kind: ClassVar[str] = "nll"
     needed: ClassVar[int | None] = None
-    one_question: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -151,12 +150,6 @@ class NllHead:
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         return nll_loss(out, y[:, 2].long(), y[:, 1], self.alpha)
-
-    def null(self, y: np.ndarray) -> np.ndarray:
-        return constant_logits(y[:, 2].astype(np.int64), y[:, 1], self.outputs, self.alpha)
-
-    def evidence(self, out: np.ndarray, y: np.ndarray) -> float:
-        return -len(y) * float(self.loss(torch.from_numpy(out), torch.from_numpy(y)))
 
     def metric(self, out: np.ndarray, y: np.ndarray) -> float:
         return concordance(self.score(out), y[:, 0], y[:, 1])
