@@ -54,7 +54,8 @@ def unusual_features(records: Mapping[str, Record]) -> dict[str, SlideWarning]:
     marked = {s: r.facts["marks"] for s, r in sorted(records.items()) if r.facts.get("marks")}
     found: dict[str, SlideWarning] = {}
     for name, mark in MARKS.items():
-        values = {slide: float(marks[name]) for slide, marks in marked.items()}
+        # Who is named already is not compared again: of two halves all marks name the same one.
+        values = {s: float(marks[name]) for s, marks in marked.items() if s not in found}
         usual = largest_group({slide: mark.scale(value) for slide, value in values.items()}, mark)
         low, high = (f(values[s] for s in usual) for f in (min, max)) if usual else (0.0, 0.0)
         for slide in sorted(values.keys() - usual):
@@ -62,9 +63,10 @@ def unusual_features(records: Mapping[str, Record]) -> dict[str, SlideWarning]:
                 f"{mark.text} {values[slide]:g}, but {low:g} to {high:g} in {len(usual)} of "
                 f"{len(values)} files"
             )
-            found.setdefault(slide, SlideWarning("features_unusual", text))
-    for slide, text in _pointing_elsewhere(records).items():
-        found.setdefault(slide, SlideWarning("features_unusual", text))
+            found[slide] = SlideWarning("features_unusual", text)
+    rest = {slide: record for slide, record in records.items() if slide not in found}
+    for slide, text in _pointing_elsewhere(rest).items():
+        found[slide] = SlideWarning("features_unusual", text)
     return found
 
 

@@ -36,6 +36,13 @@ def test_files_of_another_encoder_are_named(mark: dict[str, float], number: int)
     assert "in 20 of " in next(iter(found.values()))
 
 
+def test_of_two_halves_all_marks_name_the_same() -> None:
+    one = [record(f"a{i}", 30.0, 0.5, 0.9) for i in range(8)]
+    other = [record(f"b{i}", 90.0, 0.0, 0.1) for i in range(8)]
+    named = set(unusual(*one, *other))
+    assert named in ({r.slide_id for r in one}, {r.slide_id for r in other})
+
+
 def test_of_two_halves_one_is_named() -> None:
     others = [record(f"x{i}", 200.0 + i) for i in range(15)]
     assert len(unusual(*usual(15), *others)) == 15
