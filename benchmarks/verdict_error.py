@@ -268,7 +268,10 @@ CANDIDATES: dict[str, tuple[Callable[..., float], str]] = {
     "corrected t-test, 3 x 5 folds": (corrected_t, "3 x 5"),
     "corrected t-test, 10 random splits": (corrected_t, "random"),
     "bootstrap of cases, corrected, 5 folds": (nadeau_bengio, "5"),
+    "folds and cases, not widened, 2 folds": (redrawn_as_it_is, "2"),
+    "folds and cases, not widened, 3 folds": (redrawn_as_it_is, "3"),
     "folds and cases, not widened, 5 folds": (redrawn_as_it_is, "5"),
+    "folds and cases, 2 folds": (redrawn, "2"),
     "folds and cases, 3 folds": (redrawn, "3"),
     "folds and cases, 5 folds": (redrawn, "5"),
     "folds and cases, 10 folds": (redrawn, "10"),
@@ -278,7 +281,7 @@ CANDIDATES: dict[str, tuple[Callable[..., float], str]] = {
 def deals_of(cohort: Drawn, learner: Callable[..., np.ndarray], seed: int) -> dict[str, list[Deal]]:
     found = {
         str(k): [deal(cohort, learner, StratifiedKFold(k, shuffle=True, random_state=seed), seed)]
-        for k in (3, 5, 10)
+        for k in (2, 3, 5, 10)
     }
     more = [
         deal(cohort, learner, StratifiedKFold(5, shuffle=True, random_state=again), again)

@@ -138,6 +138,7 @@ def evaluation(
             models=job.models,
             root=root,
             auxiliary=job.auxiliary,
+            controls=job.controls,
         )
 
 

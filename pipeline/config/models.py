@@ -92,6 +92,7 @@ class FusionModel(PooledModel):
     """All teachers: `concat` of pooled vectors before the head, or `mean` of per-teacher heads."""
 
     kind: Literal["concat", "mean"]
+    drop_teachers: tuple[str, ...] = ()
 
 
 class SizableFusion(FusionModel):
@@ -129,6 +130,7 @@ class ShazamV1Model(Section):
     heads: int = Field(1, ge=1)
     dropout: Fraction = 0.25
     teacher_dropout: Fraction = 0.2
+    drop_teachers: tuple[str, ...] = ()
     distillation: AnyDistillation = PLAIN_DISTILLATION
 
 

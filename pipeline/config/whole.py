@@ -7,11 +7,13 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config.cohort import CohortConfig
+from pipeline.config.controls import PLAIN, Controls, controls
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.extraction import ExtractionConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.mapping import MappingConfig
 from pipeline.config.models import (
+    FusionModel,
     LinearModel,
     ShazamV1Model,
     ShazamV2Model,
@@ -51,7 +53,7 @@ class Config(Section):
                 "all",
             ):
                 named = (model.teacher,)
-            elif isinstance(model, ShazamV2Model):
+            elif isinstance(model, FusionModel | ShazamV1Model | ShazamV2Model):
                 named = model.drop_teachers
             for teacher in named:
                 if teacher not in teachers:
@@ -134,8 +136,25 @@ class Config(Section):
         """Every model that will be trained, by name, with `teacher: each` expanded.
 
         A model that is expanded is called `<name>_<teacher>`. A fusion that is `sized_as` a
-        student carries that student's config.
+        student carries that student's config. Controls of the student come last; the plain ones
+        are no ablations.
         """
+        further, _ = self._controls()
+        more = {n: spec for n, spec in further.items() if ablations or spec.kind == PLAIN}
+        return {**self._named(ablations), **more}
+
+    def controls(self) -> Controls:
+        """The models that the student is taken apart with."""
+        return self._controls()[1]
+
+    def _controls(self) -> tuple[dict[str, Any], Controls]:
+        if not self.evaluation.attribution:
+            return {}, Controls()
+        named = self._named(ablations=True)
+        return controls(self.evaluation.student, named, list(self.extraction.teachers))
+
+    def _named(self, ablations: bool) -> dict[str, Any]:
+        """The models that the config names."""
         specs: dict[str, Any] = {}
         named = {**self.training.models, **(self.training.ablations if ablations else {})}
         for name, model in named.items():

@@ -74,7 +74,7 @@ def attribution_table(
     }
     rows = []
     for part, (model, other) in pairs.items():
-        if not other:
+        if other in ("", model):
             continue
         of = differences(models[model], models[other], bench, confidence)
         rows += [

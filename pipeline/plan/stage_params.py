@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from pipeline.cohort.synthetic.embedded import annotation_pattern
 from pipeline.config.cohort import CohortConfig
+from pipeline.config.controls import Controls
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.config.folds import FoldsConfig
@@ -99,6 +100,7 @@ class EvaluationJob(Section):
     task: TaskConfig
     models: list[str]
     auxiliary: dict[str, TaskConfig]
+    controls: Controls = Controls()
 
 
 class ReportJob(Section):
@@ -294,6 +296,7 @@ def evaluation(config: Config, task: str) -> EvaluationJob:
         task=_alone(config, task),
         models=list(config.model_specs()),
         auxiliary=_auxiliary(config, task),
+        controls=config.controls(),
     )
 
 

@@ -42,7 +42,7 @@ def reads(model: ModelConfig, mapping: CaseMap) -> tuple[list[str], list[str]]:
         if model.teacher not in known:
             raise ConfigError(f"no features of `{model.teacher}`{nearest(model.teacher, known)}")
         teachers = [model.teacher]
-    elif isinstance(model, ShazamV2Model):
+    elif isinstance(model, FusionModel | ShazamV1Model | ShazamV2Model):
         teachers = [t for t in known if t not in model.drop_teachers]
     if isinstance(model, ShazamV2Model | LinearModel):
         levels: list[str] = list(model.levels)

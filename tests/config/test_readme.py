@@ -118,7 +118,9 @@ def test_the_config_of_ones_own_on_the_first_page_is_valid() -> None:
     config = parse(yaml.safe_load(text))
     teachers = config.extraction.teachers
     assert config.cohort.source == "sheet"
-    assert set(config.model_specs()) == {f"single_{t}" for t in teachers} | {"concat", "shazam_v2"}
+    named = {f"single_{t}" for t in teachers} | {"concat", "shazam_v2"}
+    controls = {f"{of}_{t}" for of in ("linear", "shazam_v2_on") for t in teachers}
+    assert set(config.model_specs()) == named | controls | {"shazam_v2_without_distillation"}
     for name, facts in teachers.items():
         assert registry.check(name, facts).name == name
 

@@ -95,6 +95,7 @@ def results(config: Config, root: Path) -> None:
             task=task,
             models=list(config.model_specs()),
             root=root,
+            controls=config.controls(),
         )
     fabricate_models.attention(config, root, cases, rng)
     _benchmarks(config, root, rng)

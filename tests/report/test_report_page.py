@@ -172,6 +172,21 @@ def test_the_headline_is_the_tables_numbers(whole: tuple[Config, Path], parsed: 
     )
 
 
+def test_the_first_figure_of_a_task_says_what_the_lead_is_made_of(
+    whole: tuple[Config, Path], page: str
+) -> None:
+    _, root = whole
+    parts = pd.read_csv(root / "evaluation/survival/attribution.csv").set_index("part")
+    assert set(parts.index) == {"whole", "learner", "teachers", "distillation", "simple"}
+    assert parts.loc["distillation", "other"] == "v2_no_distillation"
+    task = page[page.index('id="task-survival"') :]
+    assert "lead over a single teacher is made of" in task[: task.index("</figcaption>")]
+    assert f"validation chose {parts['teacher'].iloc[0]}. The plain model of it is" in task
+    drawn = (root / "report/survival-attribution.svg").read_text()
+    for said in ("learner adds", "several teachers add", "distillation adds", "simple model"):
+        assert said in drawn
+
+
 def test_models_stand_in_the_order_of_their_values(whole: tuple[Config, Path]) -> None:
     _, root = whole
     opened = read_evaluation(root, "survival", "shazam_v2")

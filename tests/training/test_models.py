@@ -58,6 +58,11 @@ def test_a_fusion_can_be_of_a_students_size(aggregator: str) -> None:
     assert sized(plain, MAPPING, 3) is plain
 
 
+@pytest.mark.parametrize("kind", ["concat", "mean", "shazam_v1", "shazam_v2"])
+def test_dropped_teachers_are_not_read(kind: str) -> None:
+    assert reads(read({"kind": kind, "drop_teachers": ["a"]}), MAPPING)[0] == ["b"]
+
+
 def test_only_a_student_and_only_by_width_can_a_fusion_be_sized() -> None:
     with pytest.raises(ConfigError, match=r"sized_as `shazam_v3`.*did you mean `shazam_v2`"):
         config(sized_as="shazam_v3")

@@ -64,7 +64,7 @@ TINY = {
         },
         "epochs": 3,
     },
-    "evaluation": {"student": "shazam_v2", "bootstraps": 50},
+    "evaluation": {"student": "shazam_v2", "attribution": False, "bootstraps": 50},
 }
 
 

@@ -135,7 +135,7 @@ def changed(config: Config, name: str) -> str:
 
     Of another kind: the kind, and what is not that kind's default.
     """
-    models = {**config.training.models, **config.training.ablations}
+    models = {**config.model_specs(), **config.training.models, **config.training.ablations}
     own, student = models[name], models.get(config.evaluation.student)
     if student is None or type(own) is not type(student):
         plain = type(own).model_validate({"kind": own.kind})

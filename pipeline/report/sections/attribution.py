@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pipeline.files.parquet import read_table
 from pipeline.report.evaluated import Evaluation
@@ -11,13 +12,13 @@ from pipeline.report.figures.charts import Difference, Drawing
 from pipeline.report.results import ModelInfo, Results
 from pipeline.report.tables import metrics
 
-# By the column `part`, in the order of the figure; {model}, {other}, {teacher} are filled in.
+# By the column `part`, in the order of the figure.
 PARTS = {
-    "whole": "{model} − {other}",
-    "learner": "what the learner adds, on {teacher}",
+    "whole": "student − plain model",
+    "learner": "what the learner adds",
     "teachers": "what several teachers add",
     "distillation": "what distillation adds",
-    "simple": "{model} − best simple model, {other}",
+    "simple": "student − best simple model",
 }
 
 
@@ -36,11 +37,7 @@ def drawing(results: Results, opened: Evaluation, infos: Mapping[str, ModelInfo]
     found = {str(row["part"]): row for row in read_table(path).to_dict("records")}
     rows = [
         Difference(
-            label=said.format(
-                model=infos[row["model"]].label,
-                other=infos[row["other"]].label,
-                teacher=row["teacher"],
-            ),
+            label=said,
             colour=infos[opened.student].colour if part == "whole" else style.INK,
             value=float(row["difference"]),
             low=float(row["low"]),
@@ -57,13 +54,24 @@ def drawing(results: Results, opened: Evaluation, infos: Mapping[str, ModelInfo]
     return charts.forest(
         name=f"{opened.task}-attribution",
         title="What the student's lead over a single teacher is made of",
-        read=f"The student's own learner is also trained on each teacher alone; validation chose "
-        f"{teacher}. What the learner adds is that model less a plain model of the same teacher, "
-        "what several teachers add is the student less that model; both add up to the first line "
-        "where all predict the same cases. A line that crosses zero: this cohort does not show it.",
+        read="The student's own learner is also trained on each teacher alone; validation chose "
+        f"{teacher}.{_names(found, infos)} The learner adds what that model has more than the "
+        "plain one, several teachers what the student has more than that model; both add up to "
+        "the first line where all predict the same cases. A line that crosses zero: this cohort "
+        "does not show it.",
         axis=f"difference in {metric.label}",
         sides=sides,
         rows=rows,
         confidence=results.config.evaluation.confidence,
         source=f"{source}.csv",
+    )
+
+
+def _names(found: Mapping[str, Mapping[Any, Any]], infos: Mapping[str, ModelInfo]) -> str:
+    """Which models the plain and the simple one are, by what validation says of them."""
+    said = {"whole": "The plain model of it is {}.", "simple": "The best simple model is {}."}
+    return "".join(
+        f" {text.format(infos[found[part]['other']].label)}"
+        for part, text in said.items()
+        if part in found
     )
