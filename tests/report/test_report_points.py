@@ -17,10 +17,11 @@ def test_survival_panels_stand_in_time_though_their_names_sort_otherwise() -> No
     table = pd.DataFrame()
     opened = Evaluation("survival", {}, curves, table, table, "c_index", {}, {}, ("m",))
     infos = {"m": ModelInfo("m", "M", "student", "#123456")}
-    drawing = task_figures._survival_calibration(opened, infos, ["m"])
+    drawing = task_figures._survival_calibration(opened, infos, ["m"], "weeks")
     assert drawing is not None
     # matplotlib leaves each text of an SVG as a comment beside its glyphs, or as text.
-    places = [drawing.document.index(name) for name in ("7.05", "17.1", "t = 28")]
+    names = ("at 7.05 weeks", "at 17.1 weeks", "at 28 weeks")
+    places = [drawing.document.index(name) for name in names]
     assert places == sorted(places)
 
 

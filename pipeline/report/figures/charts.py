@@ -185,7 +185,7 @@ def training(name: str, models: Sequence[History], source: str) -> Drawing:
     )  # fmt: skip
     for ax, model in zip(axes.flat, models, strict=False):
         for epochs, train, validation, best in model.folds:
-            ax.plot(epochs, train, color="#9aa5b1", linewidth=0.8)
+            ax.plot(epochs, train, color=style.AXIS, linewidth=0.8)
             ax.plot(epochs, validation, color=model.colour, linewidth=1.1, alpha=0.85)
             if best is not None and best in list(epochs):
                 at = list(epochs).index(best)

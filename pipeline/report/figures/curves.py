@@ -116,7 +116,7 @@ def _curves(ax: Axes, panel: SurvivalPanel, unit: str, first: bool) -> None:
     lines += [(part, style.INK) for part in panel.note.split("\n")]
     for i, (label, colour) in enumerate(lines):
         ax.text(1.0, 1.0 - 0.075 * i, label, transform=ax.transAxes, ha="right", va="top",
-                fontsize=8, color=colour,
+                fontsize=8, color=style.WRITTEN.get(colour, colour),
                 bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.6})  # fmt: skip
 
 
@@ -132,8 +132,8 @@ def _at_risk(ax: Axes, panel: SurvivalPanel) -> None:
         zip(panel.groups, _group_colours(n), strict=False), start=1
     ):
         for tick, value in zip(panel.ticks, group.at_risk, strict=True):
-            ax.text(tick, n - row, whole(value), fontsize=8.5, color=colour, ha="center",
-                    va="center")  # fmt: skip
+            ax.text(tick, n - row, whole(value), fontsize=8.5, ha="center", va="center",
+                    color=style.WRITTEN.get(colour, colour))  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,7 +303,7 @@ def confusion(
         for (row, column), value in np.ndenumerate(table):
             dark = shares[row, column] > 0.6
             ax.text(column + 0.5, row + 0.5, whole(value), ha="center", va="center", fontsize=8.5,
-                    color="white" if dark else style.INK)  # fmt: skip
+                    color=style.ON_DARK if dark else style.ON_PALE)  # fmt: skip
         ax.invert_yaxis()
         ax.set_aspect("equal")
         at = np.arange(len(names)) + 0.5

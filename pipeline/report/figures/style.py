@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 INK = "#1d2733"
-MUTED = "#66717f"
+MUTED = "#5b6673"
 GRID = "#e3e7ec"
 STUDENT = "#d55e00"
 SINGLE = "#0072b2"
@@ -27,6 +27,29 @@ FUSION = "#009e73"
 AVERAGE = "#aa4a88"
 ABLATION = "#b37a00"
 REFERENCE = "#7b8794"
+
+AXIS = "#9aa5b1"
+STUDENT_TEXT = "#b84d00"
+# Text on a filled cell, which keeps its colour where the page turns dark.
+ON_PALE, ON_DARK = "#1d2734", "#fefefe"
+
+# What a colour of a figure is called in the page's style sheet, which has others for a dark screen.
+VARIABLES: Mapping[str, str] = {
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    AXIS: "axis",
+    STUDENT: "mark-student",
+    SINGLE: "mark-single",
+    FUSION: "mark-fusion",
+    AVERAGE: "mark-average",
+    ABLATION: "mark-ablation",
+    REFERENCE: "mark-reference",
+    STUDENT_TEXT: "student",
+    "#ffffff": "paper",
+}
+# Marks need less contrast than small text: what is written in a mark's colour is written in these.
+WRITTEN: Mapping[str, str] = {STUDENT: STUDENT_TEXT, REFERENCE: MUTED}
 
 # By the kind of a model in the config; `average` is the evaluation's mean of the singles' scores.
 KIND_COLOURS: Mapping[str, str] = {
@@ -55,7 +78,7 @@ _RC = {
     "axes.titlepad": 8.0,
     "axes.labelsize": 9.0,
     "axes.labelcolor": INK,
-    "axes.edgecolor": "#9aa5b1",
+    "axes.edgecolor": AXIS,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -137,14 +160,25 @@ def svg(fig: Figure, name: str, alt: str) -> str:
 def inline(document: str) -> Markup:
     """An SVG document that `svg` made, ready to stand in the page.
 
-    Width and height become a maximum, so that the picture shrinks with a narrow window.
+    Width and height become a maximum, so that the picture shrinks with a narrow window; colours
+    become those of the page, which has others for a dark screen.
     """
+    document = re.sub(r'style="[^"]*"', _of_the_page, document)
     found = re.search(r'<svg[^>]*?width="([\d.]+)pt"', document)
     width = float(found.group(1)) * 96 / 72 if found else 800.0
     head = re.sub(
         r'(<svg[^>]*?)\s+width="[^"]*"', rf'\1 style="width:{width:.0f}px"', document, count=1
     )
     return Markup(re.sub(r'(<svg[^>]*?)\s+height="[^"]*"', r"\1", head, count=1))
+
+
+def _of_the_page(match: re.Match[str]) -> str:
+    """A style attribute with the style sheet's variables for the colours that it names."""
+    return re.sub(
+        "#[0-9a-f]{6}",
+        lambda hit: f"var(--{VARIABLES[hit[0]]}, {hit[0]})" if hit[0] in VARIABLES else hit[0],
+        match[0],
+    )
 
 
 def _literal(text: str) -> str:

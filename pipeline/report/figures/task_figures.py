@@ -38,7 +38,7 @@ def drawings(
     if isinstance(spec, SurvivalTask):
         made = [
             _kaplan_meier(opened, infos, shown, spec.unit),
-            _survival_calibration(opened, infos, shown),
+            _survival_calibration(opened, infos, shown, spec.unit),
         ]
     elif spec.type == "classification":
         made = [
@@ -93,7 +93,7 @@ def _test(found: Mapping[str, Any]) -> str:
 
 
 def _survival_calibration(
-    opened: Evaluation, infos: Mapping[str, ModelInfo], shown: Sequence[str]
+    opened: Evaluation, infos: Mapping[str, ModelInfo], shown: Sequence[str], unit: str
 ) -> Drawing | None:
     return _squares(
         opened, infos, shown, "calibration", "points", ("predicted", "observed"),
@@ -102,7 +102,7 @@ def _survival_calibration(
         "Points are groups of cases with similar predictions, one time per panel, with the "
         "Kaplan–Meier interval of the observed survival: below the diagonal a model is too "
         "hopeful.",
-        in_time=True,
+        unit=unit,
     )  # fmt: skip
 
 
@@ -164,13 +164,14 @@ def _squares(
     labels: tuple[str, str],
     title: str,
     read: str,
-    in_time: bool = False,
+    unit: str = "",
 ) -> Drawing | None:
-    """One panel per class (or time), one line per model; None where there are no such points."""
-    panels = []
+    """One panel per class, or per time in `unit`; one line per model; None where there are no such
+    points."""
     found = _by_class(opened, infos, shown, kind, keys)
-    for name, lines in sorted(found, key=_time) if in_time else found:
-        panels.append(Panel(name, lines, *labels))
+    if unit:
+        found = [(f"at {_time(one):g} {unit}", one[1]) for one in sorted(found, key=_time)]
+    panels = [Panel(name, lines, *labels) for name, lines in found]
     if not panels:
         return None
     return curves.unit_squares(f"{opened.task}-{kind}", title, read, panels, marks)
