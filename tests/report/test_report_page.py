@@ -107,6 +107,21 @@ def test_pictures_and_figures_are_described(parsed: Page) -> None:
     assert all(a["aria-labelledby"] in ids for a in drawings)
 
 
+def test_what_is_wide_can_be_scrolled_and_reached_with_the_keyboard(page: str) -> None:
+    tables = page.count("<table>")
+    assert tables > 10
+    scrolled = re.findall(r'<div class="scroll[^"]*" tabindex="0"[^>]*>\s*<table>', page)
+    assert len(scrolled) == tables
+    drawings = re.findall(r'<div class="drawing">\s*<svg', page)
+    assert len(drawings) == page.count('<div class="drawing">')
+
+
+def test_the_first_lines_say_what_was_used_and_lost(parsed: Page, page: str) -> None:
+    told = page[page.index('class="masthead"') : page.index('id="flow"')]
+    assert re.search(r"Slides: [\d,]+ in the sheet, [\d,]+ used, [\d,]+ lost", told)
+    assert re.search(r"Cases: [\d,]+ in the sheet, [\d,]+ used", told)
+
+
 def test_names_from_outside_are_escaped(page: str, parsed: Page) -> None:
     assert fabricate.HOSTILE not in page
     assert html.escape("S<i>08&", quote=False) in page
