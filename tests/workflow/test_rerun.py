@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import time
 
 import pytest
-from house import House
+from house import REPOSITORY, House
 
 TEACHERS = ("resnet10t", "vit_tiny")
 MODELS = ("single_resnet10t", "single_vit_tiny", "shazam_v2")
@@ -198,8 +199,10 @@ def test_what_changes_no_number_reruns_nothing(house: House, name: str) -> None:
 
 def raised(file: str, name: str = "") -> tuple[str, str, str]:
     """An edit that raises the version of a module, or of one of the things that it holds."""
-    line = f'"{name}": 1' if name else "VERSION = 1"
-    return (f"pipeline/{file}.py", line, line[:-1] + "2")
+    path = f"pipeline/{file}.py"
+    start = f'"{name}": ' if name else "VERSION = "
+    [number] = re.findall(rf"^\s*{re.escape(start)}(\d+)", (REPOSITORY / path).read_text(), re.M)
+    return (path, f"{start}{number}", f"{start}{int(number) + 1}")
 
 
 VERSIONS = {
