@@ -26,6 +26,7 @@ from pipeline.encoders.tile_scales import check_scales
 from pipeline.encoders.timm_names import check_timm_name
 from pipeline.encoders.weight_files import local_file
 from pipeline.errors import ConfigError
+from pipeline.extraction.first_look import check_alike
 from pipeline.extraction.locate import (
     check_not_shared,
     check_some_exist,
@@ -89,6 +90,7 @@ def cohort_plan(
         ConfigError: a teacher is not in the registry or not known to timm, may not be used as
             configured, would see a scale that its authors do not use, has no local weights where it
             should, or is imported and has no file for any slide, or one for different cases.
+        ArtifactError: a teacher's imported files are of different encoders or widths.
     """
     cohort, teachers = config.cohort, config.extraction.teachers
     if check:
@@ -121,6 +123,7 @@ def cohort_plan(
                 if "shared_slides" not in cohort.accept:
                     check_not_shared(name, files[name], slides)
                 check_some_exist(name, facts, files[name])
+                check_alike(name, files[name], recall or Recall(Path(), {}))
     chunks = cohort.chunks
     members: dict[int, list[SlideRow]] = {}
     for row in rows:
