@@ -76,7 +76,7 @@ def tiling(
         section = load(config).tiling if config else TilingConfig()
         record = stage.run_slide(
             cfg=section,
-            versions=stage_versions.text(stage_versions.tiling()),
+            versions=stage_versions.text(stage_versions.stage("tiling")),
             slide=slide,
             out_dir=out,
             mpp=mpp,
@@ -96,7 +96,7 @@ def tiling(
     with recorded(root, "tiling", chunk=chunk, tiles=tiles.removeprefix("tiles")):
         stage.run(
             cfg=job.tiling,
-            versions=stage_versions.text(stage_versions.tiling()),
+            versions=stage_versions.text(stage_versions.stage("tiling")),
             root=root,
             chunk=chunk,
             out=out,

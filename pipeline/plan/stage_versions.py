@@ -37,20 +37,19 @@ def text(versions: Mapping[str, Any]) -> str:
     return json.dumps(versions, sort_keys=True)
 
 
+def stage(room: str) -> Versions:
+    """Of a stage whose numbers nothing decides but its own code.
+
+    Args:
+        room: the folder of `pipeline/` that holds its `stage.py`.
+    """
+    return {room: version_of(f"pipeline.{room}.stage")}
+
+
 def cohort_chunk(cohort: CohortConfig) -> Versions:
     """One chunk's slide table; the slides of the embedded cohort are drawn with it."""
     drawn = {"painting": version_of("pipeline.cohort.synthetic.painting")}
-    return _stage("cohort") | (drawn if cohort.source == "synthetic" else {})
-
-
-def cohort() -> Versions:
-    """The checked sheet."""
-    return _stage("cohort")
-
-
-def tiling() -> Versions:
-    """Tiles of any scale."""
-    return _stage("tiling")
+    return stage("cohort") | (drawn if cohort.source == "synthetic" else {})
 
 
 def overview() -> Versions:
@@ -66,7 +65,7 @@ def check(teacher: str, settings: TeacherConfig) -> Versions:
 def extraction(cfg: ExtractionConfig, teachers: Sequence[str]) -> dict[str, Versions]:
     """Each of some teachers' features."""
     return {
-        name: _stage("extraction") | _encoder(name, cfg.teachers[name]) for name in sorted(teachers)
+        name: stage("extraction") | _encoder(name, cfg.teachers[name]) for name in sorted(teachers)
     }
 
 
@@ -75,27 +74,12 @@ def imports() -> Versions:
     return {"imports": version_of("pipeline.extraction.imports")}
 
 
-def mapping() -> Versions:
-    """Cases and their files."""
-    return _stage("mapping")
-
-
-def probing() -> Versions:
-    """A teacher's probes."""
-    return _stage("probing")
-
-
 def tile_students(cfg: ProbingConfig) -> Versions:
     """Students on tiles, and each teacher's probes on the same tiles."""
-    found = _stage("probing") | {"together": version_of("pipeline.probing.together")}
+    found = stage("probing") | {"together": version_of("pipeline.probing.together")}
     for kind in cfg.students:
         found |= _student(kind) | _distillation(PLAIN_DISTILLATION.loss)
     return found
-
-
-def folds() -> Versions:
-    """A task's folds."""
-    return _stage("folds")
 
 
 def training(
@@ -109,7 +93,7 @@ def training(
         task: the task.
         auxiliary: the tasks that are learned with it.
     """
-    found = _stage("training") | _model(model) | _task(task)
+    found = stage("training") | _model(model) | _task(task)
     if cfg.nested is not None:
         found["nested"] = version_of("pipeline.training.nested")
     for other in auxiliary:
@@ -120,16 +104,7 @@ def training(
 def evaluation(task: TaskConfig) -> Versions:
     """A task's measures."""
     metrics = version_of(f"pipeline.evaluation.{task.type}_metrics")
-    return _stage("evaluation") | {f"{task.type} metrics": metrics}
-
-
-def report() -> Versions:
-    """The page."""
-    return _stage("report")
-
-
-def _stage(name: str) -> Versions:
-    return {name: version_of(f"pipeline.{name}.stage")}
+    return stage("evaluation") | {f"{task.type} metrics": metrics}
 
 
 def _encoder(name: str, settings: TeacherConfig) -> Versions:

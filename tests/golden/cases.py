@@ -245,13 +245,13 @@ MODELS: dict[str, Golden] = {
 }
 GOLDEN: dict[str, Golden] = {
     "painting": Golden({"painting": version_of("pipeline.cohort.synthetic.painting")}, painting),
-    "tiling": Golden(stage_versions.tiling(), tiling, 1e-2),
+    "tiling": Golden(stage_versions.stage("tiling"), tiling, 1e-2),
     "extraction": Golden(
         {"extraction": version_of("pipeline.extraction.stage")}, extraction, 1e-2
     ),
-    "mapping": Golden(stage_versions.mapping(), mapping, 0),
-    "folds": Golden(stage_versions.folds(), folds, 0),
-    "probing": Golden(stage_versions.probing(), probes, 1e-2),
+    "mapping": Golden(stage_versions.stage("mapping"), mapping, 0),
+    "folds": Golden(stage_versions.stage("folds"), folds, 0),
+    "probing": Golden(stage_versions.stage("probing"), probes, 1e-2),
     **MODELS,
     **{
         f"aggregator {name}": Golden(

@@ -35,7 +35,7 @@ rule cohort:
         "../../envs/shazam.yaml"
     params:
         cfg=cohort_job,
-        version=version(stage_versions.cohort()),
+        version=version(stage_versions.stage("cohort")),
     shell:
         "python -m pipeline cohort check --cfg {params.cfg:q} --root $(dirname {output.slides:q})"
         " > {log:q} 2>&1"

@@ -96,7 +96,7 @@ def extraction_version(wildcards):
 def tiling_version(wildcards):
     scale = getattr(wildcards, "scale", "")
     folder = f"tiles_{scale}" if scale else "tiles"
-    return made_from(stage_versions.tiling(), folder, wildcards)
+    return made_from(stage_versions.stage("tiling"), folder, wildcards)
 
 
 def training_version(wildcards):

@@ -12,7 +12,7 @@ rule folds:
         "../../envs/shazam.yaml"
     params:
         cfg=folds_job,
-        version=version(stage_versions.folds()),
+        version=version(stage_versions.stage("folds")),
     shell:
         "python -m pipeline folds --cfg {params.cfg:q} --root $(dirname {input.cases:q})"
         " --task {wildcards.task} > {log:q} 2>&1"

@@ -40,7 +40,7 @@ rule mapping:
         "../../envs/shazam.yaml"
     params:
         cfg=job(stage_params.mapping),
-        version=version(stage_versions.mapping()),
+        version=version(stage_versions.stage("mapping")),
     shell:
         # What mapping says of slides with a warning is for the terminal, too.
         "python -m pipeline mapping --cfg {params.cfg:q} --root $(dirname {output.flow:q})"
@@ -65,7 +65,7 @@ rule mapping_check:
         "../../envs/shazam.yaml"
     params:
         cfg=job(stage_params.mapping),
-        version=version(stage_versions.mapping()),
+        version=version(stage_versions.stage("mapping")),
     shell:
         "python -m pipeline mapping-check --cfg {params.cfg:q} --root $(dirname {output.cases:q})"
         " > {log:q} 2>&1"

@@ -31,7 +31,7 @@ if CONFIG.probing is not None:
             mem_mb=8000,
         params:
             cfg=probing_job,
-            version=version(stage_versions.probing()),
+            version=version(stage_versions.stage("probing")),
         shell:
             "python -m pipeline probing --cfg {params.cfg:q} --root $(dirname {input.slides:q})"
             " --teacher {wildcards.probed} > {log:q} 2>&1"

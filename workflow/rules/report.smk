@@ -30,7 +30,7 @@ rule report:
         "../../envs/shazam.yaml"
     params:
         cfg=job(stage_params.report),
-        version=version(stage_versions.report()),
+        version=version(stage_versions.stage("report")),
     shell:
         "python -m pipeline report --cfg {params.cfg:q} --root $(dirname {output.page:q})"
         " > {log:q} 2>&1"
