@@ -12,8 +12,8 @@ from pipeline.config.whole import Config
 from pipeline.encoders.teachers import outlook
 from pipeline.extraction.locate import expected_files
 
-# What shows the GPUs of a machine: the drivers of NVIDIA and AMD.
-GPUS = ("proc/driver/nvidia/gpus/*", "sys/class/kfd/kfd/topology/nodes/*/mem_banks/0")
+# A container sees the host's drivers, but only the devices that it was given.
+GPUS = "dev/nvidia[0-9]*"
 
 
 def told(config: Config, slides: Mapping[str, str], machine: Path = Path("/")) -> list[str]:
@@ -34,7 +34,7 @@ def told(config: Config, slides: Mapping[str, str], machine: Path = Path("/")) -
             said = outlook(name, cfg, config.extraction.weights_dir)
         lines.append(f"  {name}: {said}")
     if any(cfg.source != "import" for cfg in config.extraction.teachers.values()):
-        gpus = sum(1 for pattern in GPUS for _ in machine.glob(pattern))
+        gpus = len(list(machine.glob(GPUS)))
         here = (
             f"{gpus} on this machine" if gpus else "none on this machine, encoders run on the CPU"
         )

@@ -12,7 +12,9 @@ def test_each_teacher_has_a_line(tmp_path: Path) -> None:
     given = tmp_path / "given"
     given.mkdir()
     (given / "s1.h5").touch()
-    (tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0").mkdir(parents=True)
+    (tmp_path / "dev").mkdir()
+    for name in ("nvidia0", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / "dev" / name).touch()
     imported = {"source": "import", "path": str(given)}
     made = {"source": "timm", "model": "resnet10t", "weights": "random"}
     config = parse({"extraction": {"teachers": {"old": imported, "new": made}}})
