@@ -14,6 +14,12 @@ def test_a_run_without_work_says_what_there_is(house: House) -> None:
     assert "results/tiny/report.html" in said
 
 
+def test_a_dry_run_without_work_plans_no_cost(house: House) -> None:
+    said = house.run("-n", "--cores", "1").stderr
+    assert "would cost" not in said
+    assert "task survival: 12 cases" in said
+
+
 def test_a_run_that_worked_says_it_once(house: House) -> None:
     (house.path / "results/tiny/report.html").unlink()
     said = house.run("--cores", "1").stderr
