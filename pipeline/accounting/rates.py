@@ -54,7 +54,7 @@ def pace(config: Config, roots: Sequence[Path], otherwise: Pace) -> Pace:
 
 
 def earlier(root: Path) -> list[Path]:
-    """The results folder itself, and then those of other cohorts beside it, the latest first."""
+    """The results folder itself, then those of other cohorts next to it, the latest first."""
     others = [folder for folder in root.parent.glob("*") if folder != root and folder.is_dir()]
     return [root, *sorted(others, key=lambda folder: -folder.stat().st_mtime)]
 

@@ -31,7 +31,7 @@ def run(*, root: Path, teacher: str, tool: Tool, out: Path, level: str = "high")
     Args:
         root: the cohort's results folder.
         teacher: whose features; must have been extracted here.
-        tool: for whom.
+        tool: the tool that will read it.
         out: the folder to write to.
         level: low, mid or high.
 

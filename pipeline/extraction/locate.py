@@ -62,7 +62,7 @@ def files_digest(files: Mapping[str, Path | None], recall: Recall | None = None)
 
 
 def check_some_exist(teacher: str, facts: TeacherConfig, files: Mapping[str, Path | None]) -> None:
-    """Refuse a teacher of whom not one slide of the cohort has a file.
+    """Refuse a teacher without a file for any slide of the cohort.
 
     Args:
         teacher: the teacher's name.

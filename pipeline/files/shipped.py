@@ -1,4 +1,4 @@
-"""What lies beside the package in a clone, and inside it where it was installed from a wheel."""
+"""What lies next to the package in a clone, and inside it where it was installed from a wheel."""
 
 from __future__ import annotations
 

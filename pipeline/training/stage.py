@@ -227,7 +227,7 @@ def _fold(job: TrainingJob, fold: Fold, seed: int, folder: Path) -> dict[str, Co
     score = head.score(out[splits == "test"])
     shown = tested[extremes(score, job.cfg.attention_cases_per_fold)]
     table = attention_table(network, head, job.store, shown, limit, job.slides)
-    # An earlier training's meta.json must not vouch for this one's files, should the process be
+    # An earlier training's meta.json must not count for this one's files, should the process be
     # killed between them and its config come back.
     (folder / META).unlink(missing_ok=True)
     write_columns(folder / "attention.parquet", table)
