@@ -36,7 +36,7 @@ app.command(context_settings=study.ANY_ARGUMENTS)(study.run)
 for stage in STAGES:
     *group, name = stage.command.split()
     (cohort if group else app).command(name)(stage.load())
-for tool in (tools.export, tools.attention, tools.plan, tools.clean, tools.schema):
+for tool in (tools.export, tools.attention, tools.plan, tools.clean, tools.models, tools.schema):
     app.command()(tool)
 
 

@@ -210,6 +210,17 @@ def clean(
     typer.echo("Nothing was removed. Name parts and add --yes to remove them.")
 
 
+def models(
+    teachers: Annotated[int, typer.Option(min=1, help="How many teachers there are.")] = 3,
+    width: Annotated[int, typer.Option(min=8, help="Of each teacher's features.")] = 1024,
+    tiles: Annotated[int, typer.Option(min=1, help="Of the case that is predicted.")] = 1000,
+) -> None:
+    """List the kinds of models: what each is, its source, its size, the cost of a prediction."""
+    from pipeline.training import kinds
+
+    typer.echo(kinds.table(kinds.kinds(teachers, width, tiles)))
+
+
 def schema() -> None:
     """Print the config's JSON schema (kept in workflow/schemas for editors)."""
     import json

@@ -82,7 +82,7 @@ class PooledModel(Section):
 
 
 class SingleModel(PooledModel):
-    """One teacher, one aggregator. `teacher: each` makes one model per teacher."""
+    """One teacher and one aggregator (MIL model); `teacher: each` makes one model per teacher."""
 
     kind: Literal["single"]
     teacher: str = "each"
@@ -107,6 +107,8 @@ class SizableFusion(FusionModel):
 
 
 class ConcatModel(SizableFusion):
+    """All teachers: each one's tiles pooled by an aggregator, the vectors side by side, a head."""
+
     kind: Literal["concat"]
     dropout: Fraction = 0.25
 
@@ -124,6 +126,10 @@ class LinearModel(Section):
 
 
 class ShazamV1Model(Section):
+    """Each teacher's mean feature as a token, self-attention over teachers, one head; learns to
+    give its teachers' features back from its state (distillation) besides the labels.
+    """
+
     kind: Literal["shazam_v1"]
     d_model: int = Field(128, ge=8)
     layers: int = Field(2, ge=1)
@@ -135,6 +141,10 @@ class ShazamV1Model(Section):
 
 
 class ShazamV2Model(Section):
+    """Three depths of every teacher, pooled by attention, weighed by a gate, mixed by
+    self-attention over teachers and carried from low to high; distillation as in `shazam_v1`.
+    """
+
     kind: Literal["shazam_v2"]
     d_model: int = Field(128, ge=8)
     layers: int = Field(2, ge=1)
