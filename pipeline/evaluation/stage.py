@@ -56,8 +56,9 @@ from pipeline.runtime import progress
 
 # Raised when every task's measures change. 1: the first. 2: the test that decides draws folds and
 # their cases, fold tests use the cases that both models predict, hazard ratios are per deviation of
-# the tested cases' scores. 3: these draws are widened as few folds need it.
-VERSION = 3
+# the tested cases' scores. 3: these draws are widened as few folds need it. 4: the best single
+# teacher may be that of a linear model.
+VERSION = 4
 
 AVERAGE = "average"
 
@@ -139,6 +140,7 @@ def run(
         predictions=predictions,
         pools=pools,
         members=members,
+        plain=_of_one_teacher(predictions),
         metrics=metrics,
         comparisons=comparisons,
         curves=curves,
@@ -164,6 +166,16 @@ def _singles(models: list[Predictions]) -> list[str]:
         for m in models
         if (m.meta.model["kind"] == "single" if m.meta else m.name.startswith("single"))
     ]
+
+
+def _of_one_teacher(models: list[Predictions]) -> list[str]:
+    """The simple models of one teacher: those that are averaged, and linear ones."""
+    linear = [
+        m.name
+        for m in models
+        if m.meta and m.meta.model["kind"] == "linear" and len(m.meta.teachers) == 1
+    ]
+    return [*_singles(models), *linear]
 
 
 def _order(measured: list[Measured], primary: str) -> list[int]:

@@ -42,6 +42,7 @@ def summary(
     predictions: Sequence[Predictions],
     pools: Sequence[Pool],
     members: Sequence[str],
+    plain: Sequence[str],
     metrics: pd.DataFrame,
     comparisons: pd.DataFrame,
     curves: Mapping[str, Any],
@@ -57,7 +58,8 @@ def summary(
         fold_facts: the content of folds.json.
         predictions: of each model, as they were read.
         pools: of each model, averaged over seeds.
-        members: the single-teacher models.
+        members: the models that `average` is the mean of.
+        plain: the simple models of one teacher.
         metrics: one row per model and metric.
         comparisons: one row per metric and other model.
         curves: what the figures show.
@@ -108,7 +110,7 @@ def summary(
         "confidence": cfg.confidence,
         "models": models,
         "comparisons": against.to_dict("records"),
-        "best_single": best_single(bench, pools, members, models, against),
+        "best_single": best_single(bench, pools, plain, models, against),
         "average_of": list(members) if len(members) > 1 else [],
         "oracle": oracle.get(primary),
         "oracle_metrics": dict(oracle),
@@ -137,7 +139,7 @@ def best_single(
     Args:
         bench: cases, labels and resamples.
         pools: of each model, averaged over seeds.
-        members: the single-teacher models.
+        members: the simple models of one teacher.
         models: one row per model, by the primary metric.
         against: a row an other model: the student's difference to it, by the primary metric.
     """

@@ -144,7 +144,8 @@ def describe(config: Config, name: str) -> ModelInfo:
     elif name not in config.model_specs(ablations=False):
         role = "ablation"
     else:
-        role = _ROLES.get(spec.kind, "fusion")
+        one = isinstance(spec, LinearModel) and spec.teacher != "all"
+        role = "single" if one else _ROLES.get(spec.kind, "fusion")
     if isinstance(spec, SingleModel):
         label = f"{spec.teacher} ({spec.aggregator})"
     elif isinstance(spec, LinearModel):

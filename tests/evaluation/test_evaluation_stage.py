@@ -122,6 +122,17 @@ def test_the_average_is_that_of_the_single_models(results: Make) -> None:
     assert {m["model"]: m["n_parameters"] for m in found["models"]}["student"] == 7
 
 
+def test_the_best_single_teacher_may_be_that_of_a_linear_model(results: Make) -> None:
+    house = results("regression", n=60)
+    house.add("student", 0.2, meta={"model": {"kind": "concat"}, "teachers": ["a", "b"]})
+    house.add("small", 1.0, meta={"model": {"kind": "single"}, "teachers": ["a"]})
+    house.add("plain", 0.5, meta={"model": {"kind": "linear"}, "teachers": ["a"]})
+    house.add("both", 0.3, meta={"model": {"kind": "linear"}, "teachers": ["a", "b"]})
+    found = house.evaluate()
+    assert found["best_single"]["on_validation"]["model"] == "plain"
+    assert found["average_of"] == []
+
+
 def test_cut_offs_come_from_the_training_part_of_the_same_fold(results: Make) -> None:
     house = results("survival")
     table = house.add("student", 0.3)

@@ -92,8 +92,8 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
     main = [name for name in opened.order if infos[name].role != "ablation"]
     parts = [name for name in opened.order if infos[name].role == "ablation"]
     others = [name for name in main if name != student]
-    singles = [name for name in main if infos[name].role == "single"]
-    priced = dict(zip(main, costs.costs(results, task, main, singles), strict=True))
+    averaged = opened.summary.average_of
+    priced = dict(zip(main, costs.costs(results, task, main, averaged), strict=True))
     chance = metrics.describe(opened.primary).chance
     validation = "" if folds["labelled"] == "test" else VALIDATION
     return TaskSection(
