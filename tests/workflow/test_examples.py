@@ -12,6 +12,8 @@ import yaml
 from house import REPOSITORY, TINY, House
 
 EXAMPLES = sorted((REPOSITORY / "config" / "examples").glob("*.yaml"))
+# As the profile of a cluster has it, whose first machine shows no GPU.
+HAS_GPUS = ("--set-resources", "extraction:gpu=1")
 PROFILES = sorted(p.parent.name for p in (REPOSITORY / "profiles").glob("*/profile.yaml"))
 
 
@@ -23,7 +25,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> House:
 
 
 def test_a_foundation_model_cohort_is_planned_with_its_cost(bare: House) -> None:
-    done = bare.run("-n", "--configfile", "config/examples/tcga-brca.yaml")
+    done = bare.run("-n", "--configfile", "config/examples/tcga-brca.yaml", *HAS_GPUS)
     assert "report" in done.stdout + done.stderr
     for teacher in ("uni2_h", "virchow2", "gigapath"):
         assert teacher in done.stderr
@@ -37,8 +39,12 @@ def test_the_dry_runs_closing_lines_reckon_with_what_is_granted(tmp_path: Path) 
     config["extraction"]["teachers"] = {"phikon_v2": {}}
     config["tiling"] = {}
     house = House.build(tmp_path / "run", config)
-    said = house.run("-n", "-q", "all", "--cores", "6", "--resources", "gpu=3").stderr
-    assert "with 3 GPU job(s) and 6 others at once" in said
+    command = ("-n", "-q", "all", "--cores", "6")
+    said = house.run(*command, *HAS_GPUS, "--resources", "gpu=3").stderr
+    assert "with 3 GPU job(s) and 3 others at once" in said
+    said = house.run(*command, environment={"CUDA_VISIBLE_DEVICES": ""}).stderr
+    assert "with 3 extraction job(s) and 3 others at once" in said
+    assert "no GPU was found" in said
 
 
 def test_a_teacher_with_tiles_of_its_own(tmp_path: Path) -> None:
