@@ -55,7 +55,7 @@ def config(nested: bool = False, **auxiliary: float) -> Config:
                 "batch_size": 8,
                 "nested": {"grid": {"learning_rate": [0.01]}} if nested else None,
             },
-            "evaluation": {"student": "concat", "bootstraps": 50},
+            "evaluation": {"student": "concat", "bootstraps": 50, "attribution": False},
         }
     )
 
