@@ -20,7 +20,7 @@ import numpy as np
 
 from pipeline.config.models import ModelConfig
 from pipeline.config.training import NestedConfig, TrainingConfig
-from pipeline.contracts.model_meta import GridPoint
+from pipeline.contracts.model_meta import GridPoint, Nested
 from pipeline.errors import UserError
 from pipeline.files.artifacts import atomic_path
 from pipeline.files.digests import digest
@@ -149,6 +149,56 @@ def search(
 def forget(folder: Path) -> None:
     """Remove the inner results of a fold that is done."""
     shutil.rmtree(folder / "inner", ignore_errors=True)
+
+
+def unseen_in_place(columns: dict[str, Any], rows: np.ndarray, choice: Choice) -> None:
+    """Predictions of inner trainings, which had not seen the case, in place of the final model's.
+
+    The final model has learned from the validation part.
+
+    Args:
+        columns: the table of predictions, whose `val` rows are changed.
+        rows: int64 (n,), the case number of each row.
+        choice: what the inner folds chose.
+    """
+    inside = np.flatnonzero(columns["split"] == "val")
+    place = {int(case): i for i, case in enumerate(choice.cases)}
+    found = np.array([place[int(row)] for row in rows[inside]], dtype=np.int64)
+    for name, values in choice.unseen.items():
+        if name in columns:
+            columns[name][inside] = values[found]
+
+
+def with_inner(history: list[dict[str, float]], choice: Choice) -> list[dict[str, float]]:
+    """The final training's history, with the chosen point's inner means as validation."""
+    inner = choice.curves[:, [CURVES.index("val_loss"), CURVES.index("val_metric")]]
+    return [
+        {**row, "val_loss": float(loss), "val_metric": float(metric)}
+        for row, (loss, metric) in zip(history, inner, strict=False)
+    ]
+
+
+def chosen(job: TrainingJob, choice: Choice, parts: int) -> Nested:
+    """What meta.json says of the choice.
+
+    Args:
+        job: the model and its data.
+        choice: what the inner folds chose.
+        parts: how many inner parts there were.
+    """
+    assert job.cfg.nested is not None
+    points = len(job.cfg.nested.points())
+    return Nested(
+        chosen=choice.point,
+        epochs=choice.epoch,
+        criterion=job.cfg.nested.criterion,
+        judged_by=choice.judged_by,
+        score=choice.score,
+        grid=choice.standings,
+        points=points,
+        parts=parts,
+        trainings=points * parts + 1,
+    )
 
 
 def choose(curves: np.ndarray, criterion: str) -> tuple[int, int, float]:

@@ -33,7 +33,7 @@ from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.folds import PARTS, Fold, read_folds, read_summary
 from pipeline.contracts.labels import Labels, Task, read_labels
 from pipeline.contracts.model_meta import FILE as META
-from pipeline.contracts.model_meta import ModelMeta, Nested, finished
+from pipeline.contracts.model_meta import ModelMeta, finished
 from pipeline.errors import ArtifactError, UserError
 from pipeline.files.artifacts import sweep, write_text
 from pipeline.files.digests import digest
@@ -48,7 +48,7 @@ from pipeline.training.job import Prepared, TrainingJob, device_of, prepare, see
 from pipeline.training.loop import Fitted, Trial, told, train
 from pipeline.training.models import reads, sized
 from pipeline.training.multitask import AuxiliaryTask, MultiHead, align
-from pipeline.training.nested import CURVES, Choice, forget, search
+from pipeline.training.nested import chosen, forget, search, unseen_in_place, with_inner
 from pipeline.training.predict import predict
 from pipeline.training.refit import refitted
 
@@ -218,7 +218,7 @@ def _fold(job: TrainingJob, fold: Fold, seed: int, folder: Path) -> dict[str, Co
     }
     columns = {**keys, **head.columns(out, y[rows])}
     if choice is not None:
-        _validation_unseen(columns, rows, choice)
+        unseen_in_place(columns, rows, choice)
     said: dict[str, Columns] = {
         OWN: columns,
         **_said_of_auxiliary(head, out, y[rows], keys, choice is not None),
@@ -233,7 +233,7 @@ def _fold(job: TrainingJob, fold: Fold, seed: int, folder: Path) -> dict[str, Co
     write_columns(folder / "attention.parquet", table)
     for name, path in files.items():
         write_columns(path, said[name])
-    history = fitted.history if choice is None else _with_inner(fitted.history, choice)
+    history = fitted.history if choice is None else with_inner(fitted.history, choice)
     write_text(folder / "history.csv", _csv(history))
     if choice is not None:
         write_text(folder / "inner.csv", _csv(choice.trials))
@@ -255,7 +255,7 @@ def _fold(job: TrainingJob, fold: Fold, seed: int, folder: Path) -> dict[str, Co
         cases_without_features={part: len(fold.part(part)) - len(usable[part]) for part in PARTS},
         cutoffs=_cutoffs(job.task, head, out[splits == "train"]),
         best_epoch=fitted.best_epoch,
-        nested=None if choice is None else _nested_facts(job, choice, len(inner)),
+        nested=None if choice is None else chosen(job, choice, len(inner)),
         epochs=len(fitted.history),
         n_parameters=parameter_count(network) + fitted_count(network),
         resident=job.store.resident is not None,
@@ -304,42 +304,6 @@ def _train(
 ) -> Fitted:
     trial = Trial(ready.network, ready.head, ready.y, learning, cfg, draw)
     return train(trial, job.store, length, watch)
-
-
-def _validation_unseen(columns: dict[str, Any], rows: np.ndarray, choice: Choice) -> None:
-    """With nested cross-validation the final model has learned from the validation part: its
-    predictions there are replaced by those of the inner trainings that had not seen the case."""
-    inside = np.flatnonzero(columns["split"] == "val")
-    place = {int(case): i for i, case in enumerate(choice.cases)}
-    found = np.array([place[int(row)] for row in rows[inside]], dtype=np.int64)
-    for name, values in choice.unseen.items():
-        if name in columns:
-            columns[name][inside] = values[found]
-
-
-def _with_inner(history: list[dict[str, float]], choice: Choice) -> list[dict[str, float]]:
-    """The final training's history, with the chosen point's inner means as validation."""
-    inner = choice.curves[:, [CURVES.index("val_loss"), CURVES.index("val_metric")]]
-    return [
-        {**row, "val_loss": float(loss), "val_metric": float(metric)}
-        for row, (loss, metric) in zip(history, inner, strict=False)
-    ]
-
-
-def _nested_facts(job: TrainingJob, choice: Choice, parts: int) -> Nested:
-    assert job.cfg.nested is not None
-    points = len(job.cfg.nested.points())
-    return Nested(
-        chosen=choice.point,
-        epochs=choice.epoch,
-        criterion=job.cfg.nested.criterion,
-        judged_by=choice.judged_by,
-        score=choice.score,
-        grid=choice.standings,
-        points=points,
-        parts=parts,
-        trainings=points * parts + 1,
-    )
 
 
 def _fingerprint(
