@@ -9,8 +9,9 @@ from pipeline.aggregators.base import Aggregator, Bag, full_mask, masked_softmax
 from pipeline.config.registry import register
 from pipeline.config.section import Fraction, Width
 
-# Raised when predictions with this aggregator change. 1: the first.
-VERSION = 1
+# Raised when predictions with this aggregator change. 1: the first. 2: `faithful` does not divide
+# the likeness of tiles by the root of its width, as published.
+VERSION = 2
 
 
 @register("dsmil", published=("d_model", "dropout"))
@@ -29,7 +30,8 @@ class DSMIL(Aggregator):
         dropout: of the pooled vector.
         faithful: the Phikon benchmark's: no projection, score, query and head nets of hidden widths
             200 and 100 with sigmoid, raw features pooled. Its value layer is never used; it is kept
-            so that the parameter count is the published one.
+            so that the parameter count is the published one. The likeness of two tiles is the
+            product of their queries, which is otherwise divided by the root of their width.
     """
 
     def __init__(
@@ -48,12 +50,14 @@ class DSMIL(Aggregator):
             self.query: nn.Module = mlp([dim, 200, 100, 32], nn.Sigmoid)
             self.head: nn.Module = mlp([dim, 200, 100, 1], nn.Sigmoid)
             self.value: nn.Module | None = nn.Linear(dim, 32)
+            self.scale = 1.0
         else:
             self.embed = nn.Sequential(nn.Linear(dim, d_model), nn.ReLU())
             self.score = nn.Linear(d_model, out)
             self.query = nn.Sequential(nn.Linear(d_model, max(d_model // 2, 8)), nn.Tanh())
             self.head = nn.Linear(d_model, 1)
             self.value = None
+            self.scale = max(d_model // 2, 8) ** -0.5
         self.drop = nn.Dropout(0.0 if faithful else dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Bag:
@@ -65,7 +69,7 @@ class DSMIL(Aggregator):
         best = best.masked_fill(mask.all(1, keepdim=True), 0.0)
         queries = self.query(h)  # (B, N, q)
         of_best = queries.gather(1, critical[..., None].expand(-1, -1, queries.shape[2]))
-        likeness = torch.bmm(queries, of_best.transpose(1, 2)) * queries.shape[2] ** -0.5
+        likeness = torch.bmm(queries, of_best.transpose(1, 2)) * self.scale
         weights = masked_softmax(likeness, hidden, dim=1)
         pooled = torch.bmm(weights.transpose(1, 2), h)  # (B, C, d)
         out = 0.5 * (best + self.head(self.drop(pooled)).squeeze(-1))

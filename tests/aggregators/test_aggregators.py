@@ -172,6 +172,17 @@ def test_extremes_repeat_the_last_of_a_small_bag() -> None:
     assert extremes(scores, mask, 2, largest=False)[0, :, 0].tolist() == [1, 2]
 
 
+def test_the_published_dsmil_at_equal_weights() -> None:
+    """Filiot et al. 2023, written out for one bag: queries are multiplied as they are."""
+    net: Any = build("dsmil", 12, 1, faithful=True).eval()
+    x = torch.randn(1, 7, 12)
+    score = net.score(x[0])[:, 0]
+    query = net.query(x[0])
+    weights = torch.softmax(query @ query[score.argmax()], dim=0)
+    expected = 0.5 * (score.max() + net.head(weights @ x[0])[0])
+    torch.testing.assert_close(net(x).out[0, 0], expected)
+
+
 def test_dsmil_gives_each_class_its_own_output() -> None:
     net = model("dsmil", out=3)
     assert net(torch.randn(1, 5, DIM)).out.shape == (1, 3)
