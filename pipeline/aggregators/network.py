@@ -161,7 +161,7 @@ def parameter_count(network: Network) -> int:
 
 def fitted_count(network: Network) -> int:
     """Numbers of what is kept that are fitted without gradients: features' means and deviations,
-    weights of linear models, prototypes."""
+    statistics of cases."""
     kept = network.state_dict(keep_vars=True).items()
     return sum(
         value.numel()

@@ -60,20 +60,6 @@ class Scaler(nn.Module):
                 self.get_buffer(f"shift_{t}_{level}").copy_(torch.from_numpy(-mean * scale))
                 self.get_buffer(f"scale_{t}_{level}").copy_(torch.from_numpy(scale))
 
-    def means(self, store: Store, teacher: int, level: str) -> np.ndarray:
-        """Scaled case means float64 (cases, d); NaN rows where the teacher is missing.
-
-        From the stored moments: single tiles beyond ±LIMIT count with their full value here.
-
-        Args:
-            store: the features of all cases.
-            teacher: number of the teacher.
-            level: `low`, `mid` or `high`.
-        """
-        shift = self.get_buffer(f"shift_{teacher}_{level}").double().cpu().numpy()
-        scale = self.get_buffer(f"scale_{teacher}_{level}").double().cpu().numpy()
-        return store.means(teacher, level) * scale + shift
-
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], ...]:
         """Scaled float32 features of a batch, in the layout of `Batch.features`."""
         return tuple(

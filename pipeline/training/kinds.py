@@ -86,8 +86,8 @@ def _known() -> Iterator[tuple[str, str, str, dict[str, str]]]:
     one = _summary(SingleModel)
     for name, entry in aggregators().items():
         config = {"kind": "single", "teacher": "t0", "aggregator": name}
-        what = f"{entry.summary}"
-        yield f"single, {name}", f"{one} {what}" if name == "abmil" else what, entry.source, config
+        what = f"{one} {entry.summary}" if name == "abmil" else entry.summary
+        yield f"single, {name}", what, entry.source, config
     yield (
         "concat",
         "All teachers: pooled vectors side by side, one head.",

@@ -96,16 +96,6 @@ def test_scaler_is_fitted_on_the_given_cases_alone(mapping: CaseMap, tmp_path: P
     assert not torch.allclose(again.shift_0_high, scaler.shift_0_high)
 
 
-def test_scaled_means_are_the_means_of_scaled_tiles(mapping: CaseMap, tmp_path: Path) -> None:
-    store = opened(mapping, tmp_path)
-    scaler = Scaler(tuple(t.dims for t in store.teachers))
-    scaler.fit(store, np.array([0, 1, 2]))
-    batch = gather(store, whole(store, [0], None))
-    direct = scaler(batch)[1]["high"][0].mean(0).numpy()
-    np.testing.assert_allclose(scaler.means(store, 1, "high")[0], direct, atol=1e-5)
-    assert np.isnan(scaler.means(store, 1, "high")[1]).all()
-
-
 def one_teacher(folder: Path, cases: dict[str, np.ndarray]) -> Store:
     paths = {}
     for case, values in cases.items():
