@@ -43,10 +43,10 @@ from pipeline.extraction.devices import choose_batch_size, choose_devices
 from pipeline.extraction.engine import encoding, run
 from pipeline.extraction.engine.messages import ExtractionJob, Settings
 from pipeline.extraction.engine.run import extract
-from pipeline.extraction.grid import Grid
-from pipeline.extraction.reader import open_source
 from pipeline.runtime.cpu_budget import cpu_budget
 from pipeline.slides.slide import open_slide
+from pipeline.tile_reading.grid import Grid
+from pipeline.tile_reading.reader import open_source
 
 MPP, TARGET_MPP, TILE_PX = 0.25, 0.5, 224
 CELL = 256  # side of the slide's own JPEG tiles

@@ -29,6 +29,7 @@ COVERED_BY = {
     "cohort/synthetic": "cohort/synthetic/painting",
     "slides": "tiling/stage",
     "encoders": "extraction/stage",
+    "tile_reading": "extraction/stage",
     "bags": "training/stage",
     "aggregators": "training/stage",
     "distillation": "distillation/shazam_v2",

@@ -20,7 +20,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("files",),
     ("contracts",),
     ("bags", "encoders", "slides"),
-    ("accounting", "aggregators"),
+    ("accounting", "aggregators", "tile_reading"),
     ("distillation", "linear"),
     stages.ROOMS,
     ("plan",),

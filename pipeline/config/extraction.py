@@ -11,11 +11,12 @@ from pipeline.config.section import Level, Name, Section
 
 
 class TeacherConfig(Section):
-    """One teacher: an encoder we run (`registry`, or any `timm` model), or imported features."""
+    """One teacher: an encoder we run (a row of the registry, whose weights are on a hub or in an
+    installed Python package; or any `timm` model), or imported features."""
 
-    source: Literal["registry", "timm", "import"] = "registry"
+    source: Literal["registry", "package", "timm", "import"] = "registry"
     model: str | None = None
-    weights: Literal["hub", "local", "random"] = "hub"
+    weights: Literal["hub", "local", "random", "package"] = "hub"
     seed: int = 0
     pooling: str | None = None
     input_px: int | None = Field(None, ge=16, le=4096)
@@ -34,7 +35,23 @@ class TeacherConfig(Section):
             raise ValueError("source: import needs `path:`, the folder of feature files")
         if self.source == "timm" and not self.model:
             raise ValueError("source: timm needs `model:`, a timm model name")
+        if self.weights == "package" and self.source != "package":
+            raise ValueError("weights: package goes with source: package")
+        if self.weights == "hub" and self.source == "package":
+            raise ValueError("source: package has its weights from a Python package, not a hub")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_of_source(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("source") == "package":
+            return {"weights": "package", **data}
+        return data
+
+    @property
+    def in_registry(self) -> bool:
+        """Whether a row of the registry says what it is."""
+        return self.source in ("registry", "package")
 
 
 class ExtractionConfig(Section):

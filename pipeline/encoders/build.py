@@ -114,7 +114,7 @@ def make_network(name: str, cfg: TeacherConfig) -> Network:
     Raises:
         ConfigError: as in `build`.
     """
-    row = registry.check(name, cfg) if cfg.source == "registry" else None
+    row = registry.check(name, cfg) if cfg.in_registry else None
     if row is not None and row.loader == "remote":
         module = remote.load(row, wanted_revision(cfg, row))
         return Network(row, module, registry_transform(row, cfg, fixed=True))

@@ -210,6 +210,12 @@ def _swin(state: dict[str, Any], module: nn.Module) -> State:
     return result
 
 
+def _in_order(state: dict[str, Any], module: nn.Module) -> State:
+    """EfficientNets of the TensorFlow port: other names, but timm's parameters in timm's order."""
+    body = {name: values for name, values in state.items() if not name.startswith("_fc.")}
+    return dict(zip(module.state_dict(), body.values(), strict=False))
+
+
 LAYOUTS: dict[str, Callable[[dict[str, Any], nn.Module], State]] = {
     "timm": _timm,
     "hf_vit": _hf_vit,
@@ -221,6 +227,7 @@ LAYOUTS: dict[str, Callable[[dict[str, Any], nn.Module], State]] = {
     "conch": _conch,
     "musk": _musk,
     "swin": _swin,
+    "in_order": _in_order,
 }
 
 # Raised when what a layout makes of a checkpoint changes, for the teachers of that layout alone.
@@ -235,6 +242,7 @@ VERSIONS = {
     "conch": 1,
     "musk": 1,
     "swin": 1,
+    "in_order": 1,
 }
 
 

@@ -27,7 +27,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 # Facts of a row that people read or that decide whether it may run, and where its weights are.
 WORDS = {"title", "licence", "gated", "derivative_restricted", "note", "mpp", "params", "package"}
-PLACES = {"hf_id", "revision", "file", "url", "sha256"}
+PLACES = {"hf_id", "revision", "file", "distribution", "url", "sha256"}
 
 Loader = Literal["timm", "remote"]
 Pooling = Literal["cls", "cls_mean", "mean", "proj", "model"]
@@ -46,6 +46,7 @@ class Model:
         hf_id: repository on the Hugging Face hub; empty if its weights are elsewhere.
         revision: commit of that repository; `main` where no commit could be verified.
         file: the weights' file name; empty for the usual ones.
+        distribution: the package of the Python package index that holds the weights.
         layout: how the checkpoint names its parameters (`pipeline.encoders.checkpoint_layouts`).
         url: where the weights are if not on the hub.
         package: what it runs with, for `loader: remote`.
@@ -90,6 +91,7 @@ class Model:
     hf_id: str = ""
     revision: str = "main"
     file: str = ""
+    distribution: str = ""
     layout: str = "timm"
     url: str = ""
     package: str = ""
@@ -176,6 +178,16 @@ def check(name: str, cfg: TeacherConfig) -> Model:
         raise ConfigError(
             f"{where}.weights: {row.title} runs with its authors' code, which comes from the hub "
             "with its weights; set weights: hub (they are fetched once, into the hub's cache)"
+        )
+    if cfg.weights == "package" and not row.distribution:
+        raise ConfigError(
+            f"{where}.source: no Python package has the weights of {row.title}; use "
+            "source: registry"
+        )
+    if cfg.weights == "hub" and row.distribution and not row.hf_id:
+        raise ConfigError(
+            f"{where}.source: the weights of {row.title} are in the Python package "
+            f"{row.distribution}; set source: package"
         )
     if cfg.pooling and cfg.pooling not in row.poolings:
         raise ConfigError(

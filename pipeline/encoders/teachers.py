@@ -116,6 +116,8 @@ def readiness(row: Model, weights_dir: str | None) -> str:
         return f"needs envs/{row.env}.yaml"
     if _cached(row):
         return "hub cache"
+    if row.distribution:
+        return "Python package"
     if not row.hf_id:
         return "download by hand"
     if row.gated is not False and not _token():
@@ -133,7 +135,7 @@ def outlook(name: str, cfg: TeacherConfig, weights_dir: str | None = None) -> st
         cfg: its config, with `source: registry` or `timm`.
         weights_dir: folder of local weights.
     """
-    row = registry.resolve(cfg.model or name) if cfg.source == "registry" else None
+    row = registry.resolve(cfg.model or name) if cfg.in_registry else None
     if row is None:
         what = f"timm's {cfg.model}; licence: see its page"
     else:
@@ -148,6 +150,8 @@ def _weights_outlook(
 ) -> str:
     if cfg.weights == "random":
         return f"random weights from seed {cfg.seed}, which have learned nothing"
+    if cfg.weights == "package" and row is not None:
+        return f"weights: in the Python package {row.distribution}"
     if cfg.weights == "local":
         return f"weights: {weight_files.local_file(name, row, weights_dir)}"
     token = "there is a token" if _token() else "there is no token"
@@ -190,7 +194,7 @@ def _steps(name: str, cfg: TeacherConfig, weights_dir: str | None) -> Iterator[C
         return
     step = "registry"
     try:
-        row = registry.check(name, cfg) if cfg.source == "registry" else None
+        row = registry.check(name, cfg) if cfg.in_registry else None
         if row is not None:
             acknowledged = ", acknowledged" if row.derivative_restricted else ""
             yield Check(step, True, f"{row.title}, {row.hf_id or row.url}", {"model": row.title})

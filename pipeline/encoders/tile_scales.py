@@ -60,7 +60,7 @@ def check_scales(config: Config) -> None:
     """
     for teacher in _run(config):
         settings = config.extraction.teachers[teacher]
-        if settings.source != "registry" or settings.target_mpp is not None:
+        if not settings.in_registry or settings.target_mpp is not None:
             continue
         row = registry.resolve(settings.model or teacher)
         seen = input_mpp(_tiling(config, teacher), settings, row)
@@ -92,7 +92,7 @@ def input_mpp(tiling: TilingConfig, settings: TeacherConfig, row: Model) -> floa
 def environment(config: Config, teacher: str) -> str:
     """The name of the environment that a teacher needs; empty for the one of all others."""
     settings = config.extraction.teachers[teacher]
-    return registry.resolve(settings.model or teacher).env if settings.source == "registry" else ""
+    return registry.resolve(settings.model or teacher).env if settings.in_registry else ""
 
 
 def _run(config: Config) -> list[str]:

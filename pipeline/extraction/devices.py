@@ -9,7 +9,7 @@ import torch
 
 from pipeline.encoders.build import Encoder, encode
 from pipeline.errors import ConfigError
-from pipeline.extraction.decoders import gpu_decodes, require_gpu_decoder
+from pipeline.tile_reading.decoders import gpu_decodes, require_gpu_decoder
 
 CPU_BATCH = 32
 GPU_BATCHES = (32, 64, 128, 256, 512)

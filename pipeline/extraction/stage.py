@@ -19,12 +19,12 @@ from pipeline.extraction.devices import choose_batch_size, choose_devices, decod
 from pipeline.extraction.engine.messages import ExtractionJob, Settings
 from pipeline.extraction.engine.run import extract
 from pipeline.extraction.engine.writing import finished
-from pipeline.extraction.grid import read_grid
 from pipeline.extraction.writer import is_finished
 from pipeline.files.artifacts import sweep
 from pipeline.files.digests import digest
 from pipeline.files.parquet import read_table
 from pipeline.runtime.cpu_budget import cpu_budget
+from pipeline.tile_reading.grid import read_grid
 
 # Raised when every teacher's features change (reading, transforms, pooling). 1: the first.
 VERSION = 1
@@ -128,7 +128,7 @@ def teacher_fingerprint(
             revision that is written into the config later, for the same file, changes nothing.
     """
     spec = cfg.teachers[teacher]
-    row = registry.resolve(spec.model or teacher) if spec.source == "registry" else None
+    row = registry.resolve(spec.model or teacher) if spec.in_registry else None
     if identity is None:
         identity = local_identity(teacher, spec, row, cfg.weights_dir)
     facts = {

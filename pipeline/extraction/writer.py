@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 
 from pipeline.errors import SlideError
-from pipeline.extraction.grid import Grid
 from pipeline.files.artifacts import is_complete, new_hdf5
 from pipeline.files.checksums import checksum, is_intact, seal
 from pipeline.files.hdf5 import read_hdf5
 from pipeline.runtime.machine_errors import is_machines
+from pipeline.tile_reading.grid import Grid
 
 ROWS = 1024  # rows per HDF5 chunk, and rows kept before they are written
 NAMES = {"high": "features", "low": "low", "mid": "mid"}

@@ -24,7 +24,7 @@ from pipeline.contracts.slide_row import SlideRow
 from pipeline.encoders import registry
 from pipeline.encoders.tile_scales import check_scales
 from pipeline.encoders.timm_names import check_timm_name
-from pipeline.encoders.weight_files import local_file
+from pipeline.encoders.weight_files import local_file, package_file
 from pipeline.errors import ConfigError
 from pipeline.extraction.first_look import check_alike
 from pipeline.extraction.locate import (
@@ -95,11 +95,13 @@ def cohort_plan(
     cohort, teachers = config.cohort, config.extraction.teachers
     if check:
         for name, facts in teachers.items():
-            model = registry.check(name, facts) if facts.source == "registry" else None
+            model = registry.check(name, facts) if facts.in_registry else None
             if facts.source == "timm":
                 check_timm_name(name, facts)
             if facts.source != "import" and facts.weights == "local":
                 local_file(name, model, config.extraction.weights_dir)
+            if facts.weights == "package" and model is not None:
+                package_file(name, model)
         check_scales(config)
     else:
         cohort = cohort.model_copy(update={"missing_files": "ledger"})

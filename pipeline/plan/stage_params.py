@@ -173,7 +173,7 @@ def teacher_facts(config: Config, teacher: str) -> dict[str, Any]:
     another teacher."""
     extraction = config.extraction
     settings = extraction.teachers[teacher]
-    row = registry.resolve(settings.model or teacher) if settings.source == "registry" else None
+    row = registry.resolve(settings.model or teacher) if settings.in_registry else None
     facts = row.facts() if row else {}
     identity = local_identity(teacher, settings, row, extraction.weights_dir)
     return facts | ({"identity": identity} if identity else {})

@@ -109,7 +109,7 @@ def evaluation(task: TaskConfig) -> Versions:
 
 def _encoder(name: str, settings: TeacherConfig) -> Versions:
     """A teacher's loader, the layout of its checkpoint, and its architecture where that is ours."""
-    row = registry.resolve(settings.model or name) if settings.source == "registry" else None
+    row = registry.resolve(settings.model or name) if settings.in_registry else None
     if row is not None and row.loader == "remote":
         return {"loader remote": version_of("pipeline.encoders.remote")}
     found: Versions = {}

@@ -53,7 +53,7 @@ def test_examples_are_valid(example: Path) -> None:
         ({"tiling__tile_pxx": 1}, ("tiling.tile_pxx", "did you mean `tile_px`")),
         ({"training__models__shazam_v2__gat": "off"}, ("gat", "did you mean `gate`")),
         ({"tasks__survival__tme": "x"}, ("tasks.survival", "did you mean `time`")),
-        ({"extraction__teachers__resnet10t__sead": 1}, ("sead", "did you mean `seed`")),
+        ({"extraction__teachers__efficientnet_lite0__sead": 1}, ("sead", "did you mean `seed`")),
     ],
 )
 def test_unknown_keys_name_the_place_and_the_nearest(changes: dict, expected: tuple) -> None:
@@ -71,10 +71,13 @@ def test_unknown_keys_name_the_place_and_the_nearest(changes: dict, expected: tu
         ({"tiling__overlap_px": 224}, "overlap_px must be smaller than tile_px"),
         ({"tiling__mpp_policy": "default"}, "needs `default_mpp:`"),
         ({"cohort__source": "sheet"}, "needs `sheet:`"),
-        ({"extraction__teachers__resnet10t": {"source": "import"}}, "needs `path:`"),
+        ({"extraction__teachers__efficientnet_lite0": {"source": "import"}}, "needs `path:`"),
         ({"extraction__teachers": ["uni2_h", "uni2_h"]}, "is twice in the list"),
         ({"training__learning_rate": "fast"}, "training.learning_rate"),
-        ({"training__models__single__teacher": "resnet10"}, "did you mean `resnet10t`"),
+        (
+            {"training__models__single__teacher": "efficientnet_lite"},
+            "did you mean `efficientnet_lite0`",
+        ),
         ({"cohort__name": "../elsewhere"}, "cohort.name"),
     ],
 )
@@ -89,7 +92,10 @@ def test_impossible_values_are_refused(changes: dict, expected: str) -> None:
         ({}, "needs `folds.inner`"),
         ({"grid": {"learning_rat": [1]}}, "did you mean `learning_rate`"),
         ({"grid": {"dropout": []}}, "leaves nothing to try"),
-        ({"grid": {"dropout": [0.1, 2.0]}}, "{'dropout': 2.0} does not fit `single_vit_tiny`"),
+        (
+            {"grid": {"dropout": [0.1, 2.0]}},
+            "{'dropout': 2.0} does not fit `single_efficientnet_lite0`",
+        ),
     ],
 )
 def test_a_nested_grid_is_checked_before_any_work(changes: dict, expected: str) -> None:
@@ -106,8 +112,8 @@ def test_a_point_of_the_grid_sets_training_and_model() -> None:
     point = config.training.nested.points()[1]
     settings, student = config.training.at(point, config.model_specs()["shazam_v2"])
     assert (settings.learning_rate, student.distillation.weight) == (0.1, 0.3)
-    _, single = config.training.at(point, config.model_specs()["single_vit_tiny"])
-    assert single == config.model_specs()["single_vit_tiny"]
+    _, single = config.training.at(point, config.model_specs()["single_efficientnet_lite0"])
+    assert single == config.model_specs()["single_efficientnet_lite0"]
 
 
 @pytest.mark.parametrize(

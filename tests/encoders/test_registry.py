@@ -58,6 +58,10 @@ PUBLISHED = {
     # 675.2 M with the language branch, which is left out.
     "musk": (304.99, 1024, 384, (7, 15)),
     "resnet50": (23.51, 2048, 224, (2, 3)),
+    # 4.65, 5.42 and 6.09 M with the classifier of 1000 classes (1.281 M), which is left out.
+    "efficientnet_lite0": (4.652 - 1.281, 1280, 224, (2, 3)),
+    "efficientnet_lite1": (5.416 - 1.281, 1280, 240, (2, 3)),
+    "efficientnet_lite2": (6.092 - 1.281, 1280, 260, (2, 3)),
 }
 STATISTICS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -67,7 +71,8 @@ STATISTICS = {
 NORMALISED = {
     "imagenet": "uni uni2_h virchow virchow2 gigapath phikon phikon_v2 ctranspath gpfm keep "
     "open_midnight resnet50 conch_v1_5 gigapath_flash",
-    "half": "hipt_vit256 kaiko_s16 kaiko_s8 kaiko_b16 kaiko_b8 kaiko_l14 midnight_12k musk",
+    "half": "hipt_vit256 kaiko_s16 kaiko_s8 kaiko_b16 kaiko_b8 kaiko_l14 midnight_12k musk "
+    "efficientnet_lite0 efficientnet_lite1 efficientnet_lite2",
     "optimus": "h_optimus_0 h_optimus_1 h0_mini",
 }
 
@@ -132,6 +137,8 @@ def test_resizing_is_the_authors() -> None:
         "conch": (448, 448),
         "conch_v1_5": (448, 448),
         "musk": (384, 384),
+        "efficientnet_lite1": (240, 240),
+        "efficientnet_lite2": (260, 260),
     }
     assert sizes == dict.fromkeys(ROWS, (224, 224)) | odd
 

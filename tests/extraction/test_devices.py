@@ -10,7 +10,8 @@ import torch
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders.build import build
 from pipeline.errors import ConfigError
-from pipeline.extraction import decoders, devices
+from pipeline.extraction import devices
+from pipeline.tile_reading import decoders
 from tests.extraction.made import TINY
 
 

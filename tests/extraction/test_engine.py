@@ -20,8 +20,8 @@ from pipeline.extraction.engine.channel import Channel, Stopped
 from pipeline.extraction.engine.encoding import encode_in_parts
 from pipeline.extraction.engine.messages import ExtractionJob, Settings
 from pipeline.extraction.engine.run import extract
-from pipeline.extraction.grid import read_grid
-from pipeline.extraction.reader import open_source
+from pipeline.tile_reading.grid import read_grid
+from pipeline.tile_reading.reader import open_source
 from tests.extraction.made import TINY, grid_coords, tissue, write_svs, write_tiles
 
 CPU = torch.device("cpu")

@@ -15,8 +15,8 @@ from pipeline.config.extraction import ExtractionConfig
 from pipeline.contracts import ledger
 from pipeline.errors import ArtifactError, UserError
 from pipeline.extraction import exports, imports
-from pipeline.extraction.grid import Grid
 from pipeline.extraction.writer import Block, feature_file
+from pipeline.tile_reading.grid import Grid
 from tests.extraction.made import grid_coords
 
 ATTRIBUTES = {

@@ -12,11 +12,11 @@ from pipeline.bags.files import open_features, read_level
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders.build import Encoder, build, encode
 from pipeline.extraction import devices
-from pipeline.extraction.decoders import gpu_decodes
 from pipeline.extraction.engine.encoding import encode_in_parts
 from pipeline.extraction.engine.messages import ExtractionJob, Settings
 from pipeline.extraction.engine.run import extract
-from pipeline.extraction.grid import read_grid
+from pipeline.tile_reading.decoders import gpu_decodes
+from pipeline.tile_reading.grid import read_grid
 from tests.extraction.made import TINY, grid_coords, tissue, write_svs, write_tiles
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from pipeline.errors import SlideError
-from pipeline.extraction.grid import Grid
 from pipeline.extraction.writer import Block
+from pipeline.tile_reading.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,9 @@ import torch
 from pipeline.errors import SlideError
 from pipeline.extraction.engine.channel import Channel
 from pipeline.extraction.engine.messages import Batch, ExtractionJob, Settings
-from pipeline.extraction.reader import open_source
 from pipeline.files.identity import check_unchanged
 from pipeline.runtime.machine_errors import is_machines
+from pipeline.tile_reading.reader import open_source
 
 CPU = torch.device("cpu")
 

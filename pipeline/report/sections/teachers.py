@@ -17,6 +17,7 @@ from pipeline.report.tables.cells import Column, Table, code, count, text
 
 _WEIGHTS = {
     "hub": "public hub",
+    "package": "Python package",
     "local": "local file",
     "random": "random, seeded: never trained",
     "import": "imported features",

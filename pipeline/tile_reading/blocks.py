@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from pipeline.errors import SlideError
-from pipeline.extraction.decoders import decode_streams
-from pipeline.extraction.grid import Grid, level_corners
 from pipeline.slides.base import Slide
 from pipeline.slides.tiff_blocks import Blocks, Layout
+from pipeline.tile_reading.decoders import decode_streams
+from pipeline.tile_reading.grid import Grid, level_corners
 
 T = TypeVar("T")
 PARTS = 4  # parts of a batch per thread
@@ -90,7 +90,7 @@ class BlockSource:
         self._pool = ThreadPoolExecutor(self._workers)
 
     def read(self, start: int, stop: int, out: np.ndarray) -> dict[int, SlideError]:
-        """See `pipeline.extraction.reader.Source.read`."""
+        """See `pipeline.tile_reading.reader.Source.read`."""
         needs = self._needs
         users = needs.users(start, stop)
         for place in range(stop - start):
@@ -122,7 +122,7 @@ class BlockSource:
         return bad
 
     def close(self) -> None:
-        """See `pipeline.extraction.reader.Source.close`."""
+        """See `pipeline.tile_reading.reader.Source.close`."""
         self._pool.shutdown(cancel_futures=True)
         self._kept.clear()
         self._slide.close()
@@ -168,7 +168,7 @@ class DeviceSource:
         self._place = device
 
     def read(self, start: int, stop: int, out: torch.Tensor) -> dict[int, SlideError]:
-        """See `pipeline.extraction.reader.Source.read`; `out` is on the device."""
+        """See `pipeline.tile_reading.reader.Source.read`; `out` is on the device."""
         needs = self._needs
         users = needs.users(start, stop)
         out.fill_(255)  # where a tile reaches out of the slide
@@ -188,7 +188,7 @@ class DeviceSource:
         return bad
 
     def close(self) -> None:
-        """See `pipeline.extraction.reader.Source.close`."""
+        """See `pipeline.tile_reading.reader.Source.close`."""
         self._kept.clear()
         self._slide.close()
 

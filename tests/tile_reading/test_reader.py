@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import SlideError
-from pipeline.extraction import blocks, reader
-from pipeline.extraction.blocks import DeviceSource
-from pipeline.extraction.decoders import gpu_decodes
-from pipeline.extraction.grid import Grid, read_grid
-from pipeline.extraction.reader import RegionSource, Source, open_source
 from pipeline.slides.slide import open_slide
+from pipeline.tile_reading import blocks, reader
+from pipeline.tile_reading.blocks import DeviceSource
+from pipeline.tile_reading.decoders import gpu_decodes
+from pipeline.tile_reading.grid import Grid, read_grid
+from pipeline.tile_reading.reader import RegionSource, Source, open_source
 from tests.extraction.made import grid_coords, spoil, tissue, write_svs, write_tiles
 
 WIDTH, HEIGHT = 320, 200

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.extraction import decoders
+from pipeline.tile_reading import decoders
 from tests.extraction.made import tissue
 
 CPU = torch.device("cpu")

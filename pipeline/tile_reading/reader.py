@@ -1,7 +1,7 @@
 """Tiles of a slide as uint8 arrays, in the order of their coordinates.
 
 Three ways. Where the level is a plain grid of compressed blocks, those are decoded directly, each
-once for all the tiles that it touches (`pipeline.extraction.blocks`), on the CPU or, if they are
+once for all the tiles that it touches (`pipeline.tile_reading.blocks`), on the CPU or, if they are
 JPEG, on the GPU. Otherwise runs of neighbouring tiles are read through the Slide interface and cut
 up. On the CPU both ways give the same pixels.
 
@@ -23,10 +23,10 @@ import numpy as np
 import torch
 
 from pipeline.errors import SlideError
-from pipeline.extraction.blocks import BlockSource, DeviceSource
-from pipeline.extraction.grid import Grid, level_corners
 from pipeline.slides.base import Slide
 from pipeline.slides.slide import open_slide
+from pipeline.tile_reading.blocks import BlockSource, DeviceSource
+from pipeline.tile_reading.grid import Grid, level_corners
 
 RUN_PIXELS = 4096  # longest side of a region read at once
 # Mean absolute difference up to which a GPU's decoder is taken to agree with the CPU's: rounding,
