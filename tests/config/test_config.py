@@ -76,7 +76,7 @@ def test_unknown_keys_name_the_place_and_the_nearest(changes: dict, expected: tu
         ({"training__learning_rate": "fast"}, "training.learning_rate"),
         (
             {"training__models__single__teacher": "efficientnet_lite"},
-            "did you mean `efficientnet_lite0`",
+            "did you mean `efficientnet_lite",
         ),
         ({"cohort__name": "../elsewhere"}, "cohort.name"),
     ],
