@@ -10,6 +10,7 @@ import sys
 import typer
 
 from pipeline.commands import study, tools
+from pipeline.commands.declared import command
 from pipeline.errors import SlideError, UserError
 from pipeline.runtime import machine_errors
 from pipeline.runtime.stages import STAGES
@@ -35,7 +36,7 @@ app.command()(study.init)
 app.command(context_settings=study.ANY_ARGUMENTS)(study.run)
 for stage in STAGES:
     *group, name = stage.command.split()
-    (cohort if group else app).command(name)(stage.load())
+    (cohort if group else app).command(name)(command(stage))
 for tool in (tools.export, tools.attention, tools.plan, tools.clean, tools.models, tools.schema):
     app.command()(tool)
 

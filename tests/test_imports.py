@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pipeline"
 # From the ground up. A room may import those in the rows below its own, and no other.
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("config", "runtime"),
+    ("runtime",),
+    ("config",),
     ("files",),
     ("contracts",),
     ("bags", "encoders", "slides"),

@@ -26,8 +26,7 @@ from pipeline.files.parquet import write_table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.config.cohort import CohortConfig
-    from pipeline.config.tasks import TaskConfig
+    from pipeline.config.cohort import CohortConfig, CohortJob
 
 # Raised when the slide table or the cohort's facts change. 1: the first.
 VERSION = 1
@@ -36,12 +35,11 @@ _INTEGER = re.compile(r"-?\d{1,18}")
 _PADDED = re.compile(r"[+-]?0\d")
 
 
-def run(*, cfg: CohortConfig, tasks: Mapping[str, TaskConfig], root: Path, base: Path) -> None:
+def run(*, job: CohortJob, root: Path, base: Path) -> None:
     """Write `slides.parquet` (also as CSV) and last `cohort.json`.
 
     Args:
-        cfg: the cohort section.
-        tasks: name -> task config, whose labels are checked.
+        job: the config, and the tasks whose labels are checked.
         root: results folder of the cohort.
         base: folder that relative paths of the config start from.
 
@@ -49,6 +47,7 @@ def run(*, cfg: CohortConfig, tasks: Mapping[str, TaskConfig], root: Path, base:
         SheetError: the sheet or a label cannot be used.
         ArtifactError: the embedded cohort's slides have not been drawn.
     """
+    cfg, tasks = job.cohort, job.tasks
     sweep(root)
     rows = slide_rows(cfg, base)
     check_labels(rows, tasks, accepted=cfg.accept)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from pipeline.accounting.job_records import recorded
-from pipeline.commands.options import Base, Cfg, Device, Gpus, Root, Workers, manifests
+from pipeline.commands.options import Cfg, Device, Gpus, Model, Root, Task, Workers
+from pipeline.contracts.chunks import manifests_of
 from pipeline.plan import stage_params, stage_versions
 from pipeline.runtime import gpu_locks
 from pipeline.runtime.progress import reported
@@ -41,63 +40,16 @@ def _joined(job: stage_params.MappingJob, root: Path) -> stage.Joined:
     return stage.join(
         teachers=job.teachers,
         root=root,
-        tiling=manifests(root, "tiles") if job.tiled else [],
-        features=[m for f in job.manifests for m in manifests(root, f"features/{f}")],
+        tiling=manifests_of(root, "tiles") if job.tiled else [],
+        features=[m for f in job.manifests for m in manifests_of(root, f"features/{f}")],
     )
-
-
-def probing(
-    cfg: Cfg,
-    root: Root,
-    teacher: Annotated[str, typer.Option(help="The teacher's name.")],
-    base: Base = Path(),
-) -> None:
-    """Measure how well a teacher's tiles tell tissue classes apart: linear, k-NN, few-shot."""
-    from pipeline.probing import stage
-
-    job = stage_params.read(stage_params.ProbingJob, cfg)
-    with recorded(root, "probing", teacher=teacher):
-        stage.run(
-            cfg=job.probing,
-            teacher=teacher,
-            manifests=manifests(root, f"features/{job.manifests}"),
-            tiles=root / job.tiles,
-            root=root,
-            base=base,
-        )
-
-
-def tile_students(cfg: Cfg, root: Root, base: Base = Path()) -> None:
-    """Train students on the labelled tiles of all teachers, to compare with linear probes."""
-    from pipeline.probing import together
-
-    job = stage_params.read(stage_params.TileStudentsJob, cfg)
-    with recorded(root, "tile_students"):
-        together.run(
-            cfg=job.probing,
-            manifests={t: manifests(root, f"features/{m}") for t, m in job.manifests.items()},
-            tiles={teacher: root / tiles for teacher, tiles in job.tiles.items()},
-            root=root,
-            base=base,
-        )
-
-
-def folds(
-    cfg: Cfg, root: Root, task: Annotated[str, typer.Option(help="The task's name.")]
-) -> None:
-    """Split a task's cases into train, validation and test, k times."""
-    from pipeline.folds import stage
-
-    job = stage_params.read(stage_params.FoldsJob, cfg)
-    with recorded(root, "folds", task=task):
-        stage.run(cfg=job.folds, cases=job.cases, name=task, task=job.task, root=root)
 
 
 def training(
     cfg: Cfg,
     root: Root,
-    task: Annotated[str, typer.Option(help="The task's name.")],
-    model: Annotated[str, typer.Option(help="The model's name.")],
+    task: Task,
+    model: Model,
     workers: Workers = 1,
     gpus: Gpus = 0,
     device: Device = "auto",
@@ -123,9 +75,7 @@ def training(
         )
 
 
-def evaluation(
-    cfg: Cfg, root: Root, task: Annotated[str, typer.Option(help="The task's name.")]
-) -> None:
+def evaluation(cfg: Cfg, root: Root, task: Task) -> None:
     """Measure every model of a task on its test folds and compare the student with each."""
     from pipeline.evaluation import stage
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+REQUIRED = inspect.Parameter.empty
 
 Cfg = Annotated[
     str, typer.Option(help="The stage's parameters as JSON, made by pipeline.plan.stage_params.")
@@ -21,10 +24,21 @@ Out = Annotated[Path, typer.Option(help="The manifest or table to write.")]
 Base = Annotated[Path, typer.Option(help="Folder that the config's relative paths start from.")]
 ConfigFile = Annotated[Path, typer.Option(help="The config file.")]
 
+Teacher = Annotated[str, typer.Option(help="The teacher's name.")]
+Task = Annotated[str, typer.Option(help="The task's name.")]
+Model = Annotated[str, typer.Option(help="The model's name.")]
 
-def manifests(root: Path, folder: str) -> list[Path]:
-    """The manifests of the chunks that the cohort has now; older ones may lie next to them."""
-    from pipeline.files.parquet import read_table
-
-    chunks = sorted(read_table(root / "slides.parquet")["chunk"].unique())
-    return [root / folder / "manifest" / f"{chunk}.json" for chunk in chunks]
+# What a stage may declare: type, and default where the option may be left out.
+OPTIONS: dict[str, tuple[Any, Any]] = {
+    "teacher": (Teacher, REQUIRED),
+    "task": (Task, REQUIRED),
+    "model": (Model, REQUIRED),
+    "out": (Out, REQUIRED),
+    "chunk": (ChunkNumber, 0),
+    "workers": (Workers, 1),
+    "gpus": (Gpus, 0),
+    "device": (Device, "auto"),
+    "base": (Base, Path()),
+}
+# Which part of a stage a job is: they name its record.
+PARTS = ("teacher", "task", "model", "chunk")

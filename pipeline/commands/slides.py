@@ -17,8 +17,8 @@ from pipeline.commands.options import (
     Out,
     Root,
     Workers,
-    manifests,
 )
+from pipeline.contracts.chunks import manifests_of
 from pipeline.errors import UserError
 from pipeline.plan import stage_params, stage_versions
 from pipeline.runtime import gpu_locks
@@ -34,15 +34,6 @@ def cohort_chunk(
     job = stage_params.read(stage_params.ChunkJob, cfg)
     with recorded(out.parent.parent, "cohort_chunk", chunk=chunk):
         stage.run_chunk(cfg=job.cohort, chunk=chunk, base=base, out=out, workers=workers)
-
-
-def cohort_check(cfg: Cfg, root: Root, base: Base = Path()) -> None:
-    """Check the sheet and its labels, and write slides.parquet and cohort.json."""
-    from pipeline.cohort import stage
-
-    job = stage_params.read(stage_params.CohortJob, cfg)
-    with recorded(root, "cohort"):
-        stage.run(cfg=job.cohort, tasks=job.tasks, root=root, base=base)
 
 
 def tiling(
@@ -110,7 +101,7 @@ def tiling_overview(root: Root) -> None:
     from pipeline.tiling import overview
 
     with reported("tiling_overview"):
-        overview.run(root=root, manifests=manifests(root, "tiles"))
+        overview.run(root=root, manifests=manifests_of(root, "tiles"))
 
 
 def extraction(

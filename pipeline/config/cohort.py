@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.section import Fraction, Name, Section
+from pipeline.config.tasks import TaskConfig
 
 # What looks like a mistake in a sheet and may be right; the user says so.
 Accept = Literal[
@@ -78,3 +79,15 @@ class CohortConfig(Section):
         if self.source == "synthetic" and self.sheet:
             raise ValueError("sheet: not read with source: synthetic; remove one of the two")
         return self
+
+
+class CohortJob(Section):
+    """The sheet and its labels.
+
+    Attributes:
+        sheet: digest of all rows: a sheet that was copied with an old time is seen too.
+    """
+
+    cohort: CohortConfig
+    tasks: dict[str, TaskConfig]
+    sheet: str = ""

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from pipeline.config.section import Section
+from pipeline.config.tasks import TaskConfig
 
 
 class FoldsConfig(Section):
@@ -17,3 +18,17 @@ class FoldsConfig(Section):
     seed: int = 1
     import_dir: str | None = None
     allow_validation_is_test: bool = False
+
+
+class FoldsJob(Section):
+    """One task's folds.
+
+    Attributes:
+        cases: `mapping.cases`.
+        imported: digest of the fold files in `folds.import_dir`; empty: none.
+    """
+
+    folds: FoldsConfig
+    cases: str
+    task: TaskConfig
+    imported: str = ""

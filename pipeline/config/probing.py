@@ -33,3 +33,27 @@ class ProbingConfig(Section):
         if self.annotations is not None and "{slide_id}" not in self.annotations:
             raise ValueError("annotations: the path needs {slide_id}, one file per slide")
         return self
+
+
+class ProbingJob(Section):
+    """One teacher's probes.
+
+    Attributes:
+        manifests: folder of `features/` that says what became of the teacher's slides.
+        tiles: folder of the tiles that it saw.
+        annotations: digest of the annotation files.
+    """
+
+    probing: ProbingConfig
+    manifests: str
+    tiles: str
+    annotations: str
+
+
+class TileStudentsJob(Section):
+    """All teachers' tiles at once: `manifests` and `tiles` by teacher, else as `ProbingJob`."""
+
+    probing: ProbingConfig
+    manifests: dict[str, str]
+    tiles: dict[str, str]
+    annotations: str

@@ -1,10 +1,16 @@
-"""The whole config: its sections in the order of the work, and what holds between them."""
+"""The whole config: its sections in the order of the work, and what holds between them.
+
+A section that nothing here speaks of is found by the declaration of its stage: `pretraining` is
+`PretrainingConfig` of `pipeline/config/pretraining.py`, and the stage is off where the config has
+no such section.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
 
 from pipeline.config.cohort import CohortConfig
 from pipeline.config.controls import PLAIN, Controls, controls
@@ -20,13 +26,15 @@ from pipeline.config.models import (
     SingleModel,
     SizableFusion,
 )
-from pipeline.config.probing import ProbingConfig
 from pipeline.config.report import ReportConfig
 from pipeline.config.section import Name, Section
 from pipeline.config.tasks import TaskConfig
 from pipeline.config.tiling import TilingConfig
 from pipeline.config.training import GRID_KEYS, TrainingConfig
 from pipeline.errors import nearest
+from pipeline.runtime.stages import STAGES
+
+S = TypeVar("S", bound=Section)
 
 
 class Config(Section):
@@ -36,7 +44,6 @@ class Config(Section):
     tiling: TilingConfig = TilingConfig()
     extraction: ExtractionConfig = ExtractionConfig()
     mapping: MappingConfig = MappingConfig()
-    probing: ProbingConfig | None = None
     tasks: dict[Name, TaskConfig] = Field(default_factory=dict)
     folds: FoldsConfig = FoldsConfig()
     training: TrainingConfig = TrainingConfig()
@@ -132,6 +139,14 @@ class Config(Section):
                     f"students{nearest(sized_as, students)}"
                 )
 
+    def section(self, kind: type[S]) -> S | None:
+        """The section of a class; None where the config has none.
+
+        Args:
+            kind: the class, e.g. `ProbingConfig`.
+        """
+        return next((value for _, value in self if isinstance(value, kind)), None)
+
     def model_specs(self, ablations: bool = True) -> dict[str, Any]:
         """Every model that will be trained, by name, with `teacher: each` expanded.
 
@@ -177,3 +192,29 @@ def _paths(section: Section) -> list[str]:
         inner = [f"{key}.{path}" for path in _paths(value)] if isinstance(value, Section) else []
         found += inner or [key]
     return found
+
+
+def _sections_of_stages() -> dict[str, Any]:
+    """Section -> its type and default, of those that stages declare and `Config` does not name."""
+    names = {name for stage in STAGES for name in stage.config} - set(Config.model_fields)
+    return {name: (section_class(name) | None, None) for name in sorted(names)}
+
+
+def section_class(name: str) -> type[Section]:
+    """The class of a section that is found by its name.
+
+    Args:
+        name: of the section and of its file in `pipeline/config/`.
+    """
+    module = importlib.import_module(f"pipeline.config.{name}")
+    return getattr(module, "".join(map(str.title, name.split("_"))) + "Config")
+
+
+if not TYPE_CHECKING:  # a type checker knows the sections that are named above; see `section`
+    Config = create_model(
+        "Config",
+        __base__=Config,
+        __module__=__name__,
+        __doc__=Config.__doc__,
+        **_sections_of_stages(),
+    )

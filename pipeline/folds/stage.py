@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.config.folds import FoldsConfig
+from pipeline.config.folds import FoldsConfig, FoldsJob
 from pipeline.contracts.folds import (
     PARTS,
     Fold,
@@ -30,7 +30,6 @@ from pipeline.contracts.folds import (
     folder,
     inner_path,
 )
-from pipeline.contracts.labels import Task
 from pipeline.errors import UserError
 from pipeline.files.artifacts import sweep, write_json, write_text
 from pipeline.files.parquet import read_table, write_csv
@@ -42,28 +41,27 @@ from pipeline.folds.units import Units, units
 VERSION = 1
 
 
-def run(*, cfg: FoldsConfig, cases: str, name: str, task: Task, root: Path) -> None:
+def run(*, job: FoldsJob, root: Path, task: str) -> None:
     """Split a task's cases, or take folds from elsewhere, check them and write them.
 
     Args:
-        cfg: the stage's config.
-        cases: mapping.cases, `intersection` or `union`.
-        name: the task's name.
-        task: the task.
+        job: the config, and what the task is.
         root: the results folder.
+        task: the task's name.
 
     Raises:
         UserError: the cases cannot be split as asked, or imported folds are not sound.
     """
-    sweep(folder(root, name))
+    cfg = job.folds
+    sweep(folder(root, task))
     slides = read_table(root / "slides.parquet")
     coverage = read_table(root / "coverage.parquet")
     found = units(
         read_table(root / "cases.parquet"),
-        mode=cases,
+        mode=job.cases,
         group_by=cfg.group_by,
-        name=name,
-        task=task,
+        name=task,
+        task=job.task,
     )
     folds, excluded = split(found, slides, cfg)
 
@@ -71,15 +69,15 @@ def run(*, cfg: FoldsConfig, cases: str, name: str, task: Task, root: Path) -> N
     slides_of: dict[str, list[str]] = {}
     for case, slide in sorted(zip(usable["case_id"], usable["slide_id"], strict=True)):
         slides_of.setdefault(case, []).append(slide)
-    files = _write(folds, slides_of, root, name)
+    files = _write(folds, slides_of, root, task)
     summary = {
-        "task": name,
-        "type": task.type,
+        "task": task,
+        "type": job.task.type,
         "k": len(folds),
         "seed": cfg.seed,
         "group_by": cfg.group_by,
         "inner": cfg.inner,
-        "mode": cases,
+        "mode": job.cases,
         "source": "made" if cfg.import_dir is None else "imported",
         "labelled": folds[0].labelled,
         "tests": tests_are(folds),
@@ -92,7 +90,7 @@ def run(*, cfg: FoldsConfig, cases: str, name: str, task: Task, root: Path) -> N
         ],
         "files": files,
     }
-    write_json(folder(root, name) / "folds.json", summary)
+    write_json(folder(root, task) / "folds.json", summary)
 
 
 def split(

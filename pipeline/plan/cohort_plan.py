@@ -18,6 +18,7 @@ from pipeline.cohort.sheet import chunk_digest, identities, slide_rows
 from pipeline.cohort.stage import portable
 from pipeline.cohort.synthetic import embedded
 from pipeline.config.cohort import SyntheticConfig
+from pipeline.config.probing import ProbingConfig
 from pipeline.config.whole import Config
 from pipeline.contracts.ledger import chunk_of
 from pipeline.contracts.slide_row import SlideRow
@@ -167,7 +168,8 @@ def _check_paths(config: Config, rows: Sequence[SlideRow], base: Path) -> None:
         for needed in (base / weights, base / f"{weights}.json"):
             if not needed.is_file():
                 raise ConfigError(f"tiling.tissue.weights: no file {needed}; correct the path")
-    if config.probing is not None and (pattern := config.probing.annotations):
+    probing = config.section(ProbingConfig)
+    if probing is not None and (pattern := probing.annotations):
         paths = [as_on_disk(base / pattern.format(slide_id=row.slide_id)) for row in rows]
         if not any(path.is_file() for path in paths):
             raise ConfigError(
@@ -184,10 +186,11 @@ def annotation_digest(config: Config, plan: CohortPlan, base: Path) -> str:
         plan: the cohort, for its slides.
         base: folder that relative paths of the config start from.
     """
-    if config.probing is None or config.probing.annotations is None:
+    probing = config.section(ProbingConfig)
+    if probing is None or probing.annotations is None:
         return ""
     paths = {
-        row.slide_id: as_on_disk(base / config.probing.annotations.format(slide_id=row.slide_id))
+        row.slide_id: as_on_disk(base / probing.annotations.format(slide_id=row.slide_id))
         for row in plan.rows
     }
     return digest({slide: file_identity(path) for slide, path in paths.items() if path.is_file()})

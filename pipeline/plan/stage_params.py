@@ -16,10 +16,10 @@ from pipeline.config.cohort import CohortConfig
 from pipeline.config.controls import Controls
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.extraction import ExtractionConfig, TeacherConfig
-from pipeline.config.folds import FoldsConfig
+from pipeline.config.folds import FoldsJob
 from pipeline.config.mapping import MappingConfig
 from pipeline.config.models import ModelConfig
-from pipeline.config.probing import ProbingConfig
+from pipeline.config.probing import ProbingConfig, ProbingJob, TileStudentsJob
 from pipeline.config.section import Section
 from pipeline.config.tasks import TaskConfig
 from pipeline.config.tiling import TilingConfig
@@ -28,17 +28,12 @@ from pipeline.config.whole import Config
 from pipeline.encoders import registry, tile_scales
 from pipeline.encoders.weight_files import local_identity
 from pipeline.errors import ConfigError
+from pipeline.runtime import stages
 
 
 class ChunkJob(Section):
     cohort: CohortConfig
     slides: str
-
-
-class CohortJob(Section):
-    cohort: CohortConfig
-    tasks: dict[str, TaskConfig]
-    sheet: str = ""
 
 
 class TilingJob(Section):
@@ -67,27 +62,6 @@ class MappingJob(Section):
     tiled: bool
 
 
-class ProbingJob(Section):
-    probing: ProbingConfig
-    manifests: str
-    tiles: str
-    annotations: str
-
-
-class TileStudentsJob(Section):
-    probing: ProbingConfig
-    manifests: dict[str, str]
-    tiles: dict[str, str]
-    annotations: str
-
-
-class FoldsJob(Section):
-    folds: FoldsConfig
-    cases: str
-    task: TaskConfig
-    imported: str = ""
-
-
 class TrainingJob(Section):
     training: TrainingConfig
     model: ModelConfig
@@ -107,6 +81,25 @@ class ReportJob(Section):
     config: Config
 
 
+def of(stage: str, config: Config, **parts: Any) -> Section:
+    """What a stage's job is told: its job's fields are sections of the config, or given.
+
+    A stage that takes out of its section what does not concern a job has a function of its own.
+
+    Args:
+        stage: the stage's name.
+        config: the config.
+        parts: the fields that are no sections, and any that stand in for one.
+
+    Raises:
+        ValidationError: a field is missing, or a part is no field.
+    """
+    kind = stages.stage(stage).job_class()
+    sections = {name: getattr(config, name) for name in type(config).model_fields}
+    own = {name: sections[name] for name in kind.model_fields if name in sections}
+    return kind(**(own | parts))
+
+
 def chunk(config: Config, slides: str, cases: int) -> ChunkJob:
     """One chunk's slide table.
 
@@ -120,11 +113,6 @@ def chunk(config: Config, slides: str, cases: int) -> ChunkJob:
     # What the user says of the sheet as a whole decides nothing of a chunk.
     cohort = config.cohort.model_copy(update={"synthetic": synthetic, "accept": ()})
     return ChunkJob(cohort=cohort, slides=slides)
-
-
-def cohort(config: Config, sheet: str) -> CohortJob:
-    """`sheet` is the digest of all rows: a sheet that was copied with an old time is seen too."""
-    return CohortJob(cohort=config.cohort, tasks=config.tasks, sheet=sheet)
 
 
 def tiling(config: Config, slides: str, scale: str = "") -> TilingJob:
@@ -203,8 +191,7 @@ def probing(config: Config, teacher: str, annotations: str) -> ProbingJob:
         teacher: the teacher's name.
         annotations: digest of the annotation files; the embedded cohort brings its own.
     """
-    assert config.probing is not None
-    section = _unset(config.probing, "students", "epochs")
+    section = _unset(_probing(config), "students", "epochs")
     manifests, tiles = _features_of(config, teacher)
     return ProbingJob(
         probing=_annotated(config, section),
@@ -216,15 +203,20 @@ def probing(config: Config, teacher: str, annotations: str) -> ProbingJob:
 
 def tile_students(config: Config, annotations: str) -> TileStudentsJob:
     """All teachers' tiles at once; `annotations` as in `probing`."""
-    assert config.probing is not None
     found = {teacher: _features_of(config, teacher) for teacher in config.extraction.teachers}
-    section = _unset(config.probing, "members", "shots", "episodes", "portions")
+    section = _unset(_probing(config), "members", "shots", "episodes", "portions")
     return TileStudentsJob(
         probing=_annotated(config, section),
         manifests={teacher: manifests for teacher, (manifests, _) in found.items()},
         tiles={teacher: tiles for teacher, (_, tiles) in found.items()},
         annotations=annotations,
     )
+
+
+def _probing(config: Config) -> ProbingConfig:
+    section = config.section(ProbingConfig)
+    assert section is not None
+    return section
 
 
 def _unset(section: ProbingConfig, *keys: str) -> ProbingConfig:

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.probing import ProbingConfig
+from pipeline.config.probing import ProbingConfig, ProbingJob
+from pipeline.contracts.chunks import manifests_of
 from pipeline.files.artifacts import write_json, write_text
 from pipeline.probing.gather import Tiles, cases_of, gather, usable
 from pipeline.probing.probes import Probe, logistic, nearest_centre, neighbours, sgd_ensemble
@@ -35,29 +36,26 @@ COLUMNS = ("probe", "training", "metric", "value", "low", "high", "fold_std", "n
 
 def run(
     *,
-    cfg: ProbingConfig,
-    teacher: str,
-    manifests: list[Path],
-    tiles: Path,
+    job: ProbingJob,
     root: Path,
+    teacher: str,
     base: Path,
 ) -> None:
     """Probe one teacher.
 
     Args:
-        cfg: the probing section.
-        teacher: its name.
-        manifests: of its extraction, as the cohort has chunks now.
-        tiles: folder of the tiles that it saw.
+        job: the config, and where the teacher's manifests and tiles are.
         root: the results folder.
+        teacher: its name.
         base: folder that the config's relative paths start from.
 
     Raises:
         UserError: an annotation cannot be read.
         ArtifactError: a feature file or a table is damaged.
     """
-    case_of = cases_of(root)
-    found = gather(cfg, usable(manifests, teacher, case_of), case_of, tiles, root, base)
+    cfg, case_of = job.probing, cases_of(root)
+    records = usable(manifests_of(root, f"features/{job.manifests}"), teacher, case_of)
+    found = gather(cfg, records, case_of, root / job.tiles, root, base)
     facts: dict[str, Any] = {"teacher": teacher, "level": cfg.level, "rows": [], "reason": ""}
     facts["reason"] = reason(found)
     if found is not None:

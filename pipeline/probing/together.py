@@ -9,13 +9,13 @@ On the labelled tiles that all teachers have, with one set of folds, writes `pro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.config.probing import ProbingConfig
+from pipeline.config.probing import ProbingConfig, TileStudentsJob
+from pipeline.contracts.chunks import manifests_of
 from pipeline.files.artifacts import write_json, write_text
 from pipeline.probing.gather import cases_of, usable
 from pipeline.probing.gather_together import Joint, Source, gather_together
@@ -34,20 +34,11 @@ COLUMNS = ("model", "probe", "metric", "value", "low", "high", "fold_std", "n_tr
            "n_parameters")  # fmt: skip
 
 
-def run(
-    *,
-    cfg: ProbingConfig,
-    manifests: Mapping[str, list[Path]],
-    tiles: Mapping[str, Path],
-    root: Path,
-    base: Path,
-) -> None:
+def run(*, job: TileStudentsJob, root: Path, base: Path) -> None:
     """Probe all teachers together, and train students on their tiles.
 
     Args:
-        cfg: the probing section.
-        manifests: teacher -> of its extraction.
-        tiles: teacher -> folder of the tiles that it saw.
+        job: the config, and where each teacher's manifests and tiles are.
         root: the results folder.
         base: folder that the config's relative paths start from.
 
@@ -55,13 +46,11 @@ def run(
         UserError: an annotation cannot be read.
         ArtifactError: a feature file or a table is damaged.
     """
-    case_of = cases_of(root)
-    sources = {
-        teacher: Source(
-            {record.slide_id: record for record in usable(paths, teacher, case_of)}, tiles[teacher]
-        )
-        for teacher, paths in manifests.items()
-    }
+    cfg, case_of = job.probing, cases_of(root)
+    sources = {}
+    for teacher, folder in job.manifests.items():
+        records = usable(manifests_of(root, f"features/{folder}"), teacher, case_of)
+        sources[teacher] = Source({r.slide_id: r for r in records}, root / job.tiles[teacher])
     joint = gather_together(cfg, sources, case_of, root, base)
     facts: dict[str, Any] = {
         "rows": [], "comparisons": [], "reason": reason(joint.tiles if joint else None),

@@ -1,8 +1,9 @@
 """The stages, each declared once: the workflow, the command line, job records, the lock and the
 README ask here, and nothing lists them a second time.
 
-A new stage is three files (`workflow/rules/<room>.smk`, `pipeline/<room>/stage.py`, its section in
-`pipeline/config/`) and an entry here.
+A new stage is three files (`workflow/rules/<room>.smk`; `pipeline/<room>/stage.py`;
+`pipeline/config/<room>.py` with its section of the config and what its job is told) and an entry
+here, from which its command is made and its section becomes part of the config.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ class Stage:
         name: of its rule, its job records and its logs.
         room: the rule's file in `workflow/rules/`, and the folder of `pipeline/`.
         command: what follows `python -m pipeline`.
-        function: `module:name` below `pipeline.commands`, what the command calls.
         config: the sections of the config that it is told of.
         libraries: distributions that its numbers depend on; each of its jobs writes down which
             versions it ran with.
@@ -32,22 +32,44 @@ class Stage:
             below `results/<cohort>/`; they go when nobody knows what made them.
         does: for the README.
         writes: for the README, below `results/<cohort>/`.
+        job: `module:class` below `pipeline.config`, what its `--cfg` is read as.
+        module: below `pipeline`, the one whose `run(job=…, root=…, …)` does the work; empty: the
+            room's `stage`.
+        options: of the command besides `--cfg` and `--root`, names of `commands.options.OPTIONS`;
+            `run` gets them, but for `gpus`, which are claimed before.
+        function: `module:name` below `pipeline.commands`, for a command that is not made of `job`
+            and `options`.
     """
 
     name: str
     room: str
     command: str
-    function: str
     config: tuple[str, ...]
     libraries: tuple[str, ...]
     tables: tuple[str, ...]
     does: str
     writes: str
+    job: str = ""
+    module: str = ""
+    options: tuple[str, ...] = ()
+    function: str = ""
 
-    def load(self) -> Callable[..., Any]:
-        """What the command calls."""
-        module, _, name = self.function.partition(":")
-        return getattr(importlib.import_module(f"pipeline.commands.{module}"), name)
+    def job_class(self) -> Any:
+        """The class that its `--cfg` is read as."""
+        return _named("pipeline.config", self.job)
+
+    def run(self) -> Callable[..., None]:
+        """What does the work; its module may import torch."""
+        return _named("pipeline", f"{self.module or f'{self.room}.stage'}:run")
+
+    def own_command(self) -> Callable[..., None] | None:
+        """What the command calls where it is not made of the declaration."""
+        return _named("pipeline.commands", self.function) if self.function else None
+
+
+def _named(package: str, place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"{package}.{module}"), name)
 
 
 STAGES = (
@@ -66,7 +88,8 @@ STAGES = (
         name="cohort",
         room="cohort",
         command="cohort check",
-        function="slides:cohort_check",
+        job="cohort:CohortJob",
+        options=("base",),
         config=("cohort", "tasks"),
         libraries=(*ARRAYS, "tifffile", "opencv-python-headless", "scikit-learn"),
         tables=("cohort.json",),
@@ -145,7 +168,8 @@ STAGES = (
         name="probing",
         room="probing",
         command="probing",
-        function="cases:probing",
+        job="probing:ProbingJob",
+        options=("teacher", "base"),
         config=("probing",),
         libraries=(
             *ARRAYS,
@@ -165,7 +189,9 @@ STAGES = (
         name="tile_students",
         room="probing",
         command="tile-students",
-        function="cases:tile_students",
+        job="probing:TileStudentsJob",
+        module="probing.together",
+        options=("base",),
         config=("probing",),
         libraries=(
             *ARRAYS,
@@ -184,11 +210,12 @@ STAGES = (
         name="folds",
         room="folds",
         command="folds",
-        function="cases:folds",
+        job="folds:FoldsJob",
+        options=("task",),
         config=("folds", "tasks"),
         libraries=(*ARRAYS, "scipy", "scikit-learn"),
         tables=("folds/*/folds.json",),
-        does="patient- or site-grouped, stratified, pairwise disjoint",
+        does="splits the cases: grouped by patient or site, stratified, pairwise disjoint",
         writes="`folds/<task>/` (also CLAM's `splits_<k>.csv`)",
     ),
     Stage(

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.cohort import stage
 from pipeline.cohort.synthetic import embedded
-from pipeline.config.cohort import CohortConfig, SyntheticConfig
+from pipeline.config.cohort import CohortConfig, CohortJob, SyntheticConfig
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.contracts.ledger import chunk_of
 from pipeline.errors import ArtifactError, SheetError
@@ -37,7 +37,11 @@ def written(tmp_path: Path) -> tuple[pd.DataFrame, dict]:
         name="mine", source="sheet", sheet="sheet.csv", chunks=3, missing_files="ledger"
     )
     root = tmp_path / "results"
-    stage.run(cfg=cfg, tasks={"os": SURVIVAL, "g": GRADE}, root=root, base=tmp_path)
+    stage.run(
+        job=CohortJob(cohort=cfg, tasks={"os": SURVIVAL.model_dump(), "g": GRADE.model_dump()}),
+        root=root,
+        base=tmp_path,
+    )
     return read_table(root / "slides.parquet"), read_json(root / "cohort.json")
 
 
@@ -87,7 +91,11 @@ def test_a_bad_label_leaves_no_table(tmp_path: Path) -> None:
     (tmp_path / "sheet.csv").write_text("slide_id,case_id,time,event\na,c,1,1\nb,d,-3,1\n")
     cfg = CohortConfig(name="mine", source="sheet", sheet="sheet.csv")
     with pytest.raises(SheetError, match="-3"):
-        stage.run(cfg=cfg, tasks={"os": SURVIVAL}, root=tmp_path / "r", base=tmp_path)
+        stage.run(
+            job=CohortJob(cohort=cfg, tasks={"os": SURVIVAL.model_dump()}),
+            root=tmp_path / "r",
+            base=tmp_path,
+        )
     assert not (tmp_path / "r").exists()
 
 
@@ -101,12 +109,22 @@ def test_the_embedded_cohort(tmp_path: Path) -> None:
     }
     root = tmp_path / "results" / "tiny"
     with pytest.raises(ArtifactError, match="cohort chunk"):
-        stage.run(cfg=cfg, tasks=tasks, root=root, base=tmp_path)
+        stage.run(
+            job=CohortJob(
+                cohort=cfg, tasks={name: task.model_dump() for name, task in tasks.items()}
+            ),
+            root=root,
+            base=tmp_path,
+        )
     planned = embedded.plan(cfg, tmp_path)
     for row in planned:  # the stage reads no pixels
         Path(row.path).parent.mkdir(parents=True, exist_ok=True)
         Path(row.path).write_text("slide")
-    stage.run(cfg=cfg, tasks=tasks, root=root, base=tmp_path)
+    stage.run(
+        job=CohortJob(cohort=cfg, tasks={name: task.model_dump() for name, task in tasks.items()}),
+        root=root,
+        base=tmp_path,
+    )
     table, facts = read_table(root / "slides.parquet"), read_json(root / "cohort.json")
     assert table["slide_id"].tolist() == [row.slide_id for row in planned]
     assert dict(zip(table["slide_id"], table["identity"], strict=True)) == embedded.identities(cfg)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.config.folds import FoldsConfig
+from pipeline.config.folds import FoldsConfig, FoldsJob
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.contracts.folds import PARTS, read_folds
 from pipeline.contracts.labels import Task, read_labels
@@ -69,8 +69,10 @@ class Results:
         write_table(root / "cases.parquet", self.cases)
         write_table(root / "slides.parquet", slides)
         write_table(root / "coverage.parquet", slides.assign(teacher="t", status="ok"))
-        cfg = FoldsConfig(k=k, inner=inner)
-        folds_stage.run(cfg=cfg, cases="intersection", name=NAME, task=task, root=root)
+        job = FoldsJob(
+            folds=FoldsConfig(k=k, inner=inner), cases="intersection", task=task.model_dump()
+        )
+        folds_stage.run(job=job, root=root, task=NAME)
         self.models: list[str] = []
 
     def add(

@@ -177,7 +177,7 @@ def _jobs(config: Config, cohort: cohort_plan.CohortPlan) -> Iterator[tuple[str,
         )
         out = ["--out", str(results / f"slides/{chunk}.parquet")]
         yield name, ["cohort", "chunk", "--cfg", cfg.canonical(), *part, *out]
-    cfg = stage_params.cohort(config, cohort.sheet())
+    cfg = stage_params.of("cohort", config, sheet=cohort.sheet())
     yield "cohort", ["cohort", "check", "--cfg", cfg.canonical(), *root]
     for name, chunk, part in each("tiling"):
         cfg = stage_params.tiling(config, cohort.digest(chunk))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config.folds import FoldsConfig
+from pipeline.config.folds import FoldsConfig, FoldsJob
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.contracts.folds import PARTS, fold_path, folder, read_fold, read_folds
 from pipeline.contracts.labels import Task
@@ -59,7 +59,8 @@ def write_cohort(root: Path, cases: pd.DataFrame) -> None:
 
 
 def split(root: Path, task: Task = SURVIVAL, cases: str = "intersection", **cfg: Any) -> dict:
-    stage.run(cfg=FoldsConfig(**cfg), cases=cases, name="os", task=task, root=root)
+    job = FoldsJob(folds=FoldsConfig(**cfg), cases=cases, task=task.model_dump())
+    stage.run(job=job, root=root, task="os")
     return read_json(folder(root, "os") / "folds.json")
 
 

@@ -20,7 +20,7 @@ from pipeline.aggregators.build import build as build_aggregator
 from pipeline.cohort.synthetic.hidden_states import hidden_cases
 from pipeline.cohort.synthetic.painting import Picture, paint
 from pipeline.config.extraction import ExtractionConfig
-from pipeline.config.folds import FoldsConfig
+from pipeline.config.folds import FoldsConfig, FoldsJob
 from pipeline.config.models import ModelConfig, aggregators, distillation_losses
 from pipeline.config.registry import Entry, entries
 from pipeline.config.tasks import LOSSES, SurvivalTask, TaskConfig
@@ -107,7 +107,8 @@ def mapping(folder: Path) -> Numbers:
 def folds(folder: Path) -> Numbers:
     write_cases(folder)
     task = SurvivalTask(type="survival", time="time", event="event")
-    folds_stage.run(cfg=FoldsConfig(k=3), cases="intersection", name="t", task=task, root=folder)
+    job = FoldsJob(folds=FoldsConfig(k=3), cases="intersection", task=task.model_dump())
+    folds_stage.run(job=job, root=folder, task="t")
     return {
         f"{fold.index} {part}": float(sum(int(case[1:]) ** 2 for case in fold.part(part)))
         for fold in read_folds(folder, "t")
@@ -116,8 +117,8 @@ def folds(folder: Path) -> Numbers:
 
 
 def probes(folder: Path) -> Numbers:
-    manifests = probing.build(folder, labels=True)
-    rows = probing.run(folder, manifests)["rows"]
+    probing.build(folder, labels=True)
+    rows = probing.run(folder)["rows"]
     return {" ".join(map(str, (r["probe"], r["training"], r["metric"]))): r["value"] for r in rows}
 
 

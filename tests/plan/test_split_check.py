@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.cohort import stage as cohort_stage
+from pipeline.config.cohort import CohortJob
+from pipeline.config.folds import FoldsJob
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.contracts.columns import spelled_out
@@ -56,14 +58,16 @@ def fold_all(config: Config, folder: Path) -> None:
     """What mapping and folds do where every slide has its features."""
     root = folder / "results"
     root.mkdir()
-    cohort_stage.run(cfg=config.cohort, tasks=config.tasks, root=root, base=folder)
+    job = CohortJob(cohort=config.cohort, tasks=config.tasks)
+    cohort_stage.run(job=job, root=root, base=folder)
     slides = read_table(root / "slides.parquet")
     have = Coverage({}, {"a": dict.fromkeys(slides["slide_id"], "")}, {}, slides)
     write_table(root / "cases.parquet", case_table(slides, have)[0])
     write_table(root / "coverage.parquet", slides.assign(teacher="a", status="ok"))
     for name, task in config.tasks.items():
         spelled = spelled_out(task, slides.columns)
-        folds_stage.run(cfg=config.folds, cases="union", name=name, task=spelled, root=root)
+        job = FoldsJob(folds=config.folds, cases="union", task=spelled)
+        folds_stage.run(job=job, root=root, task=name)
 
 
 cell = st.one_of(

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.config.probing import ProbingConfig
+from pipeline.config.probing import ProbingConfig, ProbingJob
 from pipeline.contracts.ledger import Record, write_manifest
 from pipeline.errors import UserError
 from pipeline.probing import stage
@@ -21,7 +21,7 @@ from pipeline.probing.labels import read_labels
 SIDE = 100
 
 
-def build(root: Path, cases: int = 6, labels: bool = False, shuffle: bool = False) -> list[Path]:
+def build(root: Path, cases: int = 6, labels: bool = False, shuffle: bool = False) -> None:
     """Slides whose left half is tumour and right half stroma, which the features show."""
     rng = np.random.default_rng(0)
     records = []
@@ -56,29 +56,32 @@ def build(root: Path, cases: int = 6, labels: bool = False, shuffle: bool = Fals
         legend = json.dumps({"1": "tumour", "2": "stroma"})
         (root / f"annotations/{slide}.json").write_text(legend)
     slides = [f"s{i}" for i in range(cases)]
-    table = pd.DataFrame({"slide_id": slides, "case_id": [f"c{i // 2}" for i in range(cases)]})
+    table = pd.DataFrame(
+        {"slide_id": slides, "case_id": [f"c{i // 2}" for i in range(cases)], "chunk": 0}
+    )
     table.to_parquet(root / "slides.parquet")
-    write_manifest(root / "manifest.json", "extraction/t", "x", records)
-    return [root / "manifest.json"]
+    write_manifest(root / "features/t/manifest/0.json", "extraction/t", "x", records)
 
 
-def run(root: Path, manifests: list[Path], **cfg: Any) -> dict[str, Any]:
+def run(root: Path, **cfg: Any) -> dict[str, Any]:
     settings = {"folds": 3, "members": 2, "shots": (2,), "episodes": 4, "bootstraps": 50, **cfg}
-    where = {"tiles": root / "tiles", "root": root, "base": root}
-    stage.run(cfg=ProbingConfig(**settings), teacher="t", manifests=manifests, **where)
+    job = ProbingJob(
+        probing=ProbingConfig(**settings), manifests="t", tiles="tiles", annotations=""
+    )
+    stage.run(job=job, teacher="t", root=root, base=root)
     return dict(json.loads((root / "probing/t.json").read_text()))
 
 
 @pytest.mark.parametrize("source", ["image", "geojson", "tiling"])
 def test_labels_reach_the_right_features(tmp_path: Path, source: str) -> None:
-    manifests = build(tmp_path, labels=source == "tiling", shuffle=True)
+    build(tmp_path, labels=source == "tiling", shuffle=True)
     pattern = {"image": "annotations/{slide_id}.png", "geojson": "{slide_id}.geojson"}.get(source)
     if source == "geojson":
         for i in range(6):
             features = [square("tumour", 0), square("stroma", 400)]
             text = json.dumps({"type": "FeatureCollection", "features": features})
             (tmp_path / f"s{i}.geojson").write_text(text)
-    found = run(tmp_path, manifests, annotations=pattern)
+    found = run(tmp_path, annotations=pattern)
     assert found["classes"] == {"stroma": 96, "tumour": 96}
     assert (found["n_tiles"], found["n_slides"], found["n_cases"]) == (192, 6, 3)
     rows = pd.DataFrame(found["rows"])
@@ -100,8 +103,8 @@ def square(name: str, left: int) -> dict[str, Any]:
 
 
 def test_portions_and_tiles_per_slide_are_kept_to(tmp_path: Path) -> None:
-    manifests = build(tmp_path, labels=True)
-    found = run(tmp_path, manifests, tiles_per_slide=10, portions=(0.1, 1.0), members=0)
+    build(tmp_path, labels=True)
+    found = run(tmp_path, tiles_per_slide=10, portions=(0.1, 1.0), members=0)
     assert found["n_tiles"] == 60
     rows = pd.DataFrame(found["rows"])
     trained = rows[rows.probe == "knn_1"].groupby("training").n_train.first()
@@ -121,10 +124,10 @@ def test_a_border_tile_has_no_label(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_probed_is_said(tmp_path: Path) -> None:
-    manifests = build(tmp_path)
-    assert "no tile has a class" in run(tmp_path, manifests)["reason"]
-    manifests = build(tmp_path, cases=4, labels=True)
-    assert "2 cases only" in run(tmp_path, manifests)["reason"]
+    build(tmp_path)
+    assert "no tile has a class" in run(tmp_path)["reason"]
+    build(tmp_path, cases=4, labels=True)
+    assert "2 cases only" in run(tmp_path)["reason"]
     (tmp_path / "annotations/s1.json").unlink()
     with pytest.raises(UserError, match=r"s1\.png names no classes"):
-        run(tmp_path, manifests, annotations="annotations/{slide_id}.png")
+        run(tmp_path, annotations="annotations/{slide_id}.png")

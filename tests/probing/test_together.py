@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.config.probing import ProbingConfig
+from pipeline.config.probing import ProbingConfig, TileStudentsJob
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.contracts.ledger import Record, write_manifest
@@ -27,7 +27,7 @@ SIDE, CLASSES = 100, ("fat", "stroma", "tumour")
 SEES = {"a": "fat", "b": "tumour"}
 
 
-def build(root: Path, cases: int = 9) -> tuple[dict[str, Any], dict[str, str]]:
+def build(root: Path, cases: int = 9) -> dict[str, str]:
     """Slides of 24 labelled tiles; teacher `b` has them in another order, and lacks one slide."""
     rng = np.random.default_rng(0)
     records: dict[str, list[Record]] = {t: [] for t in SEES}
@@ -56,30 +56,29 @@ def build(root: Path, cases: int = 9) -> tuple[dict[str, Any], dict[str, str]]:
             status = "failed" if (teacher, i) == ("b", 0) else "ok"
             shown = f"features/{teacher}/{slide}.h5" if status == "ok" else ""
             records[teacher].append(Record(slide, f"extraction/{teacher}", status, path=shown))
-    table = pd.DataFrame({"slide_id": list(case_of), "case_id": list(case_of.values())})
+    table = pd.DataFrame({"slide_id": list(case_of), "case_id": list(case_of.values()), "chunk": 0})
     table.to_parquet(root / "slides.parquet")
-    manifests = {}
     for teacher, found in records.items():
-        manifests[teacher] = [root / f"{teacher}.json"]
-        write_manifest(root / f"{teacher}.json", f"extraction/{teacher}", "x", found)
-    return manifests, case_of
+        path = root / f"features/{teacher}/manifest/0.json"
+        write_manifest(path, f"extraction/{teacher}", "x", found)
+    return case_of
 
 
-def run(root: Path, manifests: dict[str, Any], **cfg: Any) -> dict[str, Any]:
+def run(root: Path, **cfg: Any) -> dict[str, Any]:
     settings = {"folds": 3, "bootstraps": 100, "epochs": 15, "students": ("shazam_v1",), **cfg}
-    together.run(
-        cfg=ProbingConfig(**settings),
-        manifests=manifests,
-        tiles=dict.fromkeys(manifests, root / "tiles"),
-        root=root,
-        base=root,
+    job = TileStudentsJob(
+        probing=ProbingConfig(**settings),
+        manifests={teacher: teacher for teacher in SEES},
+        tiles=dict.fromkeys(SEES, "tiles"),
+        annotations="",
     )
+    together.run(job=job, root=root, base=root)
     return dict(json.loads((root / "probing/all/students.json").read_text()))
 
 
 def test_a_student_of_tiles_knows_what_no_teacher_knows_alone(tmp_path: Path) -> None:
-    manifests, _ = build(tmp_path)
-    found = run(tmp_path, manifests)
+    build(tmp_path)
+    found = run(tmp_path)
     value = {
         (row["model"], row["probe"]): row["value"]
         for row in found["rows"]
@@ -94,13 +93,14 @@ def test_a_student_of_tiles_knows_what_no_teacher_knows_alone(tmp_path: Path) ->
     assert pair["difference"] == pytest.approx(apart) and 0 < pair["low"] < pair["difference"]
     with (tmp_path / "probing/all/students.csv").open() as handle:
         assert len(list(csv.DictReader(handle))) == len(found["rows"])
-    assert found == run(tmp_path, manifests)
+    assert found == run(tmp_path)
 
 
 def test_tiles_are_joined_by_their_coordinates(tmp_path: Path) -> None:
-    manifests, case_of = build(tmp_path)
+    case_of = build(tmp_path)
     sources = {}
-    for teacher, (path,) in manifests.items():
+    for teacher in SEES:
+        path = tmp_path / f"features/{teacher}/manifest/0.json"
         records = {
             r["slide_id"]: Record(r["slide_id"], "x", "ok", path=r["path"])
             for r in json.loads(path.read_text())["slides"]
@@ -138,11 +138,11 @@ def test_students_learn_nothing_from_the_test_tiles(kind: str) -> None:
 
 
 def test_without_labelled_tiles_the_reason_is_written(tmp_path: Path) -> None:
-    manifests, _ = build(tmp_path)
+    build(tmp_path)
     for path in (tmp_path / "tiles").glob("*.h5"):
         with h5py.File(path, "r+") as file:
             del file["label"]
-    found = run(tmp_path, manifests)
+    found = run(tmp_path)
     assert "no tile has a class" in found["reason"] and not found["rows"]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.config.extraction import ExtractionConfig
 from pipeline.config.probing import ProbingConfig
+from pipeline.config.whole import Config
 from pipeline.report.sections import probes
 
 
@@ -15,7 +16,7 @@ def opened(root: Path, facts: dict[str, dict[str, Any]]) -> Any:
     for teacher, content in facts.items():
         (root / f"probing/{teacher}.json").write_text(json.dumps(content))
     teachers = {name: {"source": "timm", "model": "x"} for name in facts}
-    config = SimpleNamespace(
+    config = Config(
         probing=ProbingConfig(), extraction=ExtractionConfig.model_validate({"teachers": teachers})
     )
     return SimpleNamespace(root=root, config=config)

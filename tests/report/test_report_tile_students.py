@@ -6,13 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from pipeline.config.probing import ProbingConfig
+from pipeline.config.whole import Config
 from pipeline.report.sections import tile_students
 
 
 def opened(root: Path, facts: dict[str, Any], **probing: Any) -> Any:
     (root / "probing/all").mkdir(parents=True)
     (root / "probing/all/students.json").write_text(json.dumps(facts))
-    config = SimpleNamespace(probing=ProbingConfig(**probing))
+    config = Config(probing=ProbingConfig(**probing))
     return SimpleNamespace(root=root, config=config)
 
 
@@ -45,5 +46,5 @@ def test_students_stand_beside_the_probes_with_their_difference(tmp_path: Path) 
 def test_not_asked_for_or_nothing_to_compare(tmp_path: Path) -> None:
     results = opened(tmp_path, {"reason": "no tile has a class"}, students=("shazam_v1",))
     assert tile_students.table(results) == "All teachers together: no tile has a class."
-    results.config.probing = ProbingConfig()
+    results.config = Config(probing=ProbingConfig())
     assert tile_students.table(results) is None

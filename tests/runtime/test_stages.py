@@ -8,11 +8,17 @@ import re
 import sys
 
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from pipeline import ROOT
 from pipeline.cli import app
+from pipeline.commands.declared import command
+from pipeline.commands.options import OPTIONS
+from pipeline.config.cohort import CohortJob
+from pipeline.config.probing import ProbingConfig
 from pipeline.config.whole import Config
+from pipeline.plan import stage_params
 from pipeline.runtime.stages import ALSO, ROOMS, STAGES, TABLES, Stage, stage
 from tests.test_imports import imported, imports
 
@@ -56,7 +62,37 @@ def test_a_stage_has_its_room_its_config_and_its_command(one: Stage) -> None:
     assert done.exit_code == 0, done.output
     rule = (RULES / f"{one.room}.smk").read_text()
     assert f"python -m pipeline {one.command} " in " ".join(rule.split())
-    assert inspect.getdoc(one.load())
+    assert inspect.getdoc(command(one))
+
+
+@pytest.mark.parametrize("one", [one for one in STAGES if one.job], ids=lambda one: one.name)
+def test_a_declared_command_fits_its_run(one: Stage) -> None:
+    """`run` takes the job, the results folder and the options, and nothing else."""
+    assert not one.function
+    wanted = {"job", "root", *one.options} - {"gpus"}
+    assert set(inspect.signature(one.run()).parameters) == wanted
+    assert set(one.options) <= set(OPTIONS)
+    fields = one.job_class().model_fields
+    assert set(fields) & {*one.config, "task"}, "a job without its section"
+
+
+def test_what_a_job_is_told_is_sections_and_parts() -> None:
+    config = Config.model_validate({"cohort": {"name": "mine"}})
+    job = stage_params.of("cohort", config, sheet="digest")
+    assert job == CohortJob(cohort=config.cohort, tasks={}, sheet="digest")
+    with pytest.raises(ValidationError, match="shoot"):
+        stage_params.of("cohort", config, shoot="digest")
+    with pytest.raises(ValidationError, match="manifests"):
+        stage_params.of("probing", config, tiles="tiles", annotations="")
+
+
+def test_a_section_that_a_stage_declares_is_part_of_the_config() -> None:
+    """And is off where the config does not have it."""
+    assert Config().section(ProbingConfig) is None
+    config = Config.model_validate({"probing": {"seed": 3}})
+    assert config.section(ProbingConfig) == ProbingConfig(seed=3)
+    with pytest.raises(ValidationError, match="sed"):
+        Config.model_validate({"probing": {"sed": 3}})
 
 
 def test_every_command_is_a_stage_or_a_tool() -> None:
@@ -70,7 +106,7 @@ def test_every_command_is_a_stage_or_a_tool() -> None:
     found = {
         f"{module}:{name}" for name, module in commands.items() if module in ("slides", "cases")
     }
-    assert found == {one.function for one in STAGES}
+    assert found == {one.function for one in STAGES if one.function}
 
 
 @each
@@ -125,6 +161,5 @@ def _module(one: Stage) -> str:
     own = {
         "tiling_overview": "tiling.overview",
         "extraction_check": "extraction.check",
-        "tile_students": "probing.together",
     }
-    return own.get(one.name, f"{one.room}.stage")
+    return one.module or own.get(one.name, f"{one.room}.stage")

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 
 from pipeline.commands import cases
+from pipeline.commands.declared import command
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.files.parquet import write_table
 from pipeline.plan import stage_params
+from pipeline.runtime.stages import stage
 from tests.training.conftest import CASES, DIMS
 
 OS = {"type": "survival", "time": "time", "event": "event", "loss": "cox"}
@@ -61,7 +63,8 @@ def config(nested: bool = False, **auxiliary: float) -> Config:
 
 
 def run(cfg: Config, root: Path, task: str) -> None:
-    cases.folds(stage_params.folds(cfg, task).canonical(), root, task)
+    split = command(stage("folds"))
+    split(cfg=stage_params.folds(cfg, task).canonical(), root=root, task=task)
     for model in cfg.model_specs():
         cases.training(
             stage_params.training(cfg, task, model).canonical(), root, task, model, device="cpu"

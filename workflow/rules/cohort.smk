@@ -34,7 +34,7 @@ rule cohort:
     conda:
         "../../envs/shazam.yaml"
     params:
-        cfg=cohort_job,
+        cfg=told("cohort", sheet=lambda wildcards: COHORT.sheet()),
         version=version(stage_versions.stage("cohort")),
     shell:
         "python -m pipeline cohort check --cfg {params.cfg:q} --root $(dirname {output.slides:q})"

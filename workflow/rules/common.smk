@@ -77,6 +77,16 @@ def job(make, *names):
     ).canonical()
 
 
+def told(stage, **parts):
+    """The `cfg` param of a stage that declares its job: what its fields are but for sections of the
+    config; what depends on wildcards is a function of them."""
+    return lambda wildcards: stage_params.of(
+        stage,
+        CONFIG,
+        **{n: part(wildcards) if callable(part) else part for n, part in parts.items()},
+    ).canonical()
+
+
 def version(versions):
     """The `version` param: a function for the same reason."""
     return lambda wildcards: stage_versions.text(versions)
@@ -116,10 +126,6 @@ def chunk_job(wildcards):
     chunk = int(wildcards.chunk)
     cases = COHORT.cases_until(chunk) if CONFIG.cohort.source == "synthetic" else 12
     return stage_params.chunk(CONFIG, COHORT.table(chunk), cases).canonical()
-
-
-def cohort_job(wildcards):
-    return stage_params.cohort(CONFIG, COHORT.sheet()).canonical()
 
 
 def folds_job(wildcards):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from pipeline.config.probing import ProbingConfig
 from pipeline.files.artifacts import read_json
 from pipeline.report.results import Results
 from pipeline.report.tables.cells import Column, Table, count, estimate, number, plural, text
@@ -33,7 +34,7 @@ class ProbesSection:
 
 def section(results: Results) -> ProbesSection | None:
     """Build the part; None where the run has no probing."""
-    if results.config.probing is None:
+    if results.config.section(ProbingConfig) is None:
         return None
     found = {
         teacher: dict(read_json(results.root / "probing" / f"{teacher}.json"))

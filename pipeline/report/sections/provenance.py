@@ -11,6 +11,7 @@ import yaml
 
 from pipeline import ROOT
 from pipeline.accounting.job_records import read_records
+from pipeline.config.probing import ProbingConfig
 from pipeline.config.whole import Config
 from pipeline.report.results import Results
 from pipeline.report.tables.cells import Column, Table, code, text
@@ -96,8 +97,9 @@ def _seeds(config: Config) -> Table:
         for name, teacher in config.extraction.teachers.items():
             if teacher.weights == "random" and teacher.source != "import":
                 yield f"extraction.teachers.{name}.seed", teacher.seed
-        if config.probing is not None:
-            yield "probing.seed", config.probing.seed
+        probing = config.section(ProbingConfig)
+        if probing is not None:
+            yield "probing.seed", probing.seed
         yield "folds.seed", config.folds.seed
         yield "training.seeds", ", ".join(map(str, config.training.seeds))
         yield "evaluation.seed", config.evaluation.seed
@@ -118,7 +120,7 @@ def _files(config: Config) -> Table:
         ("features", "features/<teacher>/<slide>.h5"),
         ("the files of each case", "case_to_features.json"),
     ]
-    if config.probing is not None:
+    if config.section(ProbingConfig) is not None:
         rows.append(("tile probes", "probing/"))
     for task in config.tasks:
         rows += [

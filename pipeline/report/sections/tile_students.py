@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.config.probing import ProbingConfig
 from pipeline.files.artifacts import read_json
 from pipeline.report.results import Results
 from pipeline.report.sections.probes import METRICS, called
@@ -31,7 +32,8 @@ PROBES = {"student": "trained on tiles"}
 def table(results: Results) -> Table | str | None:
     """One row per model and probe; the reason where there was nothing to compare; None if not asked
     for."""
-    if results.config.probing is None or not results.config.probing.students:
+    probing = results.config.section(ProbingConfig)
+    if probing is None or not probing.students:
         return None
     facts = dict(read_json(results.root / "probing" / "all" / "students.json"))
     if facts["reason"]:
