@@ -124,7 +124,7 @@ def read_level(
 
     Args:
         file: from `open_features`.
-        level: `low`, `mid` or `high`.
+        level: `low`, `mid` or `high`; `aligned` of a teacher that speaks.
         rows: which rows, in any order; None for all.
 
     Returns:
@@ -252,7 +252,7 @@ def _level_datasets(path: Path, file: Any) -> dict[str, str]:
 
     for name in ("features", "feats"):
         if name in file:
-            return {**{k: k for k in ("low", "mid") if k in file}, "high": name}
+            return {**{k: k for k in ("low", "mid", "aligned") if k in file}, "high": name}
     matrices = [k for k, v in file.items() if isinstance(v, h5py.Dataset) and v.ndim == 2]
     matrices = [k for k in matrices if k != "coords"]
     if len(matrices) != 1:

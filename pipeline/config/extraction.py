@@ -12,9 +12,9 @@ from pipeline.config.section import Level, Name, Section
 
 class TeacherConfig(Section):
     """One teacher: an encoder we run (a row of the registry, whose weights are on a hub or in an
-    installed Python package; or any `timm` model), or imported features."""
+    installed Python package; or any model of `timm` or `open_clip`), or imported features."""
 
-    source: Literal["registry", "package", "timm", "import"] = "registry"
+    source: Literal["registry", "package", "timm", "open_clip", "import"] = "registry"
     model: str | None = None
     weights: Literal["hub", "local", "random", "package"] = "hub"
     seed: int = 0
@@ -39,6 +39,11 @@ class TeacherConfig(Section):
             raise ValueError("weights: package goes with source: package")
         if self.weights == "hub" and self.source == "package":
             raise ValueError("source: package has its weights from a Python package, not a hub")
+        if self.source == "open_clip" and not self.model and self.weights != "local":
+            raise ValueError(
+                "source: open_clip needs `model:`, e.g. ViT-B-32/laion2b_s34b_b79k or "
+                "hf-hub:owner/name"
+            )
         return self
 
     @model_validator(mode="before")

@@ -19,7 +19,7 @@ from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import registry, remote, weights
 from pipeline.encoders.architectures import TOWERS
 from pipeline.encoders.numerics import allow_tf32, autocast, choose_precision, compile_blocks
-from pipeline.encoders.registry import Model
+from pipeline.encoders.registry import ALIGNED, Model
 from pipeline.encoders.taps import Taps, find_taps, forward_levels
 from pipeline.encoders.transforms import Transform, prepare
 from pipeline.encoders.weight_files import wanted_revision
@@ -70,7 +70,7 @@ def build(
     Args:
         name: the teacher's name; with `source: registry` and no `model:` also its registry row.
         cfg: its config.
-        levels: which of low, mid, high to give.
+        levels: which of low, mid, high to give, and aligned, of a teacher with words.
         precision: auto, fp32, tf32, bf16 or fp16.
         compiled: whether to compile a transformer's blocks.
         weights_dir: folder of local weights, one subfolder per teacher.
@@ -82,7 +82,7 @@ def build(
             needs an environment of its own, or its licence is not acknowledged.
         ArtifactError: its weights are missing, damaged, of another model, or not those checked.
     """
-    network = make_network(name, cfg)
+    network = make_network(name, cfg, weights_dir)
     source = weights.find(network.module, name, cfg, network.row, weights_dir)
     if identity is not None and source.identity != identity:
         raise ArtifactError(
@@ -108,8 +108,13 @@ class Network:
     transform: Transform
 
 
-def make_network(name: str, cfg: TeacherConfig) -> Network:
+def make_network(name: str, cfg: TeacherConfig, weights_dir: str | None = None) -> Network:
     """The network of a teacher with seeded random parameters, or without any.
+
+    Args:
+        name: the teacher's name in the config.
+        cfg: its settings.
+        weights_dir: folder of local weights, where a model of open_clip may be described.
 
     Raises:
         ConfigError: as in `build`.
@@ -118,6 +123,8 @@ def make_network(name: str, cfg: TeacherConfig) -> Network:
     if row is not None and row.loader == "remote":
         module = remote.load(row, wanted_revision(cfg, row))
         return Network(row, module, registry_transform(row, cfg, fixed=True))
+    if cfg.source == "open_clip":
+        return from_open_clip(name, cfg, weights_dir)
     with contextlib.nullcontext() if cfg.weights == "random" else torch.device("meta"):
         module, transform = from_registry(row, cfg) if row else from_timm(name, cfg)
     return Network(row, module, transform)
@@ -139,7 +146,8 @@ def load_weights(
     """
     if source.path is None:
         return network
-    weights.fill(network.module, source.path, network.row.layout if network.row else "timm")
+    layout = "open_clip" if cfg.source == "open_clip" else "timm"
+    weights.fill(network.module, source.path, network.row.layout if network.row else layout)
     if not any(buffer.is_meta for buffer in network.module.buffers()):
         return network
     # Buffers that are computed and not saved (Swin's position index) need a network with memory.
@@ -189,6 +197,10 @@ def finish(
         "weights": source.weights,
         "revision": source.revision,
     }
+    if ALIGNED in levels:
+        projected = taps.pooling == "proj"
+        facts["features"] = "projected" if projected else "before the projection to text"
+        facts[ALIGNED] = "projected, of length 1, for comparison with text"
     encoder = Encoder(name, module, transform, taps, tuple(levels), device, chosen, {}, facts)
     blank = torch.zeros(1, transform.crop, transform.crop, 3, dtype=torch.uint8, device=device)
     # Fused attention is not counted by every version of torch; its plain form is.
@@ -291,6 +303,30 @@ def from_timm(name: str, cfg: TeacherConfig) -> tuple[nn.Module, Transform]:
     data = resolve_model_data_config(module)
     interp = "bilinear" if data["interpolation"] == "bilinear" else "bicubic"
     return module, Transform(px, px, interp, tuple(data["mean"]), tuple(data["std"]))  # type: ignore[arg-type]
+
+
+def from_open_clip(name: str, cfg: TeacherConfig, weights_dir: str | None) -> Network:
+    """The image tower of a model of open_clip, and its transform.
+
+    Args:
+        name: the teacher's name in the config.
+        cfg: its settings.
+        weights_dir: folder of local weights, where the model may be described.
+
+    Raises:
+        ConfigError: open_clip knows no such model, or it takes no such input.
+    """
+    from pipeline.encoders import open_clip_models
+
+    recipe = open_clip_models.find_recipe(name, cfg, weights_dir)
+    module = open_clip_models.image_tower(recipe, cfg.seed)
+    transform = open_clip_models.transform_of(recipe)
+    if cfg.input_px and cfg.input_px != transform.crop:
+        raise ConfigError(
+            f"extraction.teachers.{name}.input_px: {cfg.model or name} takes tiles of "
+            f"{transform.crop} px only; remove input_px"
+        )
+    return Network(None, module, transform)
 
 
 def seeded(arch: str, seed: int, **kwargs: Any) -> nn.Module:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.encoders import clip_layouts
+
 State = dict[str, Tensor]
 
 # Patterns in order; the first that fits a name renames it. An empty replacement drops it.
@@ -117,6 +119,17 @@ _MUSK: Rules = (
 _SWIN: Rules = ((r".*\.(attn_mask|relative_position_index)", ""), (r"head\..*", ""))
 
 
+_CONCH_TEXT: Rules = (
+    (r"(visual|trunk|text_decoder)\..*|.*attn_mask", ""),
+    (r"text\.(.*)", r"text.\1"),
+)
+_KEEP_TEXT: Rules = (
+    (r"visual.*", ""),
+    (r"text\.embeddings\.position_ids", ""),
+    (r"text\.(.*)", r"text.\1"),
+)
+
+
 def convert(state: Mapping[str, Any], layout: str, module: nn.Module) -> State:
     """A checkpoint's parameters under timm's names.
 
@@ -198,6 +211,23 @@ def _musk(state: dict[str, Any], module: nn.Module) -> State:
     return result
 
 
+def _open_clip(state: dict[str, Any], module: nn.Module) -> State:
+    return clip_layouts.part(unwrap(state), "visual.")
+
+
+def _open_clip_text(state: dict[str, Any], module: nn.Module) -> State:
+    found = clip_layouts.part(unwrap(state), "text.", "logit_scale")
+    return {name: values for name, values in found.items() if not name.endswith("attn_mask")}
+
+
+def _conch_text(state: dict[str, Any], module: nn.Module) -> State:
+    return rename(unwrap(state), _CONCH_TEXT)
+
+
+def _keep_text(state: dict[str, Any], module: nn.Module) -> State:
+    return rename(unwrap(state), _KEEP_TEXT)
+
+
 def _swin(state: dict[str, Any], module: nn.Module) -> State:
     result = rename(unwrap(state), _SWIN)
     if any(name.startswith("layers.0.downsample") for name in result):
@@ -228,6 +258,10 @@ LAYOUTS: dict[str, Callable[[dict[str, Any], nn.Module], State]] = {
     "musk": _musk,
     "swin": _swin,
     "in_order": _in_order,
+    "open_clip": _open_clip,
+    "open_clip_text": _open_clip_text,
+    "conch_text": _conch_text,
+    "keep_text": _keep_text,
 }
 
 # Raised when what a layout makes of a checkpoint changes, for the teachers of that layout alone.
@@ -243,6 +277,10 @@ VERSIONS = {
     "musk": 1,
     "swin": 1,
     "in_order": 1,
+    "open_clip": 1,
+    "open_clip_text": 1,
+    "conch_text": 1,
+    "keep_text": 1,
 }
 
 

@@ -29,6 +29,10 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 WORDS = {"title", "licence", "gated", "derivative_restricted", "note", "mpp", "params", "package"}
 PLACES = {"hf_id", "revision", "file", "distribution", "url", "sha256"}
 
+# The level that a vision-language teacher has besides the others: its projection, to length 1, as
+# text is compared with it.
+ALIGNED = "aligned"
+
 Loader = Literal["timm", "remote"]
 Pooling = Literal["cls", "cls_mean", "mean", "proj", "model"]
 
@@ -67,6 +71,7 @@ class Model:
         derivative_restricted: the licence restricts models that are trained on outputs.
         sha256: of the weights file; empty where unknown.
         note: what a user should know.
+        text: its text tower, for `pipeline.encoders.text_towers`; empty of a model without words.
     """
 
     name: str
@@ -100,6 +105,7 @@ class Model:
     derivative_restricted: bool = False
     sha256: str = ""
     note: str = ""
+    text: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def pooling(self) -> str:
@@ -195,6 +201,29 @@ def check(name: str, cfg: TeacherConfig) -> Model:
             f"{', '.join(row.poolings)}"
         )
     return row
+
+
+def speaks(name: str, cfg: TeacherConfig) -> bool:
+    """Whether a teacher has a text tower, so that its features can be asked for in words.
+
+    Args:
+        name: its name in the config.
+        cfg: its settings.
+    """
+    if cfg.source == "open_clip":
+        return True
+    return cfg.in_registry and bool(resolve(cfg.model or name).text)
+
+
+def levels_of(name: str, cfg: TeacherConfig, levels: tuple[str, ...]) -> tuple[str, ...]:
+    """The levels that a teacher's files have.
+
+    Args:
+        name: its name in the config.
+        cfg: its settings.
+        levels: those of the config, which all teachers have.
+    """
+    return (*levels, ALIGNED) if speaks(name, cfg) else levels
 
 
 def _defaults(field: dataclasses.Field[Any]) -> list[Any]:

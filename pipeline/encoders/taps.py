@@ -12,9 +12,11 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.encoders.pooling import TOKEN_POOLINGS, pool_map, pool_tokens
+from pipeline.encoders.registry import ALIGNED
 from pipeline.errors import ConfigError
 
 STAGED = 6  # a network with at most so many feature maps has stages rather than blocks
@@ -88,7 +90,8 @@ def forward_levels(
         module: a timm network, or one that offers the same methods.
         images: float (B, 3, H, W).
         taps: from `find_taps`.
-        levels: which of `low`, `mid`, `high`.
+        levels: which of `low`, `mid`, `high`, and, of a vision-language network, `aligned`: its
+            projection, to length 1, which is compared with text.
 
     Returns:
         level to (B, dimension).
@@ -96,7 +99,7 @@ def forward_levels(
     network: Any = module
     wanted = [(level, getattr(taps, level)) for level in ("low", "mid") if level in levels]
     if not wanted:
-        return {"high": _pool_output(network, network.forward_features(images), taps)}
+        return _outputs(network, network.forward_features(images), taps, levels)
     indices = sorted({index for _, index in wanted})
     result: dict[str, Tensor] = {}
     if taps.prefix:
@@ -116,8 +119,17 @@ def forward_levels(
         pooled = {index: pool_map(maps) for index, maps in zip(indices, inner, strict=True)}
     for level, index in wanted:
         result[level] = pooled[index]
+    return result | _outputs(network, final, taps, levels)
+
+
+def _outputs(
+    network: Any, features: Tensor, taps: Taps, levels: Sequence[str]
+) -> dict[str, Tensor]:
+    result: dict[str, Tensor] = {}
     if "high" in levels:
-        result["high"] = _pool_output(network, final, taps)
+        result["high"] = _pool_output(network, features, taps)
+    if ALIGNED in levels:
+        result[ALIGNED] = F.normalize(network.forward_head(features).float(), dim=-1)
     return result
 
 

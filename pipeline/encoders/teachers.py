@@ -132,12 +132,12 @@ def outlook(name: str, cfg: TeacherConfig, weights_dir: str | None = None) -> st
 
     Args:
         name: its name in the config.
-        cfg: its config, with `source: registry` or `timm`.
+        cfg: its config, with any `source` but `import`.
         weights_dir: folder of local weights.
     """
     row = registry.resolve(cfg.model or name) if cfg.in_registry else None
     if row is None:
-        what = f"timm's {cfg.model}; licence: see its page"
+        what = f"{cfg.source}'s {cfg.model or name}; licence: see its page"
     else:
         what = f"{row.title}; licence: {row.licence}"
         what += ", acknowledged" * (row.derivative_restricted and cfg.acknowledge_licence)
@@ -156,7 +156,7 @@ def _weights_outlook(
         return f"weights: {weight_files.local_file(name, row, weights_dir)}"
     token = "there is a token" if _token() else "there is no token"
     if row is None:
-        return f"weights: the hub's, as timm names them; {token}"
+        return f"weights: the hub's, as {cfg.source} names them; {token}"
     if _cached(row, cfg.revision):
         return "weights: in the hub's cache here"
     if not row.hf_id:
@@ -202,7 +202,7 @@ def _steps(name: str, cfg: TeacherConfig, weights_dir: str | None) -> Iterator[C
         step = "architecture"
         from pipeline.encoders import build, weights
 
-        network = build.make_network(name, cfg)
+        network = build.make_network(name, cfg, weights_dir)
         yield from _architecture(network.module, row, build.describe(network.transform))
         yield _access(cfg, row)
         step = "weights"
@@ -212,7 +212,7 @@ def _steps(name: str, cfg: TeacherConfig, weights_dir: str | None) -> Iterator[C
         if source.path is not None:
             yield Check("keys", True, f"every parameter of {source.path.name} has its place")
         step = "output"
-        levels = ("low", "mid", "high")
+        levels = registry.levels_of(name, cfg, ("low", "mid", "high"))
         encoder = build.finish(network, name, cfg, source, levels, "fp32", False, "cpu")
         yield _output(encoder, row, cfg)
     except UserError as error:

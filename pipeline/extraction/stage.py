@@ -92,7 +92,8 @@ def run(
         outputs = {t: output(root, t, slide_id) for t in teachers}
         marks = {t: digest(prints[t], grid.fingerprint) for t in teachers}
         for name in teachers:
-            if is_finished(outputs[name], marks[name], grid, cfg.levels):
+            levels = registry.levels_of(name, cfg.teachers[name], cfg.levels)
+            if is_finished(outputs[name], marks[name], grid, levels):
                 path = outputs.pop(name)
                 records[slide_id, name] = finished(slide_id, name, path)
         if outputs:
@@ -135,7 +136,7 @@ def teacher_fingerprint(
         "teacher": spec.canonical(NOT_NUMBERS),
         "row": row.facts(registry.WORDS | registry.PLACES) if row else None,
         "weights": identity or _wanted(spec, row),
-        "levels": cfg.levels,
+        "levels": registry.levels_of(teacher, spec, cfg.levels),
         "precision": cfg.precision,
         "on_bad_tile": cfg.on_bad_tile,
     }
@@ -166,7 +167,7 @@ def _extract(
             build(
                 name,
                 cfg.teachers[name],
-                levels=cfg.levels,
+                levels=registry.levels_of(name, cfg.teachers[name], cfg.levels),
                 precision=cfg.precision,
                 compiled=cfg.compile,
                 weights_dir=cfg.weights_dir,

@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pipeline.encoders.registry import ALIGNED
 from pipeline.errors import SlideError
 from pipeline.files.artifacts import is_complete, new_hdf5
 from pipeline.files.checksums import checksum, is_intact, seal
@@ -19,7 +20,7 @@ from pipeline.runtime.machine_errors import is_machines
 from pipeline.tile_reading.grid import Grid
 
 ROWS = 1024  # rows per HDF5 chunk, and rows kept before they are written
-NAMES = {"high": "features", "low": "low", "mid": "mid"}
+NAMES = {"high": "features", "low": "low", "mid": "mid", ALIGNED: ALIGNED}
 DROPPED = "n_dropped"
 
 

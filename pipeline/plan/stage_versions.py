@@ -113,8 +113,10 @@ def _encoder(name: str, settings: TeacherConfig) -> Versions:
     if row is not None and row.loader == "remote":
         return {"loader remote": version_of("pipeline.encoders.remote")}
     found: Versions = {}
+    if settings.source == "open_clip":
+        found["loader open_clip"] = version_of("pipeline.encoders.open_clip_models")
     if settings.weights != "random":
-        layout = row.layout if row else "timm"
+        layout = row.layout if row else settings.source
         found[f"layout {layout}"] = version_of("pipeline.encoders.checkpoint_layouts", layout)
     if row is not None and row.arch in versions_in("pipeline.encoders.architectures"):
         found[f"architecture {row.arch}"] = version_of("pipeline.encoders.architectures", row.arch)

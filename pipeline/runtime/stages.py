@@ -125,7 +125,14 @@ STAGES = (
         command="extraction-check",
         function="slides:extraction_check",
         config=("extraction",),
-        libraries=("h5py", "opencv-python-headless", "torch", "timm", "transformers"),
+        libraries=(
+            "h5py",
+            "opencv-python-headless",
+            "torch",
+            "timm",
+            "open_clip_torch",
+            "transformers",
+        ),
         tables=(),  # it holds the revision of the weights, which must not change unasked
         does="each teacher once, before a GPU is asked for: licence, token, weights, output",
         writes="`features/<teacher>/check.json`",
@@ -136,7 +143,7 @@ STAGES = (
         command="extraction",
         function="slides:extraction",
         config=("extraction",),
-        libraries=(*ARRAYS, *SLIDES, "pillow", "torch", "timm", "transformers"),
+        libraries=(*ARRAYS, *SLIDES, "pillow", "torch", "timm", "open_clip_torch", "transformers"),
         tables=("features/*/manifest/*.json",),
         does="each teacher: low, mid and high features in one forward pass; or imported files "
         "(`extraction_import`)",

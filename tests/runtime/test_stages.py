@@ -29,6 +29,7 @@ PACKAGES = {
     "openslide-python": "openslide",
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
+    "open_clip_torch": "open_clip",
 }
 # They read, write, check and draw; the numbers are the same with another version.
 CARRIERS = {

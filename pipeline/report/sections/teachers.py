@@ -140,7 +140,7 @@ def _licence(name: str, teacher: TeacherConfig) -> str:
     """What the registry says; of other sources the pipeline knows nothing."""
     if teacher.source == "import":
         return "the files' own"
-    if teacher.source == "timm":
+    if teacher.source in ("timm", "open_clip"):
         return "Apache-2.0 (architecture)" if teacher.weights == "random" else "see the model card"
     row = registry.resolve(teacher.model or name)
     limits = "; restricts models trained on its outputs" if row.derivative_restricted else ""
