@@ -241,15 +241,15 @@ def _tokeniser(
     read.no_padding()
     read.no_truncation()
 
-    marks = [read.token_to_id(facts[key]) for key in ("opens", "closes")]
-    if None in marks:
+    opens, closes = (read.token_to_id(facts[key]) for key in ("opens", "closes"))
+    if opens is None or closes is None:
         raise ConfigError(
             f"teacher `{name}`: {facts['file']} knows no {facts['opens']} or {facts['closes']}, so "
             f"that it is not the vocabulary of {row.title}"
         )
 
     def split(text: str) -> list[int]:
-        return [marks[0], *read.encode(text, add_special_tokens=False).ids, marks[1]]
+        return [opens, *read.encode(text, add_special_tokens=False).ids, closes]
 
     return Tokeniser(split, int(facts["context"]))
 
