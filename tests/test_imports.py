@@ -22,7 +22,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("contracts",),
     ("bags", "encoders", "slides"),
     ("accounting", "aggregators", "tile_reading"),
-    ("distillation", "linear"),
+    ("distillation", "linear", "tile_training"),
     stages.ROOMS,
     ("plan",),
     ("commands",),

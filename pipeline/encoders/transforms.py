@@ -43,12 +43,7 @@ def prepare(tiles: Tensor, transform: Transform) -> Tensor:
     Returns:
         float32 (B, 3, crop, crop) on the same device.
     """
-    images = tiles.permute(0, 3, 1, 2)
-    if images.shape[-1] != transform.resize or images.shape[-2] != transform.resize:
-        images = _resize(images, transform)
-    if transform.crop != transform.resize:
-        start = (transform.resize - transform.crop) // 2
-        images = images[..., start : start + transform.crop, start : start + transform.crop]
+    images = _fitted(tiles.permute(0, 3, 1, 2), transform)
     std = torch.tensor(transform.std, device=tiles.device).view(3, 1, 1)
     mean = torch.tensor(transform.mean, device=tiles.device).view(3, 1, 1)
     scale, offset = 1 / (255 * std), mean / std
@@ -63,6 +58,41 @@ def prepare(tiles: Tensor, transform: Transform) -> Tensor:
         cv2.split(image.permute(1, 2, 0).numpy(), apart)
         value.copy_(planes).mul_(scale).sub_(offset)
     return values
+
+
+def resized(tiles: Tensor, transform: Transform) -> Tensor:
+    """Resize and crop alone.
+
+    Args:
+        tiles: uint8 (B, S, S, 3) on any device.
+        transform: the steps.
+
+    Returns:
+        uint8 (B, crop, crop, 3) on the same device.
+    """
+    images = _fitted(tiles.permute(0, 3, 1, 2), transform)
+    return images.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def normalise(images: Tensor, transform: Transform) -> Tensor:
+    """Images of the right size, normalised.
+
+    Args:
+        images: float (B, 3, crop, crop), 0…255.
+        transform: the steps.
+    """
+    std = torch.tensor(transform.std, device=images.device).view(3, 1, 1)
+    mean = torch.tensor(transform.mean, device=images.device).view(3, 1, 1)
+    return images / (255 * std) - mean / std
+
+
+def _fitted(images: Tensor, transform: Transform) -> Tensor:
+    if images.shape[-1] != transform.resize or images.shape[-2] != transform.resize:
+        images = _resize(images, transform)
+    if transform.crop != transform.resize:
+        start = (transform.resize - transform.crop) // 2
+        images = images[..., start : start + transform.crop, start : start + transform.crop]
+    return images
 
 
 def _resize(images: Tensor, transform: Transform) -> Tensor:
