@@ -114,9 +114,7 @@ def _tflops(config: Config, root: Path, record: JobRecord) -> float | None:
         if per_tile is None:
             return None
         stage = f"extraction/{teacher}"
-        gflop += per_tile * sum(
-            int(s.facts.get("n_tiles", 0)) for s in slides if s.stage == stage and s.status == "ok"
-        )
+        gflop += per_tile * sum(s.n_tiles for s in slides if s.stage == stage and s.status == "ok")
     return gflop / seconds / 1e3 if seconds else None
 
 

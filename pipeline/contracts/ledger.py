@@ -44,6 +44,11 @@ class Record:
     path: str = ""
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def n_tiles(self) -> int:
+        """Of the slide; 0 where it has none or was not read."""
+        return int(self.facts.get("n_tiles", 0))
+
 
 def failed(slide_id: str, stage: str, error: BaseException) -> Record:
     """The record of a slide that an exception ended.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,7 +45,8 @@ def typed(data: Any, kind: type[Kind], path: str | Path) -> Kind:
         ArtifactError: a field is missing or has another type.
     """
     try:
-        return TypeAdapter(kind).validate_python(data)
+        checked: Kind = _adapter(kind).validate_python(data)  # type: ignore[arg-type]
+        return checked
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the whole"
@@ -53,3 +55,8 @@ def typed(data: Any, kind: type[Kind], path: str | Path) -> Kind:
             f"{path}: {field}: {first['msg']}{more}; it was made by another version or edited: "
             f"delete it and run again"
         ) from None
+
+
+@cache  # making one takes longer than using it
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

@@ -84,7 +84,7 @@ def join(
             "kind": record.kind,
             "reason": record.reason,
             "path": paths[teacher].get(slide, ""),
-            "n_tiles": int(record.facts.get("n_tiles", 0)) if record.status == "ok" else 0,
+            "n_tiles": record.n_tiles if record.status == "ok" else 0,
         }
         for slide in sorted(case_of)
         for teacher in teachers

@@ -169,7 +169,7 @@ def _lost(tiling: Mapping[str, Record], coverage: Coverage) -> dict[str, int]:
 
 
 def _warned(record: Record) -> bool:
-    return record.status == "ok" and bool(record.facts.get("warnings"))
+    return record.status == "ok" and bool(slide_warnings.of(record.facts))
 
 
 def _stage(name: str, records: Iterable[Record]) -> dict[str, Any]:

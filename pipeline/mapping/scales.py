@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from statistics import median
 
 from pipeline.contracts.ledger import Record
+from pipeline.contracts.slide_facts import slide_facts
 from pipeline.contracts.slide_warnings import SlideWarning
 
 # Twice or half of the median; a scanner's 0.26 and 0.5 µm/px are as good as that.
@@ -22,14 +23,14 @@ def unusual_scales(tiling: Mapping[str, Record]) -> dict[str, SlideWarning]:
     Args:
         tiling: slide id -> its record of tiling.
     """
-    scaled = {s: r for s, r in tiling.items() if r.facts.get("mpp")}
+    scaled = {s: facts for s, r in tiling.items() if (facts := slide_facts(r)) is not None}
     by_format: dict[str, list[float]] = defaultdict(list)
-    for record in scaled.values():
-        by_format[str(record.facts.get("format", ""))].append(float(record.facts["mpp"]))
+    for facts in scaled.values():
+        by_format[facts.format].append(facts.mpp)
     every = [mpp for values in by_format.values() for mpp in values]
     found = {}
-    for slide, record in sorted(scaled.items()):
-        form, mpp = str(record.facts.get("format", "")), float(record.facts["mpp"])
+    for slide, facts in sorted(scaled.items()):
+        form, mpp = facts.format, facts.mpp
         alike = by_format[form] if len(by_format[form]) >= LEAST else every
         usual = median(alike)
         if len(alike) < LEAST or 1 / FACTOR < mpp / usual < FACTOR:
@@ -37,7 +38,7 @@ def unusual_scales(tiling: Mapping[str, Record]) -> dict[str, SlideWarning]:
         of = (
             f"{len(alike)} slides of format {form}" if form and alike is not every else "all slides"
         )
-        power = record.facts.get("magnification")
+        power = facts.magnification
         agrees = f"; the file states an objective of {power:g}x" if power else ""
         text = f"{mpp:g} µm/px, but the median of {of} is {usual:g}{agrees}"
         found[slide] = SlideWarning("scale_unusual", text)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from pipeline.config.tiling import TilingConfig
-from pipeline.contracts import slide_warnings
+from pipeline.contracts.slide_facts import SlideFacts, Stain
 from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.errors import SlideError
 from pipeline.slides import artefacts, colours, grid, masks
@@ -60,7 +59,7 @@ class Findings:
     covered: dict[str, float]
     tiles: Tiles
     labels: list[str] | None
-    facts: dict[str, Any]
+    facts: SlideFacts
 
 
 def examine(
@@ -131,45 +130,43 @@ def examine(
     area = {key: float(np.count_nonzero(part)) for key, part in judged.items()}
     area["small"] = float(np.count_nonzero(small))
     total = max(1.0, float(np.count_nonzero(found)))
-    facts = {
-        "n_tiles": len(tiles.coords),
-        "n_candidates": candidates,
-        "width": slide.dimensions[0],
-        "height": slide.dimensions[1],
-        "mpp": round(scale.mpp, 6),
-        "mpp_source": scale.source,
-        "magnification": scale.magnification,
-        "backend": slide.backend,
-        "format": slide.properties.get("openslide.vendor", slide.backend),
-        "scene": slide.scene,
-        "levels": len(slide.level_dimensions),
-        "read_level": geometry.level,
-        "tile_um": round(geometry.size0 * scale.mpp, 3),
-        "found_mm2": round(float(np.count_nonzero(found)) * view.mpp**2 / 1e6, 4),
-        "tissue_mm2": round(float(np.count_nonzero(tissue)) * view.mpp**2 / 1e6, 4),
-        "tissue_source": "mask" if regions else cfg.tissue.method,
-        "pen_fraction": round(area.get("pen", 0.0) / pen.size, 5),
-        "pen_colours": sorted(pens),
-        "blur_fraction": round(area.get("blur", 0.0) / total, 5),
-        "fold_fraction": round(area.get("folds", 0.0) / total, 5),
-        "tiles_left_out": {name: len(tiles.left_out.get(name, ())) for name in removed},
-        "small_pieces": count_pieces(small),
-        "small_pieces_mm2": round(area["small"] * view.mpp**2 / 1e6, 4),
-        "grid_origin": list(tiles.origin),
-        "stain": _stain(view, tissue),
-        "colours": seen.facts(),
-        "tiles_source": given.source if given else "grid",
-        slide_warnings.FACT: slide_warnings.as_facts(
-            [
-                *slide.warnings,
-                *scale.warnings,
-                *(given.warnings if given else []),
-                *_warnings(view, cfg, area, total),
-                *(_unusual(seen) if cfg.unusual_colours == "warn" else []),
-                *(_kept_all_the_same(tiles, cfg) if given or regions else []),
-            ]
-        ),
-    }
+    facts = SlideFacts(
+        n_tiles=len(tiles.coords),
+        n_candidates=candidates,
+        width=slide.dimensions[0],
+        height=slide.dimensions[1],
+        mpp=round(scale.mpp, 6),
+        mpp_source=scale.source,
+        magnification=scale.magnification,
+        backend=slide.backend,
+        format=slide.properties.get("openslide.vendor", slide.backend),
+        scene=slide.scene,
+        levels=len(slide.level_dimensions),
+        read_level=geometry.level,
+        tile_um=round(geometry.size0 * scale.mpp, 3),
+        found_mm2=round(float(np.count_nonzero(found)) * view.mpp**2 / 1e6, 4),
+        tissue_mm2=round(float(np.count_nonzero(tissue)) * view.mpp**2 / 1e6, 4),
+        tissue_source="mask" if regions else cfg.tissue.method,
+        pen_fraction=round(area.get("pen", 0.0) / pen.size, 5),
+        pen_colours=sorted(pens),
+        blur_fraction=round(area.get("blur", 0.0) / total, 5),
+        fold_fraction=round(area.get("folds", 0.0) / total, 5),
+        tiles_left_out={name: len(tiles.left_out.get(name, ())) for name in removed},
+        small_pieces=count_pieces(small),
+        small_pieces_mm2=round(area["small"] * view.mpp**2 / 1e6, 4),
+        grid_origin=list(tiles.origin),
+        stain=_stain(view, tissue),
+        colours=seen.facts(),
+        tiles_source=given.source if given else "grid",
+        warnings=[
+            *slide.warnings,
+            *scale.warnings,
+            *(given.warnings if given else []),
+            *_warnings(view, cfg, area, total),
+            *(_unusual(seen) if cfg.unusual_colours == "warn" else []),
+            *(_kept_all_the_same(tiles, cfg) if given or regions else []),
+        ],
+    )
     return Findings(
         view,
         tissue,
@@ -250,21 +247,21 @@ def _check_lit(slide: Slide, view: Survey) -> None:
         )
 
 
-def _stain(view: Survey, tissue: Mask) -> dict[str, Any]:
+def _stain(view: Survey, tissue: Mask) -> Stain:
     """Mean colour of the tissue, and how much haematoxylin and eosin explain it."""
     step = max(1, round(np.sqrt(tissue.size / STAIN_SAMPLE)))
     pixels = white_balance(np.ascontiguousarray(view.image[::step, ::step]))[
         tissue[::step, ::step] > 0
     ]
     if len(pixels) == 0:
-        return {}
+        return Stain()
     density = -np.log10((pixels.astype(np.float32).clip(1, 255)) / 255).mean(axis=0)
     h_and_e = np.linalg.lstsq(STAINS.T, density, rcond=None)[0]
-    return {
-        "rgb": [round(float(v), 1) for v in pixels.mean(axis=0)],
-        "haematoxylin": round(float(h_and_e[0]), 4),
-        "eosin": round(float(h_and_e[1]), 4),
-    }
+    return Stain(
+        rgb=[round(float(v), 1) for v in pixels.mean(axis=0)],
+        haematoxylin=round(float(h_and_e[0]), 4),
+        eosin=round(float(h_and_e[1]), 4),
+    )
 
 
 def _warnings(

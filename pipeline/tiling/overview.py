@@ -12,8 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.contracts import slide_warnings
 from pipeline.contracts.ledger import Record, read_manifests
+from pipeline.contracts.slide_facts import SlideFacts, slide_facts
 from pipeline.files.artifacts import atomic_path, sweep, write_text
 from pipeline.slides.pixels import Image
 from pipeline.slides.qc import CAPTION_PX, encode_jpeg, write_words
@@ -50,27 +50,19 @@ def run(*, root: Path, manifests: Iterable[Path]) -> None:
         temporary.write_bytes(encode_jpeg(contact_sheet(records, root / "tiles" / "qc")))
 
 
-def _fact(name: str) -> Callable[[dict[str, Any]], Any]:
-    return lambda facts: facts.get(name)
+def _fact(name: str) -> Callable[[SlideFacts], Any]:
+    return lambda facts: getattr(facts, name)
 
 
-def _rgb(channel: int) -> Callable[[dict[str, Any]], Any]:
-    return lambda facts: (facts.get("stain") or {}).get("rgb", [None] * 3)[channel]
+def _rgb(channel: int) -> Callable[[SlideFacts], Any]:
+    return lambda facts: facts.stain.rgb[channel] if facts.stain.rgb else None
 
 
-def _stain(name: str) -> Callable[[dict[str, Any]], Any]:
-    return lambda facts: (facts.get("stain") or {}).get(name)
+def _left_out(name: str) -> Callable[[SlideFacts], Any]:
+    return lambda facts: facts.tiles_left_out.get(name)
 
 
-def _left_out(name: str) -> Callable[[dict[str, Any]], Any]:
-    return lambda facts: (facts.get("tiles_left_out") or {}).get(name)
-
-
-def _words(name: str) -> Callable[[dict[str, Any]], Any]:
-    return lambda facts: "; ".join(facts.get(name) or [])
-
-
-COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
+COLUMNS: dict[str, Callable[[SlideFacts], Any]] = {
     **{
         name: _fact(name)
         for name in (
@@ -90,7 +82,7 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
             "pen_fraction",
         )
     },
-    "pen_colours": _words("pen_colours"),
+    "pen_colours": lambda facts: "; ".join(facts.pen_colours),
     "blur_fraction": _fact("blur_fraction"),
     "fold_fraction": _fact("fold_fraction"),
     **{f"tiles_lost_to_{name}": _left_out(name) for name in LIMITS},
@@ -99,9 +91,9 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "mean_red": _rgb(0),
     "mean_green": _rgb(1),
     "mean_blue": _rgb(2),
-    "haematoxylin": _stain("haematoxylin"),
-    "eosin": _stain("eosin"),
-    "warnings": lambda facts: "; ".join(w.text for w in slide_warnings.of(facts)),
+    "haematoxylin": lambda facts: facts.stain.haematoxylin,
+    "eosin": lambda facts: facts.stain.eosin,
+    "warnings": lambda facts: "; ".join(w.text for w in facts.warnings),
 }
 
 
@@ -111,7 +103,8 @@ def table(records: list[Record]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["slide_id", "status", "kind", "reason", *COLUMNS])
     for record in records:
-        values = (read(record.facts) for read in COLUMNS.values())
+        facts = slide_facts(record)
+        values = [None if facts is None else read(facts) for read in COLUMNS.values()]
         writer.writerow(
             [
                 record.slide_id,
@@ -161,7 +154,7 @@ def _fill(cell: Image, record: Record, picture: Path) -> None:
         cell[2 : 2 + size[1], left : left + size[0]] = small
     else:
         cell[2 : 2 + room, 2:-2] = 235
-    found = f"{record.facts.get('n_tiles', 0)} tiles" if record.status == "ok" else record.kind
+    found = f"{record.n_tiles} tiles" if record.status == "ok" else record.kind
     for row, words in enumerate((record.slide_id, f"{record.status}: {found}")):
         at = (3, side - line * (1 - row) - 4)
         colour = STATUS_COLOURS[record.status] if row else (0, 0, 0)

@@ -18,28 +18,28 @@ def why_empty(found: Findings, cfg: TilingConfig) -> tuple[str, str]:
     """
     facts = found.facts
     removed = [name for name in LIMITS if name in found.masked]
-    if not facts["found_mm2"]:
-        if facts["small_pieces"]:
+    if not facts.found_mm2:
+        if facts.small_pieces:
             return "small_pieces", (
-                f"no piece of tissue is large enough: {facts['small_pieces']} pieces with "
-                f"{facts['small_pieces_mm2']:g} mm2 in all are each below "
+                f"no piece of tissue is large enough: {facts.small_pieces} pieces with "
+                f"{facts.small_pieces_mm2:g} mm2 in all are each below "
                 f"tiling.tissue.min_area_um2 = {cfg.tissue.min_area_um2:g}; lower it, or {LOOK}"
             )
         return "no_tissue", (
             f"no tissue was found: nothing stands out from the glass for tiling.tissue.method: "
             f"{cfg.tissue.method}; {LOOK}; for pale tissue try method: entropy, or give a mask"
         )
-    lost = {name: count for name, count in facts["tiles_left_out"].items() if count}
-    if lost or not facts["tissue_mm2"]:
+    lost = {name: count for name, count in facts.tiles_left_out.items() if count}
+    if lost or not facts.tissue_mm2:
         shares = ", ".join(f"{name} on {found.covered[name]:.0%}" for name in removed)
         switches = ", ".join(f"tiling.tissue.remove_{name}: false" for name in removed)
         return "masked", (
-            f"all of the tissue ({facts['found_mm2']:g} mm2) is masked or lies in tiles with too "
+            f"all of the tissue ({facts.found_mm2:g} mm2) is masked or lies in tiles with too "
             f"much of what is masked: {shares} of it; {LOOK}. If that is no artefact, set "
             f"{switches}, or raise tiling.{LIMITS[next(iter(lost), removed[0])]}"
         )
     tile_um = cfg.tile_px * cfg.target_mpp
-    size = tuple(length * facts["mpp"] for length in (facts["width"], facts["height"]))
+    size = facts.size_um
     best = f"a tile of {tile_um:g} um has {found.tiles.best:.0%} tissue at most"
     if min(size) < tile_um:
         return "too_small", (
@@ -48,6 +48,6 @@ def why_empty(found: Findings, cfg: TilingConfig) -> tuple[str, str]:
             f"{cfg.min_tissue_fraction:g}"
         )
     return "no_tiles", (
-        f"tissue of {facts['tissue_mm2']:g} mm2, but {best}; lower tiling.min_tissue_fraction = "
+        f"tissue of {facts.tissue_mm2:g} mm2, but {best}; lower tiling.min_tissue_fraction = "
         f"{cfg.min_tissue_fraction:g}, or use a smaller tiling.tile_px"
     )

@@ -112,7 +112,7 @@ def run(
     with progress.part("slides", len(jobs), done=len(records)) as part:
         for record in _tile_all(todo, cfg, versions, folder, workers):
             records.append(record)
-            part.step(tiles=int(record.facts.get("n_tiles", 0)))
+            part.step(tiles=record.n_tiles)
     write_manifest(out, STAGE, digest(cfg.canonical(), versions), records)
     records.sort(key=lambda record: record.slide_id)
     for line in slide_warnings.summary(slide_warnings.pairs(records), out.name):
@@ -279,7 +279,7 @@ def _finished(job: TilingJob, cfg: TilingConfig, versions: str, folder: Path) ->
                 return None
             record = Record(**json.loads(attributes[RECORD]))
             coords = file["coords"][()]
-            whole = len(coords) == record.facts["n_tiles"]
+            whole = len(coords) == record.n_tiles
             return record if whole and is_intact(file["coords"], checksum(coords)) else None
     except (OSError, KeyError, ValueError, TypeError) as error:
         if is_machines(error):
@@ -314,10 +314,10 @@ def _tile(job: TilingJob, cfg: TilingConfig, versions: str, folder: Path) -> Rec
     check_unchanged(job.path, slide)
     name = f"{folder.name}/{files.tiles.name}"
     if len(found.tiles.coords):
-        record = Record(job.slide_id, STAGE, "ok", path=name, facts=found.facts)
+        record = Record(job.slide_id, STAGE, "ok", path=name, facts=found.facts.as_dict())
     else:
         kind, reason = why_empty(found, cfg)
-        record = Record(job.slide_id, STAGE, "empty", kind, reason, name, found.facts)
+        record = Record(job.slide_id, STAGE, "empty", kind, reason, name, found.facts.as_dict())
     write(files, found, record, cfg, Path(job.path), slide, fingerprint)
     return record
 

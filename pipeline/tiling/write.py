@@ -76,9 +76,9 @@ def write(
     files.tiles.unlink(missing_ok=True)
     facts = found.facts
     caption = (
-        f"{record.slide_id}   {facts['n_tiles']} tiles of {facts['tile_um']:.4g} um   "
-        f"{facts['tissue_mm2']:.2f} mm2   {facts['mpp']:g} um/px ({facts['mpp_source']})   "
-        f"pen {facts['pen_fraction']:.1%}   blur {facts['blur_fraction']:.1%}"
+        f"{record.slide_id}   {facts.n_tiles} tiles of {facts.tile_um:.4g} um   "
+        f"{facts.tissue_mm2:.2f} mm2   {facts.mpp:g} um/px ({facts.mpp_source})   "
+        f"pen {facts.pen_fraction:.1%}   blur {facts.blur_fraction:.1%}"
     )
     image = picture(
         found.survey,
@@ -96,12 +96,12 @@ def write(
     write_geojson(files.tissue, moved(found.polygons, -x, -y))
     trident = trident_attributes(found, cfg, record.slide_id)
     ours = {
-        "mpp_level0": facts["mpp"],
-        "mpp_source": facts["mpp_source"],
+        "mpp_level0": facts.mpp,
+        "mpp_source": facts.mpp_source,
         "target_mpp": cfg.target_mpp,
         "tile_px": cfg.tile_px,
-        "tile_um": facts["tile_um"],
-        "scene": facts["scene"],
+        "tile_um": facts.tile_um,
+        "scene": facts.scene,
         "scanned_window": found.frame.window,
         "geojson_origin": found.frame.origin,
         "read_level": found.geometry.level,
@@ -136,17 +136,17 @@ def trident_attributes(found: Findings, cfg: TilingConfig, name: str) -> dict[st
         cfg: the tiling section.
         name: the slide's id.
     """
-    power = found.facts["magnification"]
+    power = found.facts.magnification
     return {
         "patch_size": cfg.tile_px,
         "patch_size_level0": found.geometry.size0,
-        "level0_magnification": round(power) if power else nominal_power(found.facts["mpp"]),
+        "level0_magnification": round(power) if power else nominal_power(found.facts.mpp),
         "target_magnification": nominal_power(cfg.target_mpp),
         "overlap": found.geometry.overlap_px,
         "name": name,
         "savetodir": "",
-        "level0_width": found.facts["width"],
-        "level0_height": found.facts["height"],
+        "level0_width": found.facts.width,
+        "level0_height": found.facts.height,
     }
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pipeline.contracts.ledger import Record
 from pipeline.mapping.scales import unusual_scales
+from tests.contracts.test_slide_facts import tiled_facts
 
 
 def record(
     name: str, mpp: float | None, form: str = "aperio", power: float | None = None
 ) -> Record:
-    facts = {"mpp": mpp, "format": form, "magnification": power}
+    facts = tiled_facts(mpp=mpp, format=form, magnification=power)
     return Record(name, "tiling", "ok" if mpp else "failed", facts=facts if mpp else {})
 
 

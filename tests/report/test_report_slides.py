@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from pipeline.contracts.ledger import Record
 from pipeline.report.sections.slides import choose
+from tests.contracts.test_slide_facts import tiled_facts
 
 records = st.lists(
     st.tuples(st.sampled_from(["ok", "ok", "ok", "empty", "failed"]), st.floats(0, 0.2)),
     max_size=60,
 ).map(
     lambda rows: [
-        Record(f"S{i:03d}", "tiling", status, facts={"pen_fraction": pen})  # type: ignore[arg-type]
+        Record(f"S{i:03d}", "tiling", status, facts=tiled_facts(pen_fraction=pen))  # type: ignore[arg-type]
         for i, (status, pen) in enumerate(rows)
     ]
 )
@@ -40,7 +41,7 @@ def test_failed_slides_come_first_and_pen_before_the_rest() -> None:
     found = [
         Record("a", "tiling", "ok"),
         Record("b", "tiling", "empty"),
-        Record("c", "tiling", "ok", facts={"pen_fraction": 0.3}),
+        Record("c", "tiling", "ok", facts=tiled_facts(pen_fraction=0.3)),
         Record("d", "tiling", "failed"),
         Record("e", "tiling", "ok"),
     ]

@@ -81,9 +81,9 @@ def gflop_per_slide(results: Results, teacher: str) -> float | None:
     """
     per_tile = teachers.attributes(results, teacher).get("gflop_per_tile")
     tiles = [
-        int(record.facts["n_tiles"])
+        record.n_tiles
         for record in results.features[teacher].values()
-        if record.status == "ok" and "n_tiles" in record.facts
+        if record.status == "ok" and record.n_tiles
     ]
     if per_tile is None or not tiles:
         return None

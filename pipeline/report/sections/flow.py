@@ -64,7 +64,7 @@ def _steps(results: Results) -> Iterable[Step]:
     yield Step("slides came in", slides["total"], f"of {plural(cases['total'], 'case')}")
     if results.tiling:
         tiled = [r for r in results.tiling.values() if r.status == "ok"]
-        n_tiles = sum(int(r.facts.get("n_tiles", 0)) for r in tiled)
+        n_tiles = sum(r.n_tiles for r in tiled)
         yield Step("slides were tiled", len(tiled), plural(n_tiles, "tile"))
     yield Step(
         "slides have features",

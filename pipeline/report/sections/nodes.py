@@ -78,7 +78,7 @@ def work(results: Results) -> Mapping[tuple[str, str], Work]:
             if record.status == "ok" and record.slide_id in chunk:
                 key = (stage, chunk[record.slide_id])
                 slides[key] += 1
-                tiles[key] += int(record.facts.get("n_tiles", 0))
+                tiles[key] += record.n_tiles
     return {key: Work(slides[key], tiles[key]) for key in slides}
 
 

@@ -114,7 +114,7 @@ def _hours(planned: Estimate, records: Sequence[JobRecord]) -> list[list[Cell]]:
 
 
 def _tiles(results: Results) -> int | None:
-    found = [int(r.facts.get("n_tiles", 0)) for r in results.tiling.values() if r.status == "ok"]
+    found = [r.n_tiles for r in results.tiling.values() if r.status == "ok"]
     return sum(found) if found else None
 
 

@@ -10,19 +10,30 @@ import numpy as np
 
 from pipeline.contracts import slide_warnings
 from pipeline.contracts.ledger import Record
+from pipeline.contracts.slide_facts import SlideFacts, slide_facts
 from pipeline.report.figures import charts, pictures
 from pipeline.report.figures.charts import Drawing
 from pipeline.report.results import Results
-from pipeline.report.tables.cells import Column, Table, code, count, fixed, number, plural, text
+from pipeline.report.tables.cells import (
+    Cell,
+    Column,
+    Table,
+    code,
+    count,
+    fixed,
+    number,
+    plural,
+    text,
+)
 
 PICTURE_PX = 720  # longer side of a picture in the page: legible when enlarged, about 60 kB
 FLAGGED = 0.01  # share of a slide's tissue under pen or out of focus that earns it a row
 TABLE_ROWS = 200
-_ARTEFACTS = {
-    "pen_fraction": "pen on {} % of the picture",
-    "blur_fraction": "{} % of the tissue out of focus",
-    "fold_fraction": "{} % of the tissue folded",
-}
+_ARTEFACTS = (
+    "pen on {} % of the picture",
+    "{} % of the tissue out of focus",
+    "{} % of the tissue folded",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,23 +106,24 @@ def choose(records: Sequence[Record], limit: int) -> list[Record]:
 
 
 def _flag(record: Record) -> float:
-    return max(float(record.facts.get(key) or 0.0) for key in _ARTEFACTS)
+    facts = slide_facts(record)
+    return facts.worst_artefact if facts else 0.0
 
 
 def _card(results: Results, record: Record, case_id: str) -> Card:
     qc = results.root / "tiles" / "qc" / f"{record.slide_id}.jpg"
     image = pictures.load(qc)
-    facts = record.facts
+    facts = slide_facts(record)
     lines = []
     if record.status != "ok":
         lines.append(record.reason or record.kind)
-    if facts.get("n_tiles"):
-        lines.append(plural(int(facts["n_tiles"]), "tile"))
-    if facts.get("width") and facts.get("mpp"):
-        lines.append(f"{facts['width']} × {facts['height']} px at {facts['mpp']:.3g} µm/px")
-    for key, label in _ARTEFACTS.items():
-        if float(facts.get(key) or 0.0) >= FLAGGED:
-            lines.append(label.format(fixed(100 * float(facts[key]), 1)))
+    if facts is not None:
+        if facts.n_tiles:
+            lines.append(plural(facts.n_tiles, "tile"))
+        lines.append(f"{facts.width} × {facts.height} px at {facts.mpp:.3g} µm/px")
+        for share, label in zip(_shares(facts), _ARTEFACTS, strict=True):
+            if share is not None and share >= FLAGGED:
+                lines.append(label.format(fixed(100 * share, 1)))
     if image is None and record.status == "ok":
         lines.append("no picture found")
     return Card(
@@ -127,17 +139,17 @@ def _card(results: Results, record: Record, case_id: str) -> Card:
 def _scale(records: Iterable[Record]) -> Drawing | None:
     by_source: dict[str, list[float]] = {}
     for record in records:
-        if record.facts.get("mpp"):
-            source = str(record.facts.get("mpp_source") or "unknown")
-            by_source.setdefault(source, []).append(float(record.facts["mpp"]))
+        facts = slide_facts(record)
+        if facts is not None:
+            by_source.setdefault(facts.mpp_source, []).append(facts.mpp)
     return charts.microns(by_source) if by_source else None
 
 
 def _sources(records: Iterable[Record]) -> Table | None:
     counts = Counter(
-        (str(r.facts.get("mpp_source") or "unknown"), str(r.facts.get("backend") or "unknown"))
-        for r in records
-        if r.facts.get("mpp")
+        (facts.mpp_source, facts.backend)
+        for facts in map(slide_facts, records)
+        if facts is not None
     )
     if not counts:
         return None
@@ -157,16 +169,7 @@ def _quality(records: Sequence[Record]) -> Table | None:
     if not noted:
         return None
     noted = sorted(noted, key=lambda r: (-_flag(r), r.slide_id))
-    rows = [
-        [
-            code(r.slide_id),
-            count(r.facts.get("n_tiles")),
-            number(r.facts.get("tissue_mm2"), 1),
-            *(number(_percent(r.facts.get(key)), 1) for key in _ARTEFACTS),
-            text("; ".join(w.text for w in slide_warnings.of(r.facts)), css="prose"),
-        ]
-        for r in noted[:TABLE_ROWS]
-    ]
+    rows = [_quality_row(r) for r in noted[:TABLE_ROWS]]
     left = len(noted) - TABLE_ROWS
     return Table(
         caption="Slides with pen, blur, folds or a warning",
@@ -187,5 +190,23 @@ def _quality(records: Sequence[Record]) -> Table | None:
     )
 
 
+def _quality_row(record: Record) -> list[Cell]:
+    facts = slide_facts(record)
+    return [
+        code(record.slide_id),
+        count(facts.n_tiles if facts else None),
+        number(facts.tissue_mm2 if facts else None, 1),
+        *(number(_percent(share), 1) for share in _shares(facts)),
+        text("; ".join(w.text for w in slide_warnings.of(record.facts)), css="prose"),
+    ]
+
+
+def _shares(facts: SlideFacts | None) -> tuple[float | None, ...]:
+    """Of pen, blur and folds."""
+    if facts is None:
+        return None, None, None
+    return facts.pen_fraction, facts.blur_fraction, facts.fold_fraction
+
+
 def _percent(fraction: float | None) -> float | None:
-    return None if fraction is None else 100 * float(fraction)
+    return None if fraction is None else 100 * fraction

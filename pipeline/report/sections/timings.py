@@ -146,7 +146,7 @@ def _work(results: Results) -> dict[str, tuple[int, int]]:
     return {
         rule: (
             sum(r.status == "ok" for r in found.values()),
-            sum(int(r.facts.get("n_tiles", 0)) for r in found.values() if r.status == "ok"),
+            sum(r.n_tiles for r in found.values() if r.status == "ok"),
         )
         for rule, found in groups.items()
     }
