@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from pipeline.commands import study, tools
+from pipeline.commands import handing_over, study, tools
 from pipeline.commands.declared import command
 from pipeline.errors import SlideError, UserError
 from pipeline.runtime import machine_errors
@@ -39,6 +39,8 @@ for stage in STAGES:
     (cohort if group else app).command(name)(command(stage))
 for tool in (tools.export, tools.attention, tools.plan, tools.clean, tools.models, tools.schema):
     app.command()(tool)
+app.command()(handing_over.export_model)
+app.command()(handing_over.predict)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("accounting", "aggregators", "tile_reading"),
     ("distillation", "linear", "tile_training"),
     stages.ROOMS,
+    ("prediction",),
     ("plan",),
     ("commands",),
     ("cli",),

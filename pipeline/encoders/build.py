@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -148,9 +148,34 @@ def load_weights(
         return network
     layout = "open_clip" if cfg.source == "open_clip" else "timm"
     weights.fill(network.module, source.path, network.row.layout if network.row else layout)
+    return _with_memory(network, name, cfg)
+
+
+def with_state(
+    network: Network, name: str, cfg: TeacherConfig, state: Mapping[str, Tensor]
+) -> Network:
+    """A network with the parameters that another one of its kind had.
+
+    Args:
+        network: without weights.
+        name: the teacher's name in the config.
+        cfg: its settings.
+        state: parameters and buffers by the network's own names.
+
+    Raises:
+        ArtifactError: they are of another network.
+    """
+    try:
+        network.module.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        raise ArtifactError(f"teacher `{name}`: its weights do not fit it ({error})") from None
+    return _with_memory(network, name, cfg)
+
+
+def _with_memory(network: Network, name: str, cfg: TeacherConfig) -> Network:
+    """Buffers that are computed and not saved (Swin's position index) need memory."""
     if not any(buffer.is_meta for buffer in network.module.buffers()):
         return network
-    # Buffers that are computed and not saved (Swin's position index) need a network with memory.
     whole, _ = from_registry(network.row, cfg) if network.row else from_timm(name, cfg)
     whole.load_state_dict(network.module.state_dict(), strict=True)
     return dataclasses.replace(network, module=whole)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -19,6 +20,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 EVERY_SECONDS = 30.0
+REDRAWN_SECONDS = 0.3
+BAR_WIDTH = 24
 RATED = "tiles"  # the unit whose rate is told
 
 _lock = threading.RLock()
@@ -95,6 +98,41 @@ def reported(job: str) -> Iterator[None]:
         end.set()
         with _lock:
             _job = before
+
+
+@contextlib.contextmanager
+def bar() -> Iterator[None]:
+    """Redraw one line on the terminal with where the innermost part stands, as long as the block
+    lasts. Says nothing where the error output is no terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    end = threading.Event()
+
+    def redraw() -> None:
+        while not end.wait(REDRAWN_SECONDS):
+            sys.stderr.write(f"\r{_bar(shutil.get_terminal_size().columns - 1)}")
+            sys.stderr.flush()
+
+    threading.Thread(target=redraw, daemon=True).start()
+    try:
+        yield
+    finally:
+        end.set()
+        sys.stderr.write("\r\033[K")
+        sys.stderr.flush()
+
+
+def _bar(width: int) -> str:
+    """A bar of the innermost part with the counts of all, as wide as the terminal."""
+    with _lock:
+        parts = list(_parts)
+    if not parts:
+        return " " * width
+    share = parts[-1].done / max(1, parts[-1].total)
+    filled = round(BAR_WIDTH * min(1.0, share))
+    told = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {where()}"
+    return told[:width].ljust(width)
 
 
 @contextlib.contextmanager

@@ -59,12 +59,12 @@ def attention_table(
     rows: list[dict[str, np.ndarray]] = []
     for case in cases.tolist():
         batch = gather(store, whole(store, [case], limit))
-        attention, influence = influences(network, head, batch)
+        attention, influence = influences(network, head.lead, batch)
         for t in sorted({t for t, _ in attention}):
             index = store.teachers[t]
             if not index.sizes[case]:
                 continue
-            name, xy = _places(store, t, case, slides)
+            name, xy = places(store, t, case, slides)
             used = batch.rows[t][0].numpy()
             known = xy[used, 0] >= 0
             for level in (level for s, level in attention if s == t):
@@ -93,10 +93,20 @@ def attention_table(
     return {name: np.concatenate([part[name] for part in [empty, *rows]]) for name in COLUMNS}
 
 
-def _places(
+def places(
     store: Store, teacher: int, case: int, slides: Mapping[tuple[str, str], str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Slide names (N,) and level-0 coordinates int32 (N, 2) of a bag; -1 where unknown."""
+    """Where the tiles of a bag are.
+
+    Args:
+        store: the bags.
+        teacher: number of the teacher.
+        case: number of the case.
+        slides: as `slide_names` makes it.
+
+    Returns:
+        slide names (N,), and level-0 coordinates int32 (N, 2); -1 where unknown.
+    """
     index = store.teachers[teacher]
     names, places = [], []
     for file in index.files[case]:

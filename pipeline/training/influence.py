@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from pipeline.aggregators.network import Network
 from pipeline.bags.batch import Batch
-from pipeline.training.head import Head
 
 MORE = 0.1  # of the case, which an influence supposes to be like the tile
 
 
 def influences(
-    network: Network, head: Head, batch: Batch
+    network: Network, lead: Callable[[Tensor], Tensor], batch: Batch
 ) -> tuple[dict[tuple[int, str], Tensor], dict[tuple[int, str], Tensor]]:
     """What more tissue like a tile would do to the prediction, to first order.
 
@@ -27,7 +26,7 @@ def influences(
 
     Args:
         network: a trained network in evaluation mode.
-        head: of its task; `Head.lead` says what f is.
+        lead: outputs (B, C) -> f (B,), as `Head.lead` of its task.
         batch: bags.
 
     Returns:
@@ -41,7 +40,7 @@ def influences(
     }
     with torch.enable_grad(), _still(network):
         output = network(dataclasses.replace(batch, emphasis=emphasis))
-        f = head.lead(output.out).sum()
+        f = lead(output.out).sum()
         slopes: tuple[Tensor | None, ...] = (None,) * len(emphasis)
         if f.requires_grad:
             slopes = torch.autograd.grad(f, list(emphasis.values()), allow_unused=True)

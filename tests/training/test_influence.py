@@ -75,7 +75,7 @@ MODELS = {
 @pytest.mark.parametrize("model", MODELS)
 def test_influence_is_what_a_little_more_of_the_tile_does(model: str) -> None:
     made, batch = MODELS[model]()
-    _, found = influences(made, HEAD, batch)
+    _, found = influences(made, HEAD.lead, batch)
     told = torch.stack(list(found.values())).nansum(dim=0).numpy()
     real = ~batch.masks[0].numpy()
     seen = np.zeros(told.shape)
@@ -94,14 +94,14 @@ def test_parameters_learn_again_and_nothing_is_remembered() -> None:
     made, batch = network(kind="shazam_v2", d_model=16)
     for p in made.parameters():
         p.requires_grad_(True)
-    attention, found = influences(made, HEAD, batch)
+    attention, found = influences(made, HEAD.lead, batch)
     assert all(p.requires_grad and p.grad is None for p in made.parameters())
     assert not any(part.requires_grad for part in (*attention.values(), *found.values()))
 
 
 def test_a_network_that_pools_in_its_own_way_says_none() -> None:
     made, batch = network(kind="single", teacher="t0", aggregator="dsmil", d_model=16)
-    _, found = influences(made, HEAD, batch)
+    _, found = influences(made, HEAD.lead, batch)
     assert all(part.isnan().all() for part in found.values())
 
 

@@ -38,7 +38,7 @@ def write(config: Config, root: Path, slide_id: str, rows: pd.DataFrame, out: Pa
     influence = maps.influence_table(rows)
     canvas = maps.canvas(root, tiles, slide_id, rows, LONG_SIDE)
     shown = {name: tables[name] for name in maps.shown(tables)}
-    _picture(slide_id, canvas, shown, influence, out)
+    picture(slide_id, canvas, shown, influence, out)
     write_json(
         out / f"{slide_id}.geojson",
         attention_geojson(
@@ -49,33 +49,42 @@ def write(config: Config, root: Path, slide_id: str, rows: pd.DataFrame, out: Pa
 
 
 @style.applied()
-def _picture(
+def picture(
     slide_id: str,
     canvas: maps.Canvas,
     tables: dict[str, pd.DataFrame],
     influence: pd.DataFrame | None,
     out: Path,
 ) -> None:
+    """Write `<slide>.png`: the tissue, the weights of each table, and the influence, side by side.
+
+    Args:
+        slide_id: the slide.
+        canvas: what is painted on.
+        tables: name -> columns x, y and weight.
+        influence: columns x, y and influence; None: the model says none.
+        out: the folder.
+    """
     panels = [("tissue", canvas.image, "")]
     for name, table in tables.items():
-        picture = maps.paint(canvas, table, maps.by_rank(table["weight"]))
-        panels.append((name, picture, maps.said(table["weight"].to_numpy(dtype="float64"))))
-    said = "attention by rank, least (blue) to most (yellow)"
+        painted = maps.paint(canvas, table, maps.by_rank(table["weight"]))
+        panels.append((name, painted, maps.said(table["weight"].to_numpy(dtype="float64"))))
+    said = ["attention by rank, least (blue) to most (yellow)"] if tables else []
     if influence is not None:
         felt = influence["influence"]
-        picture = maps.paint(canvas, influence, maps.by_sign(felt))
-        panels.append(("influence", picture, maps.said_influence(felt)))
-        said += "; influence on the prediction, lowers (blue) to raises (red)"
+        painted = maps.paint(canvas, influence, maps.by_sign(felt))
+        panels.append(("influence", painted, maps.said_influence(felt)))
+        said.append("influence on the prediction, lowers (blue) to raises (red)")
     height = 3.0 * min(1.6, max(0.5, canvas.image.height / canvas.image.width))
     fig, axes = style.figure(3.0 * len(panels), height + 0.7, ncols=len(panels))
     fig.set_facecolor("white")
-    for ax, (name, picture, note) in zip(axes[0], panels, strict=True):
-        ax.imshow(picture)
+    for ax, (name, image, note) in zip(axes[0], panels, strict=True):
+        ax.imshow(image)
         ax.set_title(name)
         ax.set_axis_off()
         ax.text(0, -0.03, textwrap.fill(note, NOTE_WIDTH), transform=ax.transAxes, va="top",
                 fontsize=7.5, color=style.MUTED)  # fmt: skip
-    fig.suptitle(f"{slide_id}: {said}", fontsize=9)
+    fig.suptitle(f"{slide_id}: {'; '.join(said)}", fontsize=9)
     with atomic_path(out / f"{slide_id}.png") as temporary:
         FigureCanvasAgg(fig).print_figure(temporary, dpi=DPI, format="png")
 

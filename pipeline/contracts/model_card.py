@@ -1,0 +1,190 @@
+"""What a file that is handed over says of itself: all that turns a raw slide into its prediction.
+
+It stands as JSON in the metadata of one safetensors file, whose tensors are the weights of every
+fold's model, of the encoders where their licence allows it, and what the training cohort looked
+like. No Python objects are stored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+# Raised when a file of an earlier layout can no longer be read. 1: the first.
+LAYOUT = 1
+
+Row = dict[str, str | bool | int | float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One trained model of the ensemble.
+
+    Attributes:
+        fold, seed: of its training.
+        head: what `training.tasks.from_facts` makes its head from.
+        score_mean, score_deviation: of the risks of its own training cases, by which risks of
+            several models come to one scale; 0 and 1 where there is no risk.
+    """
+
+    fold: int
+    seed: int
+    head: dict[str, Any]
+    score_mean: float
+    score_deviation: float
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderCard:
+    """One teacher whose features the model reads.
+
+    Attributes:
+        name: in the training cohort's config.
+        settings: as `TeacherConfig` reads them, the revision as it was checked.
+        facts: its row of the registry as it was then; empty without one.
+        tiles: folder of its tiles, `tiles` or `tiles_<scale>`.
+        tiling: as `TilingConfig` reads it.
+        dims: level -> width.
+        weights: `embedded` in the file, or `referenced`: to be found where the settings say, with
+            the checksum below.
+        sha256: of the weights file; empty where there was none (random weights, authors' code).
+        licence: in short; empty where it is not known.
+        restricted: the licence restricts what is trained on the outputs.
+        parameters: how many.
+        gflop_per_tile: multiply and add are two.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    facts: dict[str, Any]
+    tiles: str
+    tiling: dict[str, Any]
+    dims: dict[str, int]
+    weights: Literal["embedded", "referenced"]
+    sha256: str
+    licence: str
+    restricted: bool
+    parameters: int
+    gflop_per_tile: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """From the ensemble's mean to what it is worth, fitted to out-of-fold test predictions.
+
+    Attributes:
+        method: `cox`, `temperature`, `line`, or `none` with the reason in `note`.
+        note: what a reader must know; may be empty.
+        cases: that it was fitted to.
+        numbers: `cox`: slope, mean, and lists times and hazard (Breslow's cumulative baseline
+            hazard of a case of mean score); `temperature`: temperature; `line`: lists slope and
+            intercept, one a target.
+        cutoffs: fold -> risk cut-offs of its training part, on the ensemble's scale.
+        horizons: times at which survival is stated, in the task's unit.
+        test_share: tested cases for each case trained on; widens the ensemble's interval.
+        before, after: log loss of classes, or mean absolute error of the first target, on the cases
+            that it was fitted to; None where there is no such number.
+    """
+
+    method: Literal["cox", "temperature", "line", "none"]
+    note: str
+    cases: int
+    numbers: dict[str, float | list[float]]
+    cutoffs: dict[str, list[float]]
+    horizons: list[float]
+    test_share: float
+    before: float | None
+    after: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """How far a slide may be from the training cohort's before it is called unfamiliar.
+
+    Attributes:
+        limit: of the distance; None where there were too few slides to set one.
+        slides: that it was fitted to.
+    """
+
+    limit: float | None
+    slides: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Familiar:
+    """What the slides of the training cohort were like.
+
+    Attributes:
+        mpp: the least and the largest µm per pixel of their level 0.
+        stain: of mean haematoxylin and eosin.
+        features: teacher -> of a slide's mean feature.
+    """
+
+    mpp: tuple[float, float]
+    stain: Range
+    features: dict[str, Range]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """The whole card.
+
+    Attributes:
+        layout: of the file, LAYOUT.
+        name: what the model is called, `<cohort>/<task>/<model>`.
+        package: version of the package that wrote the file.
+        task_name, task: the task's config, spelled out.
+        model_name, model: the model's config as trained.
+        teachers, dims, outputs: what the networks fit (`aggregators.network.Shape`).
+        classes: of a classification, in the order of the outputs; else empty.
+        encoders: one for each teacher.
+        levels: that the encoders are asked for.
+        precision: of the encoders, as the config says.
+        head_precision: of the models after them.
+        on_bad_tile: what becomes of a tile that cannot be read.
+        max_tiles: most tiles of a case that a model reads, spread evenly; None: all.
+        members: the ensemble, by fold and seed.
+        calibration: from the ensemble's mean to what it is worth.
+        familiar: what the training cohort was like.
+        cohort: name, cases, slides, events or classes, folds: the training cohort in numbers.
+        seen: first 16 digits of a digest of each training slide's content, so that a slide which
+            the models have learned from is known again.
+        primary_metric: the metric that decides.
+        labelled: whether the metrics are results on a `test` or a `validation`.
+        metrics: of the evaluation, one row per metric with its interval.
+        restrictions: what a licence of a teacher asks of those who use the model, a line each.
+        checksum: SHA-256 of all tensors and of this card without it.
+    """
+
+    layout: int
+    name: str
+    package: str
+    task_name: str
+    task: dict[str, Any]
+    model_name: str
+    model: dict[str, Any]
+    teachers: list[str]
+    dims: list[dict[str, int]]
+    outputs: int
+    classes: list[str]
+    encoders: list[EncoderCard]
+    levels: list[str]
+    precision: str
+    head_precision: str
+    on_bad_tile: str
+    max_tiles: int | None
+    members: list[Member]
+    calibration: Calibration
+    familiar: Familiar
+    cohort: dict[str, Any]
+    seen: list[str]
+    primary_metric: str
+    labelled: str
+    metrics: list[Row]
+    restrictions: list[str]
+    checksum: str = ""
+
+    @property
+    def type(self) -> str:
+        """Of the task."""
+        return str(self.task["type"])
