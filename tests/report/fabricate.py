@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
+from pipeline.config.folds import FoldsJob
 from pipeline.config.whole import Config
 from pipeline.contracts import slide_warnings
 from pipeline.contracts.ledger import Record, chunk_of, write_manifest
@@ -87,7 +88,8 @@ def results(config: Config, root: Path) -> None:
     mapping.check(cfg=config.mapping, joined=joined, root=root)
     cases = pd.read_parquet(root / "cases.parquet").query("complete")
     for name, task in config.tasks.items():
-        folds.run(cfg=config.folds, cases=config.mapping.cases, name=name, task=task, root=root)
+        job = FoldsJob(folds=config.folds, cases=config.mapping.cases, task=task)
+        folds.run(job=job, root=root, task=name)
         fabricate_models.models(config, root, name, cases)
         evaluation.run(
             cfg=config.evaluation,
