@@ -89,6 +89,7 @@ def evaluation(cfg: Cfg, root: Root, task: Task) -> None:
             root=root,
             auxiliary=job.auxiliary,
             controls=job.controls,
+            zero_shot=job.zero_shot,
         )
 
 

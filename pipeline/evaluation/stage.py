@@ -23,7 +23,7 @@ With the trained models stands `average`, the mean of the single-teacher models'
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,7 @@ def run(
     root: Path,
     auxiliary: Mapping[str, Task] | None = None,
     controls: Controls | None = None,
+    zero_shot: Sequence[str] = (),
 ) -> None:
     """Measure and compare the models of one task.
 
@@ -82,6 +83,7 @@ def run(
         root: the results folder.
         auxiliary: the tasks that the models learned with it.
         controls: the models that the student is taken apart with.
+        zero_shot: predictions from words, which stand beside the models.
 
     Raises:
         ConfigError: the student is not among the models, or one is called `average`.
@@ -102,7 +104,9 @@ def run(
     cases = read_table(root / "cases.parquet")
     task = spelled_out(task, cases.columns)
     labels = known_labels(cases, task_name, task, folds)
-    predictions = [read_predictions(root, task_name, task, m, labels, folds) for m in models]
+    predictions = [
+        read_predictions(root, task_name, task, m, labels, folds) for m in (*models, *zero_shot)
+    ]
     bench, pools = open_bench(cfg, task, labels, folds, predictions)
     members = _singles(predictions)
     if len(members) > 1:

@@ -19,10 +19,12 @@ from pipeline.cohort.stage import portable
 from pipeline.cohort.synthetic import embedded
 from pipeline.config.cohort import SyntheticConfig
 from pipeline.config.probing import ProbingConfig
+from pipeline.config.vision_language import VisionLanguageConfig
 from pipeline.config.whole import Config
 from pipeline.contracts.ledger import chunk_of
 from pipeline.contracts.slide_row import SlideRow
 from pipeline.encoders import registry
+from pipeline.encoders.speaking import check_words
 from pipeline.encoders.tile_scales import check_scales
 from pipeline.encoders.timm_names import check_timm_name
 from pipeline.encoders.weight_files import local_file, package_file
@@ -104,6 +106,7 @@ def cohort_plan(
             if facts.weights == "package" and model is not None:
                 package_file(name, model)
         check_scales(config)
+        check_words(config)
     else:
         cohort = cohort.model_copy(update={"missing_files": "ledger"})
     rows = slide_rows(cohort, base)
@@ -194,6 +197,20 @@ def annotation_digest(config: Config, plan: CohortPlan, base: Path) -> str:
         for row in plan.rows
     }
     return digest({slide: file_identity(path) for slide, path in paths.items() if path.is_file()})
+
+
+def captions_digest(config: Config, base: Path) -> str:
+    """Of the file that `vision_language.captions` names; '' where it names none, or none is there.
+
+    Args:
+        config: the config.
+        base: folder that relative paths of the config start from.
+    """
+    section = config.section(VisionLanguageConfig)
+    if section is None or section.captions is None:
+        return ""
+    path = base / section.captions
+    return content_digest(path) if path.is_file() else ""
 
 
 def _portable_row(row: SlideRow, base: Path) -> list[object]:

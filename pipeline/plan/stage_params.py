@@ -24,8 +24,9 @@ from pipeline.config.section import Section
 from pipeline.config.tasks import TaskConfig
 from pipeline.config.tiling import TilingConfig
 from pipeline.config.training import TrainingConfig
+from pipeline.config.vision_language import VisionLanguageConfig, VisionLanguageJob
 from pipeline.config.whole import Config
-from pipeline.encoders import registry, tile_scales
+from pipeline.encoders import registry, speaking, tile_scales
 from pipeline.encoders.weight_files import local_identity
 from pipeline.errors import ConfigError
 from pipeline.runtime import stages
@@ -75,6 +76,7 @@ class EvaluationJob(Section):
     models: list[str]
     auxiliary: dict[str, TaskConfig]
     controls: Controls = Controls()
+    zero_shot: tuple[str, ...] = ()
 
 
 class ReportJob(Section):
@@ -289,6 +291,29 @@ def evaluation(config: Config, task: str) -> EvaluationJob:
         models=list(config.model_specs()),
         auxiliary=_auxiliary(config, task),
         controls=config.controls(),
+        zero_shot=tuple(speaking.zero_shot_models(config, task)),
+    )
+
+
+def vision_language(config: Config, teacher: str, captions: str = "") -> VisionLanguageJob:
+    """One teacher, asked in words.
+
+    Args:
+        config: the config.
+        teacher: the teacher's name.
+        captions: digest of the file of captions; empty: none.
+    """
+    section = config.section(VisionLanguageConfig)
+    assert section is not None
+    settings = config.extraction.teachers[teacher]
+    return VisionLanguageJob(
+        vision_language=section,
+        teachers={teacher: settings.model_dump(mode="json", exclude_defaults=True)},
+        weights_dir=config.extraction.weights_dir,
+        tasks={name: _alone(config, name) for name in section.prompts},
+        seeds=config.training.seeds,
+        facts=teacher_facts(config, teacher),
+        captions=captions,
     )
 
 

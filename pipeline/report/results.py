@@ -13,6 +13,7 @@ from pipeline.config.models import LinearModel, SingleModel
 from pipeline.config.whole import Config
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.ledger import Record, read_manifest
+from pipeline.encoders import speaking
 from pipeline.errors import ArtifactError
 from pipeline.files.artifacts import read_json
 from pipeline.files.parquet import read_table
@@ -126,6 +127,7 @@ _COLOURS = {
     "fusion": style.FUSION,
     "average": style.AVERAGE,
     "ablation": style.ABLATION,
+    "words": style.REFERENCE,
 }
 
 
@@ -137,8 +139,11 @@ def students(infos: Mapping[str, ModelInfo], models: Iterable[str]) -> frozenset
 def describe(config: Config, name: str) -> ModelInfo:
     """The part that a model plays, from the config (`average` is the evaluation's own)."""
     spec = config.model_specs().get(name)
+    asked = {speaking.model_name(teacher): teacher for teacher in speaking.speaking(config)}
     if name == config.evaluation.student:
         role = "student"
+    elif name in asked:
+        role = "words"
     elif spec is None:
         role = "average"
     elif name not in config.model_specs(ablations=False):
@@ -150,6 +155,8 @@ def describe(config: Config, name: str) -> ModelInfo:
         label = f"{spec.teacher} ({spec.aggregator})"
     elif isinstance(spec, LinearModel):
         label = f"{'all teachers' if spec.teacher == 'all' else spec.teacher} (linear)"
+    elif name in asked:
+        label = f"{asked[name]} (words alone)"
     elif spec is None:
         label = "Average of scores" if name == "average" else name
     else:

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.config.whole import Config
+from pipeline.encoders import speaking
 from pipeline.files.artifacts import sweep, write_json, write_text
 from pipeline.report import results
 from pipeline.report.figures import style
@@ -106,13 +107,15 @@ class KeyEntry:
 
 def key(config: Config) -> list[KeyEntry]:
     """The colours of the models, for those roles that occur."""
-    roles = {results.describe(config, name).role for name in config.model_specs()}
+    asked = [speaking.model_name(teacher) for teacher in speaking.speaking(config)]
+    roles = {results.describe(config, name).role for name in (*config.model_specs(), *asked)}
     entries = [
         ("student", KeyEntry("student", style.STUDENT)),
         ("single", KeyEntry("single teacher", style.SINGLE)),
         ("fusion", KeyEntry("fusion, other students", style.FUSION)),
         ("single", KeyEntry("average of the teachers' scores", style.AVERAGE)),
         ("ablation", KeyEntry("ablation of the student", style.ABLATION)),
+        ("words", KeyEntry("words alone, without training", style.REFERENCE)),
     ]
     return [entry for role, entry in entries if role in roles]
 

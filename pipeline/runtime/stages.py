@@ -237,6 +237,28 @@ STAGES = (
         writes="`models/<task>/<model>/`",
     ),
     Stage(
+        name="vision_language",
+        room="vision_language",
+        command="vision-language",
+        job="vision_language:VisionLanguageJob",
+        options=("teacher", "base"),
+        config=("vision_language", "tasks"),
+        libraries=(
+            *ARRAYS,
+            "torch",
+            "opencv-python-headless",
+            "open_clip_torch",
+            "transformers",
+            "tokenizers",
+            "scipy",
+            "scikit-learn",
+        ),
+        tables=("vision_language/*/zero_shot.json",),
+        does="cases asked in words: zero-shot predictions beside the trained models, maps, "
+        "retrieval, few-shot curve",
+        writes="`vision_language/<teacher>/`, `models/<task>/zero_shot_<teacher>/`",
+    ),
+    Stage(
         name="evaluation",
         room="evaluation",
         command="evaluation",

@@ -136,15 +136,16 @@ class Results:
         if model not in self.models:
             self.models.append(model)
 
-    def evaluate(self, **cfg: Any) -> dict[str, Any]:
-        """Run the stage and return evaluation.json."""
+    def evaluate(self, zero_shot: tuple[str, ...] = (), **cfg: Any) -> dict[str, Any]:
+        """Run the stage and return evaluation.json; predictions from words are no models."""
         cfg = {"student": "student", "bootstraps": 60, **cfg}
         stage.run(
             cfg=EvaluationConfig(**cfg),
             task_name=NAME,
             task=self.task,
-            models=self.models,
+            models=[name for name in self.models if name not in zero_shot],
             root=self.root,
+            zero_shot=zero_shot,
         )
         return dict(read_json(self.out / "evaluation.json"))
 

@@ -378,3 +378,21 @@ def test_ordered_classes_have_a_quadratic_kappa(results: Make) -> None:
     comparisons = pd.read_parquet(house.out / "comparisons.parquet")
     assert comparisons.loc[comparisons["metric"] == "auc", "p_delong"].notna().all()
     assert comparisons.loc[comparisons["metric"] == "f1", "p_delong"].isna().all()
+
+
+def test_words_stand_beside_the_models(tmp_path: Path) -> None:
+    """With intervals and a paired difference, and without a part in the average of teachers."""
+    results = Results(tmp_path, TASKS["classification"])
+    results.add("student", 0.2)
+    results.add("single_a", 0.8)
+    results.add("single_b", 0.8)
+    results.add("zero_shot_a", 1.5)
+    found = results.evaluate(zero_shot=("zero_shot_a",))
+    rows = {row["model"]: row for row in found["models"]}
+    assert rows["zero_shot_a"]["low"] < rows["zero_shot_a"]["value"] < rows["student"]["value"]
+    against = {row["other"]: row for row in found["comparisons"]}
+    assert (
+        against["zero_shot_a"]["difference"] > 0 and against["zero_shot_a"]["p_value"] is not None
+    )
+    assert found["average_of"] == ["single_a", "single_b"]
+    assert found["best_single"]["on_test"]["model"].startswith("single_")

@@ -45,6 +45,7 @@ from tests.mapping.test_mapping_stage import House, _missing, _ok
 from tests.probing import test_probing_stage as probing
 from tests.slides import files
 from tests.training.conftest import results_folder
+from tests.vision_language import made as asked
 
 Numbers = dict[str, float]
 
@@ -120,6 +121,18 @@ def probes(folder: Path) -> Numbers:
     probing.build(folder, labels=True)
     rows = probing.run(folder)["rows"]
     return {" ".join(map(str, (r["probe"], r["training"], r["metric"]))): r["value"] for r in rows}
+
+
+def words(folder: Path) -> Numbers:
+    weights = asked.weights_folder(folder)
+    root = asked.results_folder(folder, weights)
+    asked.run(root, weights)
+    found: Numbers = {}
+    for name in ("spread", "few_shot", "retrieved"):
+        means = pd.read_csv(root / f"vision_language/words/{name}.csv").mean(numeric_only=True)
+        found |= {f"{name} {key}": float(v) for key, v in means.items()}
+    table = pd.read_parquet(root / "models/task/zero_shot_words/predictions.parquet")
+    return found | {"a": float(table["prob_a"].mean()), "b": float(table["prob_b"].mean())}
 
 
 def measures(kind: str) -> Callable[[Path], Numbers]:
@@ -253,6 +266,7 @@ GOLDEN: dict[str, Golden] = {
     "mapping": Golden(stage_versions.stage("mapping"), mapping, 0),
     "folds": Golden(stage_versions.stage("folds"), folds, 0),
     "probing": Golden(stage_versions.stage("probing"), probes, 1e-2),
+    "vision_language": Golden(stage_versions.stage("vision_language"), words, 1e-2),
     **MODELS,
     **{
         f"aggregator {name}": Golden(

@@ -17,7 +17,7 @@ from pipeline.accounting import rates, time_limits
 from pipeline.cohort import labels
 from pipeline.config.reading import parse as parse_config
 from pipeline.config.reading import refuse_double_keys
-from pipeline.encoders import tile_scales
+from pipeline.encoders import speaking, tile_scales
 from pipeline.errors import UserError
 from pipeline.files import recall
 from pipeline.plan import (
@@ -63,6 +63,8 @@ ENCODERS = ["+".join(group) for group in tile_scales.groups(CONFIG)]
 SCALES = list(tile_scales.scales(CONFIG))
 RUN = [teacher for group in ENCODERS for teacher in group.split("+")]
 MODELS = list(CONFIG.model_specs())
+# Teachers that are asked in words, and the tasks that they are asked of.
+SPEAKING, ASKED = speaking.speaking(CONFIG), speaking.asked(CONFIG)
 
 
 def group_of(teacher):
@@ -178,6 +180,13 @@ def probing_job(wildcards):
 def tile_students_job(wildcards):
     annotations = cohort_plan.annotation_digest(CONFIG, COHORT, Path.cwd())
     return stage_params.tile_students(CONFIG, annotations).canonical()
+
+
+def vision_language_job(wildcards):
+    captions = cohort_plan.captions_digest(CONFIG, Path.cwd())
+    return stage_params.vision_language(
+        CONFIG, wildcards.spoken, captions
+    ).canonical()
 
 
 def at_once(resource, otherwise):

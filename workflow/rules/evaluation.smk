@@ -2,8 +2,10 @@ rule evaluation:
     input:
         cohort="<results>/cohort.json",
         folds="<results>/folds/{task}/folds.json",
-        predictions=collect(
-            "<results>/models/{{task}}/{model}/predictions.parquet", model=MODELS
+        predictions=lambda wildcards: collect(
+            "<results>/models/{task}/{model}/predictions.parquet",
+            task=wildcards.task,
+            model=MODELS + speaking.zero_shot_models(CONFIG, wildcards.task),
         ),
     output:
         summary="<results>/evaluation/{task}/evaluation.json",

@@ -12,6 +12,9 @@ rule report:
             if CONFIG.probing is not None and CONFIG.probing.students
             else []
         ),
+        words=collect(
+            "<results>/vision_language/{spoken}/zero_shot.json", spoken=SPEAKING
+        ),
         evaluations=collect(
             "<results>/evaluation/{task}/evaluation.json", task=CONFIG.tasks
         ),
