@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cohort.checks import MAX_SHOWN
+from pipeline.cohort.covariates import check_covariates
 from pipeline.cohort.labels import check_labels, summary
 from pipeline.cohort.sheet import chunk_rows, identities, slide_rows
 from pipeline.cohort.synthetic import embedded
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
     from pipeline.config.cohort import CohortConfig, CohortJob
 
-# Raised when the slide table or the cohort's facts change. 1: the first.
-VERSION = 1
+# Raised when the slide table or the cohort's facts change. 1: the first. 2: the embedded cohort has
+# age, sex and stage.
+VERSION = 2
 
 _INTEGER = re.compile(r"-?\d{1,18}")
 _PADDED = re.compile(r"[+-]?0\d")
@@ -51,6 +53,7 @@ def run(*, job: CohortJob, root: Path, base: Path) -> None:
     sweep(root)
     rows = slide_rows(cfg, base)
     check_labels(rows, tasks, accepted=cfg.accept)
+    check_covariates(rows, cfg.covariates, tasks)
     if cfg.source == "synthetic":
         _require_drawn(rows)
         embedded.write_tables(cfg, embedded.sheet_path(cfg, base))

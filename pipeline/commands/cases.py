@@ -75,6 +75,59 @@ def training(
         )
 
 
+def out_of_fold(
+    cfg: Cfg,
+    root: Root,
+    task: Task,
+    model: Model,
+    workers: Workers = 1,
+    gpus: Gpus = 0,
+    device: Device = "auto",
+) -> None:
+    """Train one model again without parts of each fold's training cases, and predict these."""
+    job = stage_params.read(stage_params.TrainingJob, cfg)
+    gpu_locks.claim(gpus)
+    versions = stage_versions.out_of_fold(job.training, job.model, job.task, job.auxiliary.values())
+    with recorded(root, "out_of_fold", task=task, model=model):
+        from pipeline.training import out_of_fold as stage
+
+        stage.run(
+            cfg=job.training,
+            model_name=model,
+            model=job.model,
+            task_name=task,
+            task=job.task,
+            root=root,
+            versions=stage_versions.text(versions),
+            workers=workers,
+            device=device,
+            auxiliary=job.auxiliary,
+        )
+
+
+def stacking(
+    cfg: Cfg,
+    root: Root,
+    task: Task,
+    model: Model,
+) -> None:
+    """Fit a regression on other models' predictions, or on covariates, on every fold and seed."""
+    job = stage_params.read(stage_params.StackingJob, cfg)
+    with recorded(root, "stacking", task=task, model=model):
+        from pipeline.training import stacking as stage
+
+        stage.run(
+            model_name=model,
+            model=job.model,
+            task_name=task,
+            task=job.task,
+            seeds=job.seeds,
+            nested=job.nested,
+            covariates=job.covariates,
+            root=root,
+        )
+
+
 def evaluation(cfg: Cfg, root: Root, task: Task) -> None:
     """Measure every model of a task on its test folds and compare the student with each."""
     from pipeline.evaluation import stage

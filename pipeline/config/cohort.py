@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.section import Fraction, Name, Section
 from pipeline.config.tasks import TaskConfig
@@ -19,6 +19,10 @@ Accept = Literal[
     "censorship_column",
     "long_times",
 ]
+
+
+# How a covariate counts; `auto` is a number where all of its values are.
+Covariate = Literal["auto", "number", "category"]
 
 
 class SyntheticConfig(Section):
@@ -62,8 +66,14 @@ class CohortConfig(Section):
     columns: ColumnsConfig = ColumnsConfig()
     missing_files: Literal["error", "ledger"] = "error"
     accept: tuple[Accept, ...] = ()
+    covariates: dict[str, Covariate] = Field(default_factory=dict)
     chunks: int = Field(2, ge=1, le=10_000)
     synthetic: SyntheticConfig = SyntheticConfig()
+
+    @field_validator("covariates", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        return dict.fromkeys(given, "auto") if isinstance(given, list | tuple) else given
 
     @model_validator(mode="before")
     @classmethod

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field, TypeAdapter
 
-from pipeline.config.models import ModelConfig
+from pipeline.config.models import CovariatesModel, EnsembleModel, ModelConfig
 from pipeline.config.section import Name, Section
 
 # Kinds that a reader would try first.
-SIMPLE = frozenset({"single", "linear", "mean", "covariates"})
+SIMPLE = frozenset({"single", "linear", "mean"})
 PLAIN = "linear"
 
 
@@ -26,16 +26,23 @@ class Controls(Section):
         plain: simple model of one teacher -> that teacher.
         simple: all simple models, those of several teachers among them.
         without_distillation: the student without its distillation loss; '' where it has none.
+        covariates: covariates alone; '' where the cohort has none.
+        with_covariates: the student and these.
     """
 
     alone: dict[Name, Name] = Field(default_factory=dict)
     plain: dict[Name, Name] = Field(default_factory=dict)
     simple: tuple[Name, ...] = ()
     without_distillation: str = ""
+    covariates: str = ""
+    with_covariates: str = ""
 
 
 def controls(
-    student: str, models: Mapping[str, ModelConfig], teachers: Sequence[str]
+    student: str,
+    models: Mapping[str, ModelConfig],
+    teachers: Sequence[str],
+    covariates: tuple[str, ...] = (),
 ) -> tuple[dict[str, ModelConfig], Controls]:
     """What is trained besides the models that the config names, and what each control is called.
 
@@ -43,58 +50,117 @@ def controls(
         student: the student's name.
         models: every model that the config names, `teacher: each` expanded.
         teachers: of the config.
+        covariates: of the cohort.
 
     Returns:
-        further models by name, and the controls; nothing of a student of one teacher.
+        further models by name, and the controls; of a student of one teacher those of covariates.
 
     Raises:
         ValueError: a model of the config has the name of a further one, and is another.
     """
     model = models.get(student)
-    read = [] if model is None else _reads(model, teachers)
-    if model is None or len(read) < 2:
+    if model is None:
         return {}, Controls()
-    wanted = {f"{student}_on_{teacher}": _on(model, teacher, teachers) for teacher in read}
-    plain = {f"{PLAIN}_{teacher}": _plain(teacher) for teacher in read}
+    known = _Known(models)
+    beside = _beside_covariates(student, model, covariates, known)
+    read = _reads(model, teachers, models)
+    if len(read) < 2:
+        return known.further, Controls(**beside)
+    plain = {teacher: known.named(f"{PLAIN}_{teacher}", _plain(teacher)) for teacher in read}
+    alone = {
+        teacher: known.named(f"{student}_on_{teacher}", _on(model, teacher, teachers, known))
+        for teacher in read
+    }
     undistilled = _without_distillation(model)
-    lone = {} if undistilled is None else {f"{student}_without_distillation": undistilled}
-    further: dict[str, ModelConfig] = {}
-    names: dict[str, str] = {}
-    for name, spec in {**plain, **wanted, **lone}.items():
-        known = {**models, **further}
-        names[name] = next((other for other in known if known[other] == spec), name)
-        if known.get(names[name]) == spec:
-            continue
-        if name in known:
-            raise ValueError(
-                f"training: a model is called `{name}`, which is the name of a control of the "
-                f"student; rename it, or set evaluation.attribution: false"
-            )
-        further[name] = spec
-    every = {**models, **further}
+    lone = ""
+    if undistilled is not None:
+        lone = known.named(f"{student}_without_distillation", undistilled)
+    every = {**models, **known.further}
     simple = [name for name, spec in every.items() if spec.kind in SIMPLE]
-    return further, Controls(
-        alone={t: names[name] for t, name in zip(read, wanted, strict=True)},
-        plain={
-            name: _reads(every[name], teachers)[0]
-            for name in simple
-            if len(_reads(every[name], teachers)) == 1
-        },
+    single = {name: _reads(every[name], teachers, every) for name in simple}
+    assert set(plain.values()) <= set(simple)
+    return known.further, Controls(
+        alone=alone,
+        plain={name: of[0] for name, of in single.items() if len(of) == 1},
         simple=tuple(simple),
-        without_distillation=next((names[name] for name in lone), ""),
+        without_distillation=lone,
+        **beside,
     )
 
 
-def _reads(model: ModelConfig, teachers: Sequence[str]) -> list[str]:
+class _Known:
+    """Models by name, and further ones that are added to them.
+
+    Args:
+        models: that the config names.
+    """
+
+    def __init__(self, models: Mapping[str, ModelConfig]) -> None:
+        self.models = models
+        self.further: dict[str, ModelConfig] = {}
+
+    def __getitem__(self, name: str) -> ModelConfig:
+        return {**self.models, **self.further}[name]
+
+    def named(self, wanted: str, spec: ModelConfig) -> str:
+        """The name of a model that is the same; else it is added by the name wanted.
+
+        Raises:
+            ValueError: another model has that name.
+        """
+        known = {**self.models, **self.further}
+        found = next((name for name in known if known[name] == spec), None)
+        if found is not None:
+            return found
+        if wanted in known:
+            raise ValueError(
+                f"training: a model is called `{wanted}`, which is the name of a control of the "
+                f"student; rename it, or set evaluation.attribution: false"
+            )
+        self.further[wanted] = spec
+        return wanted
+
+
+def _beside_covariates(
+    student: str, model: ModelConfig, covariates: tuple[str, ...], known: _Known
+) -> dict[str, str]:
+    """Covariates alone and the student with them; nothing where the cohort has none."""
+    if not covariates or isinstance(model, CovariatesModel):
+        return {}
+    alone = CovariatesModel(kind="covariates", covariates=model.covariates or covariates)
+    both = model
+    if not model.covariates:
+        of = model.of if isinstance(model, EnsembleModel) else (student,)
+        both = EnsembleModel(kind="ensemble", of=of, covariates=covariates)
+    return {
+        "covariates": known.named("covariates", alone),
+        "with_covariates": known.named(f"{student}_with_covariates", both),
+    }
+
+
+def _reads(
+    model: ModelConfig, teachers: Sequence[str], models: Mapping[str, ModelConfig]
+) -> list[str]:
     """The teachers that a model may read."""
+    if isinstance(model, CovariatesModel):
+        return []
+    if isinstance(model, EnsembleModel):
+        read = {t for name in model.of for t in _reads(models[name], teachers, models)}
+        return [t for t in teachers if t in read]
     teacher = getattr(model, "teacher", "all")
     if teacher != "all":
         return [teacher]
     return [t for t in teachers if t not in getattr(model, "drop_teachers", ())]
 
 
-def _on(model: ModelConfig, teacher: str, teachers: Sequence[str]) -> ModelConfig:
-    """The same learner on one teacher."""
+def _on(model: ModelConfig, teacher: str, teachers: Sequence[str], known: _Known) -> ModelConfig:
+    """The same learner on one teacher; of an ensemble each member."""
+    if isinstance(model, EnsembleModel):
+        of = [
+            known.named(f"{name}_on_{teacher}", _on(known[name], teacher, teachers, known))
+            for name in model.of
+        ]
+        return model.model_copy(update={"of": tuple(dict.fromkeys(of))})
     if "teacher" in type(model).model_fields:
         return model.model_copy(update={"teacher": teacher})
     others = tuple(t for t in teachers if t != teacher)

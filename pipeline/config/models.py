@@ -67,7 +67,15 @@ else:
 PLAIN_DISTILLATION = TypeAdapter(AnyDistillation).validate_python({})
 
 
-class PooledModel(Section):
+class Model(Section):
+    """What all kinds have: `covariates` are columns of `cohort.covariates` which a small regression
+    reads beside the model's own prediction (`Config.model_specs` makes an ensemble of one of it).
+    """
+
+    covariates: tuple[str, ...] = ()
+
+
+class PooledModel(Model):
     """Bags of each teacher, pooled by an aggregator, whose own keys subclasses have as fields."""
 
     kind: str
@@ -113,7 +121,7 @@ class ConcatModel(SizableFusion):
     dropout: Fraction = 0.25
 
 
-class LinearModel(Section):
+class LinearModel(Model):
     """A penalised regression on statistics of each case's tiles, with its inner cross-validation.
 
     `teacher: all` has all teachers side by side, `each` makes one model per teacher.
@@ -125,7 +133,7 @@ class LinearModel(Section):
     statistics: Literal["mean", "mean_deviation"] = "mean"
 
 
-class ShazamV1Model(Section):
+class ShazamV1Model(Model):
     """Each teacher's mean feature as a token, self-attention over teachers, one head; learns to
     give its teachers' features back from its state (distillation) besides the labels.
     """
@@ -140,7 +148,7 @@ class ShazamV1Model(Section):
     distillation: AnyDistillation = PLAIN_DISTILLATION
 
 
-class ShazamV2Model(Section):
+class ShazamV2Model(Model):
     """Three depths of every teacher, pooled by attention, weighed by a gate, mixed by
     self-attention over teachers and carried from low to high; distillation as in `shazam_v1`.
     """
@@ -174,6 +182,26 @@ class ShazamV2Model(Section):
     def decided(self) -> Mapping[str, Any]:
         """The keys that `faithful` decides, with their values."""
         return PUBLISHED_V2 if self.faithful else {}
+
+
+class EnsembleModel(Model):
+    """Other models of the config, weighed by how well each predicts training cases which it has not
+    learned from; weights are not negative.
+
+    `of` names models as the config does; in `Config.model_specs` each is spelled out.
+    """
+
+    kind: Literal["ensemble"]
+    of: tuple[Name, ...] = Field(min_length=1)
+
+
+class CovariatesModel(Model):
+    """No slides: a penalised regression on columns of the sheet, such as age, sex and stage.
+
+    Without `covariates` it reads all of `cohort.covariates`.
+    """
+
+    kind: Literal["covariates"]
 
 
 def _yaml(value: Any) -> str:
@@ -229,7 +257,13 @@ def _tag(kind: str, aggregator: str, faithful: bool | None) -> str:
     return f"{kind}_{aggregator}{'_faithful' if faithful else ''}"
 
 
-OTHERS = {"linear": LinearModel, "shazam_v1": ShazamV1Model, "shazam_v2": ShazamV2Model}
+OTHERS = {
+    "linear": LinearModel,
+    "shazam_v1": ShazamV1Model,
+    "shazam_v2": ShazamV2Model,
+    "ensemble": EnsembleModel,
+    "covariates": CovariatesModel,
+}
 
 
 def _which(data: Any) -> str:
@@ -246,9 +280,21 @@ def _which(data: Any) -> str:
     return _tag(kind.capitalize(), entry.name, faithful)
 
 
+# Those that read other models' predictions and the sheet, and no features.
+STACKED = (EnsembleModel, CovariatesModel)
+STACKS = ("ensemble", "covariates")  # their kinds
+
 SizableFusion.model_rebuild()
 ConcatModel.model_rebuild()
 if TYPE_CHECKING:
-    ModelConfig = SingleModel | FusionModel | LinearModel | ShazamV1Model | ShazamV2Model
+    ModelConfig = (
+        SingleModel
+        | FusionModel
+        | LinearModel
+        | ShazamV1Model
+        | ShazamV2Model
+        | EnsembleModel
+        | CovariatesModel
+    )
 else:
     ModelConfig = one_of((*_pooled_models(), *OTHERS.values()), _which)

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, create_model, model_validator
 from pipeline.config.cohort import CohortConfig
 from pipeline.config.controls import PLAIN, Controls, controls
 from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.expanded import expanded
 from pipeline.config.extraction import ExtractionConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.mapping import MappingConfig
@@ -148,14 +149,16 @@ class Config(Section):
         return next((value for _, value in self if isinstance(value, kind)), None)
 
     def model_specs(self, ablations: bool = True) -> dict[str, Any]:
-        """Every model that will be trained, by name, with `teacher: each` expanded.
+        """Every model that will be trained, by name, spelled out as `expanded` does it.
 
-        A model that is expanded is called `<name>_<teacher>`. A fusion that is `sized_as` a
-        student carries that student's config. Controls of the student come last; the plain ones
-        are no ablations.
+        Controls of the student come last; the plain ones and that of the covariates are no
+        ablations.
         """
-        further, _ = self._controls()
-        more = {n: spec for n, spec in further.items() if ablations or spec.kind == PLAIN}
+        further, found = self._controls()
+        shown = {found.covariates, found.with_covariates}
+        more = {
+            n: spec for n, spec in further.items() if ablations or spec.kind == PLAIN or n in shown
+        }
         return {**self._named(ablations), **more}
 
     def controls(self) -> Controls:
@@ -166,22 +169,16 @@ class Config(Section):
         if not self.evaluation.attribution:
             return {}, Controls()
         named = self._named(ablations=True)
-        return controls(self.evaluation.student, named, list(self.extraction.teachers))
+        covariates = tuple(self.cohort.covariates)
+        student, teachers = self.evaluation.student, list(self.extraction.teachers)
+        return controls(student, named, teachers, covariates)
 
     def _named(self, ablations: bool) -> dict[str, Any]:
         """The models that the config names."""
-        specs: dict[str, Any] = {}
-        named = {**self.training.models, **(self.training.ablations if ablations else {})}
-        for name, model in named.items():
-            if isinstance(model, SingleModel | LinearModel) and model.teacher == "each":
-                for teacher in self.extraction.teachers:
-                    specs[f"{name}_{teacher}"] = model.model_copy(update={"teacher": teacher})
-            elif isinstance(model, SizableFusion) and isinstance(model.sized_as, str):
-                student = {**self.training.models, **self.training.ablations}[model.sized_as]
-                specs[name] = model.model_copy(update={"sized_as": student})
-            else:
-                specs[name] = model
-        return specs
+        every = {**self.training.models, **self.training.ablations}
+        found = expanded(every, list(self.extraction.teachers), list(self.cohort.covariates))
+        kept = every if ablations else self.training.models
+        return {name: spec for one in kept for name, spec in found[one].items()}
 
 
 def _paths(section: Section) -> list[str]:

@@ -102,7 +102,7 @@ def read_values(table: Table, task: Task, rows: Mapping[str, str] | None = None)
     rows = rows or {}
     ids = [str(case) for case in table["case_id"]]
     order = sorted(range(len(ids)), key=ids.__getitem__)
-    text = class_name if task.type == "classification" else _number_text
+    text = class_name if task.type == "classification" else number_text
     cells = {
         column: [(ids[i], text(table[column][i]) or "") for i in order]
         for column in columns_of(task)
@@ -180,7 +180,7 @@ def class_name(value: object) -> str | None:
     return filled(str(value).strip()) or None
 
 
-def _number_text(value: object) -> str | None:
+def number_text(value: object) -> str | None:
     """As `class_name`, with 1 and 0 for a column of booleans."""
     is_bool = type(value).__name__ in ("bool", "bool_")
     return str(int(bool(value))) if is_bool else class_name(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from pipeline.evaluation.metrics import Bench
 from pipeline.evaluation.pooling import Pool, prepare
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.survival_metrics import TimePoints, time_points
+from pipeline.files.parquet import read_table
 
 
 def known_labels(cases: pd.DataFrame, name: str, task: Task, folds: Sequence[Fold]) -> Labels:
@@ -69,6 +71,23 @@ def open_bench(
     weights = resample_weights(len(rows), cfg.bootstraps, cfg.seed)
     kept = labels.take(rows)
     return Bench(task, kept, weights, points, folds, _redrawn(cfg, kept, folds)), pools
+
+
+def lacking_teachers(root: Path) -> dict[str, list[str]]:
+    """The teachers that a case lacks, by case; of the cases that lack some but not all.
+
+    Args:
+        root: the results folder.
+    """
+    coverage = read_table(root / "coverage.parquet")
+    usable = coverage[coverage["status"] == "ok"]
+    teachers = list(dict.fromkeys(coverage["teacher"]))
+    had = usable.groupby("case_id")["teacher"].agg(set)
+    return {
+        str(case): [t for t in teachers if t not in has]
+        for case, has in had.items()
+        if len(has) < len(teachers)
+    }
 
 
 def _redrawn(cfg: EvaluationConfig, labels: Labels, folds: Sequence[Fold]) -> np.ndarray | None:

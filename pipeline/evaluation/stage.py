@@ -8,6 +8,12 @@ Writes `evaluation/<task>/`:
   tables say in `labelled` whether their numbers are test or validation results;
 - `attribution.parquet` and `.csv`, of a student with controls: what its lead over a single teacher
   is made of (`attribution.attribution_table`);
+- `covariates.parquet` and `.csv`, where the cohort has covariates: the student with them against
+  them alone (`covariates.covariates_table`);
+- `missing_teachers.parquet` and `.csv`, where tested cases lack a teacher: every model on cases
+  with all of them, and on those without one (`missing_teachers.missing_table`);
+- `stacks.parquet` and `.csv`, of ensembles: what each member weighs in each fold
+  (`stacks.stack_table`);
 - `per_case.parquet`: the pooled out-of-fold test predictions that all numbers come from;
 - `nested.parquet` and `.csv`, with nested cross-validation: what each fold chose, and from what
   (`nested.nested_table`);
@@ -31,6 +37,7 @@ import pandas as pd
 
 from pipeline.config.controls import Controls
 from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.models import STACKS
 from pipeline.config.tasks import SurvivalTask
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.evaluation_summary import write_evaluation_summary
@@ -40,13 +47,16 @@ from pipeline.errors import ConfigError, nearest
 from pipeline.evaluation.attribution import attribution_table
 from pipeline.evaluation.auxiliary_endpoints import auxiliary_table
 from pipeline.evaluation.comparisons import compare
+from pipeline.evaluation.covariates import covariates_table
 from pipeline.evaluation.figures import figure_points, forest, jsonable
-from pipeline.evaluation.load_inputs import known_labels, open_bench
+from pipeline.evaluation.load_inputs import known_labels, lacking_teachers, open_bench
 from pipeline.evaluation.metrics import PRIMARY, Bench, Measured, higher_is_better, metric_table
+from pipeline.evaluation.missing_teachers import missing_table
 from pipeline.evaluation.nested import nested_table
 from pipeline.evaluation.pooling import Pool, average, pooled, risk_groups
 from pipeline.evaluation.predictions import Predictions, read_predictions
 from pipeline.evaluation.reference import reference_metrics
+from pipeline.evaluation.stacks import stack_table
 from pipeline.evaluation.summary import summary
 from pipeline.evaluation.survival_curves import GROUP_NAMES, QUANTILES
 from pipeline.evaluation.targets import case_table, target_table
@@ -57,8 +67,8 @@ from pipeline.runtime import progress
 # Raised when every task's measures change. 1: the first. 2: the test that decides draws folds and
 # their cases, fold tests use the cases that both models predict, hazard ratios are per deviation of
 # the tested cases' scores. 3: these draws are widened as few folds need it. 4: the best single
-# teacher may be that of a linear model.
-VERSION = 4
+# teacher may be that of a linear model. 5: tables of covariates, stacks and missing teachers.
+VERSION = 5
 
 AVERAGE = "average"
 
@@ -116,6 +126,9 @@ def run(
     pools, measured = [pools[i] for i in order], [measured[i] for i in order]
     by_name = {pool.name: (pool, one) for pool, one in zip(pools, measured, strict=True)}
     parts = attribution_table(controls or Controls(), cfg.student, by_name, bench, cfg.confidence)
+    beyond = covariates_table(controls or Controls(), cfg.student, by_name, bench, cfg.confidence)
+    lacking = lacking_teachers(root)
+    missing = missing_table(list(by_name.values()), lacking, bench, cfg.confidence)
     student = by_name.pop(cfg.student)
     labelled = fold_facts["labelled"]
     metrics = metric_table(measured, bench, cfg.confidence).assign(labelled=labelled)
@@ -129,10 +142,14 @@ def run(
     write_table(folder / "comparisons.parquet", comparisons, csv=True)
     write_table(folder / "per_case.parquet", _per_case(pools, bench, groups, cfg))
     _write_or_remove(folder / "attribution.parquet", parts)
+    _write_or_remove(folder / "covariates.parquet", beyond)
+    _write_or_remove(folder / "missing_teachers.parquet", missing)
+    _write_or_remove(folder / "stacks.parquet", stack_table(predictions))
     _write_or_remove(folder / "nested.parquet", nested_table(predictions, pools, bench))
     _write_or_remove(folder / "targets.parquet", target_table(pools, bench, cfg.confidence))
     _write_or_remove(folder / "profiles.parquet", case_table(pools, bench, labels))
-    learned_too = auxiliary_table(cfg, root, task_name, auxiliary or {}, models, folds, cases)
+    networks = [m.name for m in predictions if not (m.meta and m.meta.model["kind"] in STACKS)]
+    learned_too = auxiliary_table(cfg, root, task_name, auxiliary or {}, networks, folds, cases)
     _write_or_remove(folder / "auxiliary.parquet", learned_too)
     curves["forest"] = forest(metrics, comparisons, PRIMARY[task.type])
     write_json(folder / "curves.json", jsonable(curves))

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.cohort.checks import report
+from pipeline.cohort.covariates import check_covariates
 from pipeline.cohort.labels import check_labels
 from pipeline.cohort.same_patient import shared_slides
 from pipeline.cohort.sheet import chunk_digest, identities, slide_rows
@@ -116,6 +117,7 @@ def cohort_plan(
         made = config.folds.import_dir is None
         folds = config.folds.k if made else None
         check_labels(rows, config.tasks, folds=folds, accepted=cohort.accept)
+        check_covariates(rows, cohort.covariates, config.tasks)
         if cohort.source == "sheet" or not made:
             imported = _folds_digest(config.folds.import_dir, base)
             check_splits(config, rows, base, imported, recall)

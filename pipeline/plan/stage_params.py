@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pipeline.cohort.synthetic.embedded import annotation_pattern
-from pipeline.config.cohort import CohortConfig
+from pipeline.config.cohort import CohortConfig, Covariate
 from pipeline.config.controls import Controls
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.extraction import ExtractionConfig, TeacherConfig
@@ -70,6 +70,14 @@ class TrainingJob(Section):
     auxiliary: dict[str, TaskConfig]
 
 
+class StackingJob(Section):
+    model: ModelConfig
+    task: TaskConfig
+    seeds: tuple[int, ...]
+    nested: bool
+    covariates: dict[str, Covariate]
+
+
 class EvaluationJob(Section):
     evaluation: EvaluationConfig
     task: TaskConfig
@@ -113,7 +121,9 @@ def chunk(config: Config, slides: str, cases: int) -> ChunkJob:
     """
     synthetic = config.cohort.synthetic.model_copy(update={"cases": cases})
     # What the user says of the sheet as a whole decides nothing of a chunk.
-    cohort = config.cohort.model_copy(update={"synthetic": synthetic, "accept": ()})
+    cohort = config.cohort.model_copy(
+        update={"synthetic": synthetic, "accept": (), "covariates": {}}
+    )
     return ChunkJob(cohort=cohort, slides=slides)
 
 
@@ -276,6 +286,24 @@ def training(config: Config, task: str, model: str) -> TrainingJob:
         model=config.model_specs()[model],
         task=config.tasks[task],
         auxiliary=_auxiliary(config, task),
+    )
+
+
+def stacking(config: Config, task: str, model: str) -> StackingJob:
+    """One model that reads other models' predictions, or covariates.
+
+    Args:
+        config: the config.
+        task: the task's name.
+        model: the model's name.
+    """
+    spec = config.model_specs()[model]
+    return StackingJob(
+        model=spec,
+        task=_alone(config, task),
+        seeds=config.training.seeds,
+        nested=config.training.nested is not None,
+        covariates={name: config.cohort.covariates[name] for name in spec.covariates},
     )
 
 

@@ -15,6 +15,7 @@ from pipeline.config.cohort import CohortConfig
 from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.config.models import (
     PLAIN_DISTILLATION,
+    STACKED,
     LinearModel,
     ModelConfig,
     ShazamV1Model,
@@ -101,6 +102,24 @@ def training(
     return found
 
 
+def out_of_fold(
+    cfg: TrainingConfig, model: ModelConfig, task: TaskConfig, auxiliary: Iterable[TaskConfig]
+) -> Versions:
+    """What one model of one task says of training cases that it has not seen.
+
+    Args:
+        cfg, model, task, auxiliary: as of `training`.
+    """
+    own = {"out of fold": version_of("pipeline.training.out_of_fold")}
+    return training(cfg, model, task, auxiliary) | own
+
+
+def stacking(task: TaskConfig) -> Versions:
+    """A model that reads other models' predictions, or covariates."""
+    own = {"stacking": version_of("pipeline.training.stacking")}
+    return own | {f"task {task.type}": version_of(f"pipeline.training.{task.type}")}
+
+
 def evaluation(task: TaskConfig) -> Versions:
     """A task's measures."""
     metrics = version_of(f"pipeline.evaluation.{task.type}_metrics")
@@ -128,6 +147,7 @@ def _model(model: ModelConfig) -> Versions:
         return _student(model.kind) | _distillation(model.distillation.loss)
     if isinstance(model, LinearModel):
         return {"model linear": version_of("pipeline.linear.linear")}
+    assert not isinstance(model, STACKED)  # `stacking` has theirs
     found = {f"model {model.kind}": version_of("pipeline.aggregators.fusion", model.kind)}
     found[f"aggregator {model.aggregator}"] = _own(aggregators()[model.aggregator])
     # A fusion that is as large as a student is another one when the student changes.

@@ -23,6 +23,10 @@ _COMPARISONS = (
     "student", "other", "metric", "difference", "low", "high", "p_value", "p_holm", "verdict",
     "test", "n", "p_folds",
 )  # fmt: skip
+_BEYOND = (
+    "metric", "difference", "low", "high", "p_value", "verdict", "with_value", "other_value",
+    "likelihood_ratio", "p_likelihood",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Evaluation:
         oracle: metric -> what is reachable, where the hidden state is known; else empty.
         average: metric -> what the training part's average outcome reaches, errors alone.
         order: models by the primary metric, best first.
+        beyond: the student with covariates against these alone, by the primary metric; None where
+            the cohort has none.
     """
 
     task: str
@@ -49,6 +55,7 @@ class Evaluation:
     oracle: Mapping[str, float]
     average: Mapping[str, float]
     order: tuple[str, ...]
+    beyond: Mapping[str, Any] | None
 
     @property
     def student(self) -> str:
@@ -109,7 +116,17 @@ def read_evaluation(root: Path, task: str, student: str) -> Evaluation:
         oracle=summary.oracle_metrics,
         average={k: v for k, v in summary.reference_metrics.items() if v is not None},
         order=tuple(models),
+        beyond=_beyond(folder / "covariates.parquet", primary),
     )
+
+
+def _beyond(path: Path, primary: str) -> Mapping[str, Any] | None:
+    """The row of the primary metric; None where the table is not there."""
+    if not path.is_file():
+        return None
+    table = _table(path, _BEYOND)
+    rows = table[table["metric"] == primary].to_dict("records")
+    return {str(key): value for key, value in rows[0].items()} if rows else None
 
 
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.config.models import LinearModel, SingleModel
+from pipeline.config.models import CovariatesModel, EnsembleModel, LinearModel, SingleModel
 from pipeline.config.whole import Config
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.ledger import Record, read_manifest
@@ -110,11 +110,11 @@ class ModelInfo:
 
     name: str
     label: str
-    role: str  # student | single | fusion | average | ablation
+    role: str  # student | single | fusion | average | ablation | covariates
     colour: str
 
 
-_ROLES = {"single": "single", "concat": "fusion", "mean": "fusion"}
+_ROLES = {"single": "single", "covariates": "covariates"}  # of a kind; others are fusions
 _LABELS = {
     "concat": "Concatenation",
     "mean": "Mean of heads",
@@ -128,6 +128,7 @@ _COLOURS = {
     "average": style.AVERAGE,
     "ablation": style.ABLATION,
     "words": style.REFERENCE,
+    "covariates": style.INK,
 }
 
 
@@ -157,8 +158,21 @@ def describe(config: Config, name: str) -> ModelInfo:
         label = f"{'all teachers' if spec.teacher == 'all' else spec.teacher} (linear)"
     elif name in asked:
         label = f"{asked[name]} (words alone)"
+    elif isinstance(spec, CovariatesModel):
+        label = f"{', '.join(spec.covariates)} alone"
+    elif isinstance(spec, EnsembleModel):
+        label = _stacked(config, name, spec)
     elif spec is None:
         label = "Average of scores" if name == "average" else name
     else:
         label = _LABELS.get(name, name)
     return ModelInfo(name, label, role, _COLOURS[role])
+
+
+def _stacked(config: Config, name: str, spec: EnsembleModel) -> str:
+    """`linear + age, sex` of one model, its own name of several."""
+    if len(spec.of) == 1 and spec.covariates:
+        return f"{describe(config, spec.of[0]).label} + {', '.join(spec.covariates)}"
+    if name == "ensemble" or name.startswith("ensemble_with"):
+        name = f"Ensemble{name.removeprefix('ensemble').replace('_', ' ')}"
+    return name

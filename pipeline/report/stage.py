@@ -114,6 +114,7 @@ def key(config: Config) -> list[KeyEntry]:
         ("single", KeyEntry("single teacher", style.SINGLE)),
         ("fusion", KeyEntry("fusion, other students", style.FUSION)),
         ("single", KeyEntry("average of the teachers' scores", style.AVERAGE)),
+        ("covariates", KeyEntry("covariates, no slides", style.INK)),
         ("ablation", KeyEntry("ablation of the student", style.ABLATION)),
         ("words", KeyEntry("words alone, without training", style.REFERENCE)),
     ]

@@ -133,14 +133,13 @@ def with_cox(job: TrainingJob) -> TrainingJob:
     """The job with Cox's loss for every survival endpoint, which is what linear models solve."""
     return dataclasses.replace(
         job,
-        task=_with_cox(job.task),
-        auxiliary=tuple(
-            dataclasses.replace(one, task=_with_cox(one.task)) for one in job.auxiliary
-        ),
+        task=cox_of(job.task),
+        auxiliary=tuple(dataclasses.replace(one, task=cox_of(one.task)) for one in job.auxiliary),
     )
 
 
-def _with_cox(task: Task) -> Task:
+def cox_of(task: Task) -> Task:
+    """The task with Cox's loss where it is one of survival."""
     if not isinstance(task, SurvivalTask) or task.loss == "cox":
         return task
     kept = {key: getattr(task, key) for key in ("type", "time", "event", "unit", "auxiliary")}

@@ -7,6 +7,7 @@ import torch
 from pipeline.aggregators.fusion import Concat, Mean, PerTeacher
 from pipeline.aggregators.network import Network, Shape, parameter_count
 from pipeline.config.models import (
+    STACKED,
     ConcatModel,
     FusionModel,
     LinearModel,
@@ -44,6 +45,7 @@ def reads(model: ModelConfig, mapping: CaseMap) -> tuple[list[str], list[str]]:
         teachers = [model.teacher]
     elif isinstance(model, FusionModel | ShazamV1Model | ShazamV2Model):
         teachers = [t for t in known if t not in model.drop_teachers]
+    assert not isinstance(model, STACKED)  # those read other models, and no features
     if isinstance(model, ShazamV2Model | LinearModel):
         levels: list[str] = list(model.levels)
     else:
@@ -68,6 +70,7 @@ def build_network(model: ModelConfig, shape: Shape) -> Network:
         return LinearOfCases(shape, model)
     if isinstance(model, ShazamV1Model):
         return ShazamV1(shape, model)
+    assert isinstance(model, ShazamV2Model)
     return ShazamV2(shape, model)
 
 

@@ -13,10 +13,9 @@ The bags are read once and shared by all trainings. Writes `models/<task>/<model
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,10 @@ import numpy as np
 import torch
 
 from pipeline.aggregators.network import Shape, fitted_count, parameter_count
-from pipeline.bags.store import open_store
-from pipeline.config.models import LinearModel, ModelConfig
-from pipeline.config.tasks import SurvivalTask
+from pipeline.config.models import ModelConfig
 from pipeline.config.training import TrainingConfig
-from pipeline.contracts.case_map import read_case_map
-from pipeline.contracts.columns import spelled_out
-from pipeline.contracts.folds import PARTS, Fold, read_folds, read_summary
-from pipeline.contracts.labels import Labels, Task, read_labels
+from pipeline.contracts.folds import PARTS, Fold
+from pipeline.contracts.labels import Labels, Task
 from pipeline.contracts.model_meta import FILE as META
 from pipeline.contracts.model_meta import ModelMeta, finished
 from pipeline.errors import ArtifactError, UserError
@@ -40,17 +35,18 @@ from pipeline.files.digests import digest
 from pipeline.files.parquet import Columns, read_columns, stack_columns, write_columns
 from pipeline.runtime import progress
 from pipeline.runtime.cpu_budget import cpu_budget
-from pipeline.training.attention import attention_table, extremes, slide_names
+from pipeline.training.attention import attention_table, extremes
 from pipeline.training.checkpoint import save_checkpoint
 from pipeline.training.head import Head
 from pipeline.training.history import Watch, history_log
-from pipeline.training.job import Prepared, TrainingJob, device_of, prepare, seed_of, with_cox
+from pipeline.training.job import Prepared, TrainingJob, device_of, prepare, seed_of
 from pipeline.training.loop import Fitted, Trial, told, train
-from pipeline.training.models import reads, sized
-from pipeline.training.multitask import AuxiliaryTask, MultiHead, align
+from pipeline.training.multitask import MultiHead
 from pipeline.training.nested import chosen, forget, search, unseen_in_place, with_inner
+from pipeline.training.opening import open_job, with_features
 from pipeline.training.predict import predict
 from pipeline.training.refit import refitted
+from pipeline.training.tasks import cutoffs
 
 # Raised when every model's predictions change (bags, sampling, loop, what networks share).
 # 1: the first. 2: models are fitted again with the validation cases (refit).
@@ -99,44 +95,17 @@ def run(
     """
     place = device_of(device)
     torch.set_num_threads(cpu_budget(max(1, workers)) if place.type == "cuda" else 1)
-    folds = read_folds(root, task_name)
-    cases = sorted({case for fold in folds for part in PARTS for case in fold.part(part)})
-    table = read_columns(root / "cases.parquet")
-    task = spelled_out(task, table)
-    labels = _aligned(read_labels(table, task_name, task), cases, task_name)
-    learned_too = tuple(
-        AuxiliaryTask(
-            name, other, task.auxiliary[name], *align(read_labels(table, name, other), cases)
-        )
-        for name, given in (auxiliary or {}).items()
-        for other in [spelled_out(given, table)]
+    job, folds = open_job(
+        cfg=cfg,
+        model_name=model_name,
+        model=model,
+        task_name=task_name,
+        task=task,
+        root=root,
+        versions=versions,
+        place=place,
+        auxiliary=auxiliary or {},
     )
-    mapping = read_case_map(root)
-    unknown = [case for case in cases if case not in mapping.cases]
-    if unknown:
-        raise ArtifactError(
-            f"folds/{task_name}: case `{unknown[0]}` is not in case_to_features.json "
-            f"({len(unknown)} such cases); run `folds` again"
-        )
-    teachers, levels = reads(model, mapping)
-    store = open_store(mapping, root, teachers, levels, cases, place)
-    slides = slide_names(root) if cfg.attention_cases_per_fold else {}
-    job = TrainingJob(
-        cfg,
-        model_name,
-        model,
-        task,
-        store,
-        labels,
-        versions,
-        slides,
-        _groups(root, task_name, cases, table),
-        learned_too,
-    )
-    if isinstance(model, LinearModel):
-        job = with_cox(job)
-    outputs = job.head(np.arange(len(cases))).outputs
-    job = dataclasses.replace(job, model=sized(model, mapping, outputs))
     folder = root / "models" / task_name / model_name
     sweep(folder, *folder.glob("fold_*/seed_*"))
     work = [(fold, seed) for fold in folds for seed in cfg.seeds]
@@ -156,9 +125,7 @@ def _fold(job: TrainingJob, fold: Fold, seed: int, folder: Path) -> dict[str, Co
     files = {OWN: folder / "predictions.parquet"} | {
         one.name: folder / AUXILIARY / f"{one.name}.parquet" for one in job.auxiliary
     }
-    place = {case: i for i, case in enumerate(job.store.cases)}
-    has = np.asarray(job.store.present.any(axis=1))
-    usable: dict[str, np.ndarray] = {part: _rows(fold.part(part), place, has) for part in PARTS}
+    usable: dict[str, np.ndarray] = {part: with_features(fold.part(part), job) for part in PARTS}
     for part in ("train", "val"):
         if not len(usable[part]):
             raise UserError(
@@ -170,7 +137,7 @@ def _fold(job: TrainingJob, fold: Fold, seed: int, folder: Path) -> dict[str, Co
             f"fold {fold.index} has no inner parts (inner_{fold.index}.csv), which training.nested "
             "needs; run `folds` again with folds.inner"
         )
-    inner = [_rows(part, place, has) for part in fold.inner] if job.cfg.nested else []
+    inner = [with_features(part, job) for part in fold.inner] if job.cfg.nested else []
     fingerprint = _fingerprint(job, usable, inner, seed)
     done = finished(folder)
     if done is not None and done.fingerprint == fingerprint:
@@ -253,7 +220,7 @@ def _fold(job: TrainingJob, fold: Fold, seed: int, folder: Path) -> dict[str, Co
         labelled=fold.labelled,
         cases={part: len(usable[part]) for part in PARTS},
         cases_without_features={part: len(fold.part(part)) - len(usable[part]) for part in PARTS},
-        cutoffs=_cutoffs(job.task, head, out[splits == "train"]),
+        cutoffs=cutoffs(job.task, head, out[splits == "train"]),
         best_epoch=fitted.best_epoch,
         nested=None if choice is None else chosen(job, choice, len(inner)),
         epochs=len(fitted.history),
@@ -285,12 +252,6 @@ def _said_of_auxiliary(
         both = {**{key: values[known] for key, values in keys.items()}, **columns}
         found[name] = {key: values[kept] for key, values in both.items()}
     return found
-
-
-def _rows(cases: Iterable[str], place: dict[str, int], has: np.ndarray) -> np.ndarray:
-    """Case numbers of those of the cases that have features."""
-    rows = np.array([place[case] for case in cases], dtype=np.int64)
-    return rows[has[rows]]
 
 
 def _train(
@@ -334,39 +295,6 @@ def _values(labels: Labels) -> list[Any]:
     return [None if v is None else v.tolist() for v in values]
 
 
-def _aligned(labels: Labels, cases: list[str], task_name: str) -> Labels:
-    """The labels of the given cases, in their order."""
-    place = {case: i for i, case in enumerate(labels.cases)}
-    lacking = [case for case in cases if case not in place]
-    if lacking:
-        reason = labels.excluded.get(lacking[0], "not in the case table")
-        raise ArtifactError(
-            f"folds/{task_name}: case `{lacking[0]}` has no label ({reason}; {len(lacking)} such "
-            "cases); run `folds` again"
-        )
-    rows = np.array([place[case] for case in cases], dtype=np.int64)
-
-    def pick(values: np.ndarray | None) -> np.ndarray | None:
-        return None if values is None else values[rows]
-
-    return dataclasses.replace(
-        labels,
-        cases=tuple(cases),
-        time=pick(labels.time),
-        event=pick(labels.event),
-        label=pick(labels.label),
-        targets=pick(labels.targets),
-    )
-
-
-def _groups(root: Path, task_name: str, cases: list[str], table: Columns) -> np.ndarray:
-    """int64 (cases,): cases of one site where folds keep sites together, else each by itself."""
-    if read_summary(root, task_name)["group_by"] != "site":
-        return np.arange(len(cases))
-    site = dict(zip(table["case_id"], table["site"], strict=True))
-    return np.unique([str(site[case]) for case in cases], return_inverse=True)[1]
-
-
 def _levels_absent(job: TrainingJob, shape: Shape) -> dict[str, list[str]]:
     """Wanted levels that a teacher's features do not have: masked tokens, said aloud."""
     wanted = getattr(job.model, "levels", ())
@@ -375,15 +303,6 @@ def _levels_absent(job: TrainingJob, shape: Shape) -> dict[str, list[str]]:
         for teacher, dims in zip(shape.teachers, shape.dims, strict=True)
     }
     return {teacher: levels for teacher, levels in absent.items() if levels}
-
-
-def _cutoffs(task: Task, head: Head, out: np.ndarray) -> dict[str, float | list[float]]:
-    """Risk cut-offs of the training part, for Kaplan-Meier groups."""
-    if not isinstance(task, SurvivalTask):
-        return {}
-    risk = head.score(out)
-    tertiles = np.quantile(risk, [1 / 3, 2 / 3])
-    return {"median": float(np.median(risk)), "tertiles": [float(v) for v in tertiles]}
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

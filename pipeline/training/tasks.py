@@ -84,3 +84,18 @@ def type_of(head: Head) -> TaskType:
     if isinstance(head, ClassificationHead):
         return "classification"
     return "regression" if isinstance(head, RegressionHead) else "survival"
+
+
+def cutoffs(task: Task, head: Head, out: np.ndarray) -> dict[str, float | list[float]]:
+    """Risk cut-offs of the training part, for Kaplan-Meier groups; empty without a risk.
+
+    Args:
+        task: the task.
+        head: of it.
+        out: float32 (n, C), outputs for training cases.
+    """
+    if not isinstance(task, SurvivalTask):
+        return {}
+    risk = head.score(out)
+    tertiles = np.quantile(risk, [1 / 3, 2 / 3])
+    return {"median": float(np.median(risk)), "tertiles": [float(v) for v in tertiles]}

@@ -132,4 +132,4 @@ def test_the_embedded_cohort(tmp_path: Path) -> None:
     assert set(facts["oracle"]) == set(tasks)
     assert 0.6 < facts["oracle"]["survival"]["c_index"] <= 1
     assert sorted(facts["planted_faults"].values()) == ["blank", "no_mpp", "truncated"]
-    assert facts["label_columns"] == ["time", "event", "subtype", "score"]
+    assert facts["label_columns"] == ["time", "event", "subtype", "score", "age", "sex", "stage"]

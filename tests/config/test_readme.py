@@ -38,6 +38,8 @@ BLOCKS: dict[str, Any] = {
     "a concat model": ConcatModel,
     "a mean model": models.FusionModel,
     "a linear model": models.LinearModel,
+    "an ensemble": models.EnsembleModel,
+    "a covariates model": models.CovariatesModel,
     "a shazam_v1 model": ShazamV1Model,
     "a shazam_v2 model": ShazamV2Model,
 }

@@ -21,7 +21,7 @@ from pipeline.cohort.synthetic.hidden_states import hidden_cases
 from pipeline.cohort.synthetic.painting import Picture, paint
 from pipeline.config.extraction import ExtractionConfig
 from pipeline.config.folds import FoldsConfig, FoldsJob
-from pipeline.config.models import ModelConfig, aggregators, distillation_losses
+from pipeline.config.models import EnsembleModel, ModelConfig, aggregators, distillation_losses
 from pipeline.config.registry import Entry, entries
 from pipeline.config.tasks import LOSSES, SurvivalTask, TaskConfig
 from pipeline.config.tiling import TilingConfig
@@ -44,6 +44,7 @@ from tests.folds.test_folds_stage import write_cases
 from tests.mapping.test_mapping_stage import House, _missing, _ok
 from tests.probing import test_probing_stage as probing
 from tests.slides import files
+from tests.training import test_stacking as stacking
 from tests.training.conftest import results_folder
 from tests.vision_language import made as asked
 
@@ -247,6 +248,36 @@ TASK_OF = {
 COX = {"type": "survival", "time": "time", "event": "event", "loss": "cox"}
 KIND = {"type": "classification", "label": "kind"}
 SCORE = {"type": "regression", "targets": ["score"]}
+LINEAR = TypeAdapter(ModelConfig).validate_python({"kind": "linear"})
+STACKED = EnsembleModel(kind="ensemble", of=("good", "fair"), covariates=("age",))
+
+
+def stacked(kind: str) -> Callable[[Path], Numbers]:
+    """An ensemble of two models with a covariate."""
+
+    def make(folder: Path) -> Numbers:
+        made = stacking.house(folder, kind, age=60 + 5 * np.sin(np.arange(150)))
+        table = stacking.stack(made, STACKED, age="auto")
+        numbers = table.select_dtypes("number").drop(columns=["seed", "fold"])
+        return {f"{name} {of}": _number(v, of) for name, v in numbers.items() for of in ENDS}
+
+    return make
+
+
+def _number(values: pd.Series, of: str) -> float:
+    return float(getattr(values, of)())
+
+
+ENDS = ("mean", "std")
+
+
+def unseen(folder: Path) -> Numbers:
+    """What a linear model says of cases that it has not seen."""
+    results_folder(folder)
+    table = stacking.predicted(folder, {"kind": "linear"}, "time")
+    return {f"risk {of}": _number(table["risk"], of) for of in ENDS}
+
+
 MODELS: dict[str, Golden] = {
     "model single": model({"kind": "single", "teacher": "deep"}, COX, "time"),
     "model concat": model({"kind": "concat"}, COX, "time"),
@@ -268,6 +299,17 @@ GOLDEN: dict[str, Golden] = {
     "probing": Golden(stage_versions.stage("probing"), probes, 1e-2),
     "vision_language": Golden(stage_versions.stage("vision_language"), words, 1e-2),
     **MODELS,
+    "out of fold": Golden(
+        stage_versions.out_of_fold(
+            TrainingConfig(), LINEAR, TypeAdapter(TaskConfig).validate_python(COX), []
+        ),
+        unseen,
+        2e-2,
+    ),
+    **{
+        f"stacking {kind}": Golden(stage_versions.stacking(task), stacked(kind), 1e-2)
+        for kind, task in MEASURED.items()
+    },
     **{
         f"aggregator {name}": Golden(
             {name: versions_in(entry.module).get("", 1)}, aggregator(name)

@@ -14,7 +14,8 @@ if (REPOSITORY / "pipeline").is_dir():
     sys.path.insert(0, str(REPOSITORY))
 
 from pipeline.accounting import rates, time_limits
-from pipeline.cohort import labels
+from pipeline.cohort import covariates, labels
+from pipeline.config.models import STACKS
 from pipeline.config.reading import parse as parse_config
 from pipeline.config.reading import refuse_double_keys
 from pipeline.encoders import speaking, tile_scales
@@ -62,7 +63,11 @@ IMPORTED = [t for t, facts in TEACHERS.items() if facts.source == "import"]
 ENCODERS = ["+".join(group) for group in tile_scales.groups(CONFIG)]
 SCALES = list(tile_scales.scales(CONFIG))
 RUN = [teacher for group in ENCODERS for teacher in group.split("+")]
-MODELS = list(CONFIG.model_specs())
+SPECS = CONFIG.model_specs()
+MODELS = list(SPECS)
+# Models that see slides, and those that read what these say.
+STACKED = "|".join(re.escape(m) for m in MODELS if SPECS[m].kind in STACKS) or "none"
+SEEING = "|".join(re.escape(m) for m in MODELS if SPECS[m].kind not in STACKS) or "none"
 # Teachers that are asked in words, and the tasks that they are asked of.
 SPEAKING, ASKED = speaking.speaking(CONFIG), speaking.asked(CONFIG)
 
@@ -114,10 +119,32 @@ def tiling_version(wildcards):
 def training_version(wildcards):
     task = CONFIG.tasks[wildcards.task]
     auxiliary = [CONFIG.tasks[name] for name in task.auxiliary]
-    model = CONFIG.model_specs()[wildcards.model]
+    model = SPECS[wildcards.model]
     return stage_versions.text(
         stage_versions.training(CONFIG.training, model, task, auxiliary)
     )
+
+
+def out_of_fold_version(wildcards):
+    task = CONFIG.tasks[wildcards.task]
+    auxiliary = [CONFIG.tasks[name] for name in task.auxiliary]
+    return stage_versions.text(
+        stage_versions.out_of_fold(
+            CONFIG.training, SPECS[wildcards.model], task, auxiliary
+        )
+    )
+
+
+def stacking_version(wildcards):
+    return stage_versions.text(stage_versions.stacking(CONFIG.tasks[wildcards.task]))
+
+
+def stacked(table):
+    """A table of each model that an ensemble is made of."""
+    return lambda wildcards: [
+        f"<results>/models/{wildcards.task}/{name}/{table}.parquet"
+        for name in getattr(SPECS[wildcards.model], "of", ())
+    ]
 
 
 def evaluation_version(wildcards):
@@ -230,6 +257,8 @@ def own_gpus():
 def say_plan():
     """A dry-run ends with what the rest of the run would cost; with nothing where none is left."""
     for line in labels.told(COHORT.rows, CONFIG.tasks):
+        print(line, file=sys.stderr)
+    for line in covariates.told(COHORT.rows, CONFIG.cohort.covariates):
         print(line, file=sys.stderr)
     slides = {row.slide_id: row.case_id for row in COHORT.rows}
     for line in teacher_lines.told(CONFIG, slides):

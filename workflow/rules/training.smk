@@ -11,6 +11,8 @@ rule training:
         "<benchmarks>/training/{task}/{model}.tsv"
     conda:
         "../../envs/shazam.yaml"
+    wildcard_constraints:
+        model=SEEING,
     threads: 1
     resources:
         mem_mb=8000,
@@ -22,4 +24,61 @@ rule training:
         "python -m pipeline training --cfg {params.cfg:q}"
         " --root $(dirname {input.cases:q}) --task {wildcards.task} --model {wildcards.model}"
         " --workers {threads} --gpus {resources.gpu}"
+        " > {log:q} 2>&1"
+
+
+rule out_of_fold:
+    input:
+        cases_to_features="<results>/case_to_features.json",
+        cases="<results>/cases.parquet",
+        folds="<results>/folds/{task}/folds.json",
+        predictions="<results>/models/{task}/{model}/predictions.parquet",
+    output:
+        predictions="<results>/models/{task}/{model}/out_of_fold.parquet",
+    log:
+        "<logs>/out_of_fold/{task}/{model}.log",
+    benchmark:
+        "<benchmarks>/out_of_fold/{task}/{model}.tsv"
+    conda:
+        "../../envs/shazam.yaml"
+    wildcard_constraints:
+        model=SEEING,
+    threads: 1
+    resources:
+        mem_mb=8000,
+        gpu=0,
+    params:
+        cfg=job(stage_params.training, "task", "model"),
+        version=out_of_fold_version,
+    shell:
+        "python -m pipeline out-of-fold --cfg {params.cfg:q}"
+        " --root $(dirname {input.cases:q}) --task {wildcards.task} --model {wildcards.model}"
+        " --workers {threads} --gpus {resources.gpu}"
+        " > {log:q} 2>&1"
+
+
+rule stacking:
+    input:
+        cases="<results>/cases.parquet",
+        folds="<results>/folds/{task}/folds.json",
+        predictions=stacked("predictions"),
+        out_of_fold=stacked("out_of_fold"),
+    output:
+        predictions="<results>/models/{task}/{model}/predictions.parquet",
+    log:
+        "<logs>/stacking/{task}/{model}.log",
+    benchmark:
+        "<benchmarks>/stacking/{task}/{model}.tsv"
+    conda:
+        "../../envs/shazam.yaml"
+    wildcard_constraints:
+        model=STACKED,
+    resources:
+        mem_mb=4000,
+    params:
+        cfg=job(stage_params.stacking, "task", "model"),
+        version=stacking_version,
+    shell:
+        "python -m pipeline stacking --cfg {params.cfg:q}"
+        " --root $(dirname {input.cases:q}) --task {wildcards.task} --model {wildcards.model}"
         " > {log:q} 2>&1"

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 RESOURCES = "resources"
 ANNOTATIONS = "annotations"
-LABELS = ("time", "event", "subtype", "score")
+LABELS = ("time", "event", "subtype", "score", "age", "sex", "stage")
 COARSE_MPP, FINE_MPP = 0.5, 0.25
 PENS = ("blue", "green", "black", "red")
 FINGERPRINT = "Drawn from"
@@ -176,7 +176,10 @@ def _slide(
 
 
 def _labels(case: HiddenCase) -> dict[str, str]:
-    values = (f"{case.time:.1f}", str(case.event), case.subtype, f"{case.score:.2f}")
+    values = (
+        *(f"{case.time:.1f}", str(case.event), case.subtype, f"{case.score:.2f}"),
+        *(f"{case.age:.1f}", case.sex, case.stage),
+    )
     return dict(zip(LABELS, values, strict=True))
 
 

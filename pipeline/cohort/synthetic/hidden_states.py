@@ -41,6 +41,16 @@ SCORE_MEAN, SCORE_SD, SCORE_NOISE = 50.0, 10.0, 4.0
 SCORE_WEIGHTS = (0.0, -0.5, 0.85)
 
 
+# Covariates say a little of the hazard, by their correlation with it, and nothing else of the
+# slides. They are drawn apart from all else, so that they change no label.
+AGE_MEAN, AGE_SD, AGE_SHARE = 62.0, 11.0, 0.3
+SEXES = ("female", "male")
+STAGES = ("I", "II", "III", "IV")
+STAGE_CUTS = (-0.5, 0.3, 1.1)  # of a number with mean 0 and variance 1
+STAGE_SHARE = 0.4
+STAGE_UNKNOWN = 0.05  # share of cases
+
+
 @dataclasses.dataclass(frozen=True)
 class HiddenCase:
     """A case of the embedded cohort with everything that a study would not know.
@@ -56,6 +66,7 @@ class HiddenCase:
         subtype_probabilities: of SUBTYPES, given the growth state.
         score: the continuous label.
         expected_score: its mean, given the states.
+        age, sex, stage: covariates; '' of a stage that is not known.
     """
 
     case_id: str
@@ -71,6 +82,9 @@ class HiddenCase:
     subtype_probabilities: tuple[float, ...]
     score: float
     expected_score: float
+    age: float
+    sex: str
+    stage: str
 
 
 @lru_cache(maxsize=4)
@@ -97,6 +111,7 @@ def _case(number: int, rate: float, seed: int) -> HiddenCase:
     scale = math.hypot(*SCORE_WEIGHTS)
     expected = SCORE_MEAN + SCORE_SD * _dot(SCORE_WEIGHTS, z) / scale
     low, high = TUMOUR_RANGE
+    age, sex, stage = _covariates(case_id, log_hazard / HAZARD_SD, seed)
     return HiddenCase(
         case_id=case_id,
         site=rng.choice(SITES),
@@ -111,7 +126,24 @@ def _case(number: int, rate: float, seed: int) -> HiddenCase:
         subtype_probabilities=_subtype_probabilities(levels[3]),
         score=round(expected + rng.gauss(0, SCORE_NOISE), 2),
         expected_score=expected,
+        age=age,
+        sex=sex,
+        stage=stage,
     )
+
+
+def _covariates(case_id: str, hazard: float, seed: int) -> tuple[float, str, str]:
+    """Age, sex and stage of a case whose log hazard is so many deviations above the average."""
+    rng = random.Random(f"{seed}/covariates/{case_id}")
+
+    def near(share: float) -> float:
+        return share * hazard + math.sqrt(1 - share**2) * rng.gauss(0, 1)
+
+    age = round(AGE_MEAN + AGE_SD * near(AGE_SHARE), 1)
+    sex = rng.choice(SEXES)
+    latent = near(STAGE_SHARE)
+    stage = STAGES[sum(latent > cut for cut in STAGE_CUTS)]
+    return age, sex, "" if rng.random() < STAGE_UNKNOWN else stage
 
 
 def state_levels(number: int, seed: int) -> tuple[float, ...]:

@@ -138,7 +138,7 @@ def changed(config: Config, name: str) -> str:
     models = {**config.model_specs(), **config.training.models, **config.training.ablations}
     own, student = models[name], models.get(config.evaluation.student)
     if student is None or type(own) is not type(student):
-        plain = type(own).model_validate({"kind": own.kind})
+        plain = type(own).model_construct(kind=own.kind)
         return ", ".join([f"kind: {own.kind}", *_different(own, plain)])
     return ", ".join(_different(own, student))
 
@@ -147,7 +147,7 @@ def _different(own: Section, other: Section) -> list[str]:
     found = []
     decided = own.decided() if isinstance(own, ShazamV2Model) else {}
     for key in (key for key in type(own).model_fields if key not in decided):
-        mine, theirs = getattr(own, key), getattr(other, key)
+        mine, theirs = getattr(own, key), getattr(other, key, None)
         if mine == theirs:
             continue
         if isinstance(mine, Section) and isinstance(theirs, Section):

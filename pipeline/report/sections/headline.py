@@ -84,6 +84,7 @@ def headline(opened: Evaluation, infos: Mapping[str, ModelInfo], validation: boo
         )
         said.append(VERDICTS[pair["verdict"]])
         break
+    beyond = beyond_covariates(opened, infos)
     said.append(_against_all([str(pair["verdict"]) for pair in pairs.values() if pair]))
     said.append(_humbled(row, metric))
     singles = opened.summary.best_single
@@ -93,7 +94,35 @@ def headline(opened: Evaluation, infos: Mapping[str, ModelInfo], validation: boo
         sentence += Markup(
             "; an oracle that knows the true state behind the drawn slides reaches {}"
         ).format(fixed(opened.oracle[opened.primary]))
-    return Headline(sentence + Markup("."), short, choice)
+    return Headline(sentence + Markup(".") + beyond, short, choice)
+
+
+def beyond_covariates(opened: Evaluation, infos: Mapping[str, ModelInfo]) -> Markup:
+    """What the slides say beyond the covariates, as a sentence; '' where there are none."""
+    if opened.beyond is None:
+        return Markup("")
+    metric, row = metrics.describe(opened.primary), opened.beyond
+    if row["verdict"] in ("better", "worse"):
+        verdict = "The slides add to them" if row["verdict"] == "better" else "The slides mislead"
+    else:
+        verdict = "That the slides add to them is not shown"
+    said = Markup(
+        " The covariates alone ({}) reach {} {}; with the student <b>{}</b>; difference <b>{}</b> "
+        "{}, {}"
+    ).format(
+        infos[str(row["other"])].label.removesuffix(" alone"),
+        metric.label,
+        fixed(row["other_value"]),
+        fixed(row["with_value"]),
+        signed(row["difference"]),
+        interval(row["low"], row["high"], signs=True),
+        p_text(row["p_value"]),
+    )
+    if pd.notna(row["likelihood_ratio"]):
+        said += Markup("; likelihood ratio {}, {}, with the trained models as given").format(
+            fixed(row["likelihood_ratio"], 1), p_text(row["p_likelihood"])
+        )
+    return said + Markup(". {}.").format(verdict)
 
 
 def _humbled(row: Mapping[str, Any], metric: metrics.Metric) -> str:

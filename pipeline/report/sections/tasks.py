@@ -21,7 +21,9 @@ from pipeline.report.sections import (
     auxiliary_endpoints,
     comparisons,
     costs,
+    missing_teachers,
     nested_cv,
+    stacks,
     targets,
 )
 from pipeline.report.sections.comparisons import named
@@ -64,6 +66,8 @@ class TaskSection:
     ablations: Table | None
     auxiliary: list[Table]
     targets: targets.TargetsSection | None
+    missing: Table | None
+    stacks: Table | None
     forest: Drawing | None
     curves: tuple[Drawing, ...]
     cost: Drawing
@@ -108,6 +112,8 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
         ablations=ablations.table(results, opened, infos, parts),
         auxiliary=auxiliary_endpoints.tables(results, opened, infos, main),
         targets=targets.section(results, opened, infos, main),
+        missing=missing_teachers.table(results, opened, infos, main),
+        stacks=stacks.table(results, opened, infos, [*main, *parts]),
         forest=comparisons.forest(results, opened, infos, others),
         curves=task_figures.drawings(results, opened, infos, main),
         cost=costs.drawing(opened, infos, priced, chance),
