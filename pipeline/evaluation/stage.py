@@ -148,7 +148,8 @@ def run(
     _write_or_remove(folder / "nested.parquet", nested_table(predictions, pools, bench))
     _write_or_remove(folder / "targets.parquet", target_table(pools, bench, cfg.confidence))
     _write_or_remove(folder / "profiles.parquet", case_table(pools, bench, labels))
-    networks = [m.name for m in predictions if not (m.meta and m.meta.model["kind"] in STACKS)]
+    stacked = {m.name for m in predictions if m.meta and m.meta.model["kind"] in STACKS}
+    networks = [name for name in models if name not in stacked]
     learned_too = auxiliary_table(cfg, root, task_name, auxiliary or {}, networks, folds, cases)
     _write_or_remove(folder / "auxiliary.parquet", learned_too)
     curves["forest"] = forest(metrics, comparisons, PRIMARY[task.type])

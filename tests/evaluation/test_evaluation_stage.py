@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.config.tasks import ClassificationTask, SurvivalTask
 from pipeline.contracts.folds import read_folds
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.files.artifacts import read_json, write_json
+from tests.evaluation.conftest import TASKS, Results
 
 Make = Callable[..., Any]
 
