@@ -211,9 +211,7 @@ def tile_students_job(wildcards):
 
 def vision_language_job(wildcards):
     captions = cohort_plan.captions_digest(CONFIG, Path.cwd())
-    return stage_params.vision_language(
-        CONFIG, wildcards.spoken, captions
-    ).canonical()
+    return stage_params.vision_language(CONFIG, wildcards.spoken, captions).canonical()
 
 
 def at_once(resource, otherwise):

@@ -9,10 +9,10 @@ rule training:
         "<logs>/training/{task}/{model}.log",
     benchmark:
         "<benchmarks>/training/{task}/{model}.tsv"
-    conda:
-        "../../envs/shazam.yaml"
     wildcard_constraints:
         model=SEEING,
+    conda:
+        "../../envs/shazam.yaml"
     threads: 1
     resources:
         mem_mb=8000,
@@ -39,10 +39,10 @@ rule out_of_fold:
         "<logs>/out_of_fold/{task}/{model}.log",
     benchmark:
         "<benchmarks>/out_of_fold/{task}/{model}.tsv"
-    conda:
-        "../../envs/shazam.yaml"
     wildcard_constraints:
         model=SEEING,
+    conda:
+        "../../envs/shazam.yaml"
     threads: 1
     resources:
         mem_mb=8000,
@@ -69,10 +69,10 @@ rule stacking:
         "<logs>/stacking/{task}/{model}.log",
     benchmark:
         "<benchmarks>/stacking/{task}/{model}.tsv"
-    conda:
-        "../../envs/shazam.yaml"
     wildcard_constraints:
         model=STACKED,
+    conda:
+        "../../envs/shazam.yaml"
     resources:
         mem_mb=4000,
     params:
