@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.config.extraction import TeacherConfig
+from pipeline.contracts.teacher_check import TeacherCheck, read_teacher_check
+from pipeline.errors import ArtifactError
 
 GIGABYTE = 1e9
 # Tiling reads a slide's overview: the time goes with its area.
@@ -117,9 +117,9 @@ def gflop_per_tile(name: str, facts: TeacherConfig, root: Path | None = None) ->
     """
     from pipeline.encoders import registry
 
-    counted = preflight(root, name).get("gflop_per_tile")
-    if counted:
-        return float(counted)
+    found = preflight(root, name)
+    if found is not None:
+        return found.gflop_per_tile
     if facts.source != "registry":
         return None
     row = registry.resolve(facts.model or name)
@@ -142,19 +142,19 @@ def values_per_tile(
     """
     from pipeline.encoders import registry
 
-    dims = preflight(root, name).get("dims")
-    if dims:
-        return sum(int(dims[level]) for level in levels)
+    found = preflight(root, name)
+    if found is not None:
+        return sum(found.dims[level] for level in levels)
     if facts.source != "registry":
         return None
     return registry.resolve(facts.model or name).dim * len(levels)
 
 
-def preflight(root: Path | None, name: str) -> dict[str, Any]:
-    """What `extraction_check` found of a teacher; empty if it was not run, or is damaged."""
+def preflight(root: Path | None, name: str) -> TeacherCheck | None:
+    """What `extraction_check` found of a teacher; None if it was not run, or is damaged."""
     if root is None:
-        return {}
+        return None
     try:
-        return dict(json.loads((root / "features" / name / "check.json").read_text()))
-    except (OSError, ValueError):
-        return {}
+        return read_teacher_check(root, name)
+    except (OSError, ArtifactError):
+        return None

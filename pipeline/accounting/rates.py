@@ -108,7 +108,8 @@ def _tflops(config: Config, root: Path, record: JobRecord) -> float | None:
     gflop = 0.0
     for teacher in group.split("+"):
         facts = config.extraction.teachers.get(teacher)
-        per_tile = preflight(root, teacher).get("gflop_per_tile")
+        found = preflight(root, teacher)
+        per_tile = None if found is None else found.gflop_per_tile
         if per_tile is None and facts is not None:
             per_tile = gflop_per_tile(teacher, facts, root)
         if per_tile is None:

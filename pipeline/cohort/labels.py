@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cohort.checks import MAX_SHOWN, conflicts, report, suggestion
+from pipeline.contracts.cohort_facts import TaskCounts
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.labels import Values, canonical, columns_of, read_values
 from pipeline.contracts.values import number
@@ -93,21 +94,23 @@ def case_labels(rows: Sequence[SlideRow], columns: Sequence[str]) -> list[CaseLa
     ]
 
 
-def summary(rows: Sequence[SlideRow], task: Any) -> dict[str, Any]:
+def summary(rows: Sequence[SlideRow], task: Any) -> TaskCounts:
     """Counts of a task for tables: cases with and without label, events or classes."""
     task = spelled_out(task, rows[0].labels if rows else ())
     values = _values(rows, task)
-    facts: dict[str, Any] = {
-        "type": task.type,
-        "columns": columns_of(task),
-        "cases": len(values.texts),
-        "cases_without_label": len(values.excluded),
-    }
+    events = classes = None
     if task.type == "survival":
-        facts["events"] = sum(float(event) == 1 for _, event in values.texts.values())
+        events = sum(float(event) == 1 for _, event in values.texts.values())
     if task.type == "classification":
-        facts["classes"] = dict(sorted(Counter(c for (c,) in values.texts.values()).items()))
-    return facts
+        classes = dict(sorted(Counter(c for (c,) in values.texts.values()).items()))
+    return TaskCounts(
+        type=task.type,
+        columns=columns_of(task),
+        cases=len(values.texts),
+        cases_without_label=len(values.excluded),
+        events=events,
+        classes=classes,
+    )
 
 
 def told(rows: Sequence[SlideRow], tasks: Mapping[str, Any]) -> list[str]:

@@ -17,11 +17,12 @@ from pipeline.cohort.labels import check_labels, summary
 from pipeline.cohort.sheet import chunk_rows, identities, slide_rows
 from pipeline.cohort.synthetic import embedded
 from pipeline.cohort.synthetic.oracle import oracle
+from pipeline.contracts.cohort_facts import CohortCounts, CohortFacts, write_cohort_facts
 from pipeline.contracts.ledger import chunk_of
 from pipeline.contracts.slide_row import SlideRow
 from pipeline.contracts.values import number
 from pipeline.errors import ArtifactError
-from pipeline.files.artifacts import sweep, write_json
+from pipeline.files.artifacts import sweep
 from pipeline.files.parquet import write_table
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def run(*, job: CohortJob, root: Path, base: Path) -> None:
     known = identities(cfg, rows)
     named = [movable(row, base) for row in rows]
     write_table(root / "slides.parquet", slide_table(named, known, cfg.chunks, tasks), csv=True)
-    write_json(root / "cohort.json", _facts(cfg, rows, known, tasks))
+    write_cohort_facts(root, _facts(cfg, rows, known, tasks))
 
 
 def run_chunk(*, cfg: CohortConfig, chunk: int, base: Path, out: Path, workers: int) -> None:
@@ -161,29 +162,29 @@ def _require_drawn(rows: Sequence[SlideRow]) -> None:
 
 def _facts(
     cfg: CohortConfig, rows: Sequence[SlideRow], known: Mapping[str, str], tasks: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> CohortFacts:
     """What the report says of the cohort before any slide is read."""
     per_case = Counter(r.case_id for r in rows)
     missing = [r.slide_id for r in rows if known[r.slide_id].startswith("missing")]
     made = cfg.source == "synthetic"
-    return {
-        "name": cfg.name,
-        "source": cfg.source,
-        "counts": {
-            "slides": len(rows),
-            "cases": len(per_case),
-            "sites": len({r.site for r in rows if r.site}),
-            "cases_with_several_slides": sum(n > 1 for n in per_case.values()),
-            "slides_without_path": sum(not r.path for r in rows),
-            "slides_missing": len(missing),
-        },
-        "slides_missing": missing[:MAX_SHOWN],
-        "label_columns": list(rows[0].labels),
-        "tasks": {name: summary(rows, task) for name, task in tasks.items()},
-        "oracle": oracle(embedded.cases(cfg.synthetic), tasks) if made else {},
-        "planted_faults": {
+    return CohortFacts(
+        name=cfg.name,
+        source=cfg.source,
+        counts=CohortCounts(
+            slides=len(rows),
+            cases=len(per_case),
+            sites=len({r.site for r in rows if r.site}),
+            cases_with_several_slides=sum(n > 1 for n in per_case.values()),
+            slides_without_path=sum(not r.path for r in rows),
+            slides_missing=len(missing),
+        ),
+        slides_missing=missing[:MAX_SHOWN],
+        label_columns=list(rows[0].labels),
+        tasks={name: summary(rows, task) for name, task in tasks.items()},
+        oracle=oracle(embedded.cases(cfg.synthetic), tasks) if made else {},
+        planted_faults={
             s.slide_id: s.role
             for s in (embedded.slides(cfg.synthetic) if made else ())
             if s.role != "good"
         },
-    }
+    )

@@ -1,6 +1,6 @@
 """Fold files: where they lie, and how they are read, with their promises checked.
 
-The folds stage writes them; training and evaluation read them through here. Standard library only.
+The folds stage writes them; training and evaluation read them through here.
 
 `folds/<task>/fold_<k>.csv` has the columns `case_id, split` (train, val, test). With nested
 cross-validation `inner_<k>.csv` (`case_id, part`) deals train and val out to parts. `folds.json`
@@ -14,13 +14,12 @@ import csv
 import dataclasses
 from collections import Counter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from pipeline.contracts.folds_summary import FoldsSummary, Label, folder, read_folds_summary
 from pipeline.errors import ArtifactError
-from pipeline.files.artifacts import read_json
 
 Part = Literal["train", "val", "test"]
-Label = Literal["test", "validation"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 
@@ -48,10 +47,6 @@ class Fold:
         return parts[name]
 
 
-def folder(root: Path, task: str) -> Path:
-    return root / "folds" / task
-
-
 def fold_path(root: Path, task: str, k: int) -> Path:
     """Where a fold is written.
 
@@ -74,20 +69,6 @@ def inner_path(root: Path, task: str, k: int) -> Path:
     return folder(root, task) / f"inner_{k}.csv"
 
 
-def read_summary(root: Path, task: str) -> dict[str, Any]:
-    """`folds.json` of a task.
-
-    Raises:
-        ArtifactError: it is missing, damaged or lacks a key.
-    """
-    path = folder(root, task) / "folds.json"
-    data = read_json(path)
-    absent = [key for key in ("k", "labelled", "tests") if key not in data]
-    if absent:
-        raise ArtifactError(f"{path}: no {', '.join(absent)}; delete it and run `folds` again")
-    return dict(data)
-
-
 def read_fold(root: Path, task: str, k: int) -> Fold:
     """Read one fold and check that its parts are disjoint.
 
@@ -99,7 +80,7 @@ def read_fold(root: Path, task: str, k: int) -> Fold:
     Raises:
         ArtifactError: the file is missing or damaged, or its parts share a case.
     """
-    return _read_both(root, task, k, read_summary(root, task))
+    return _read_both(root, task, k, read_folds_summary(root, task))
 
 
 def read_folds(root: Path, task: str) -> list[Fold]:
@@ -109,9 +90,9 @@ def read_folds(root: Path, task: str) -> list[Fold]:
         ArtifactError: as `read_fold`, or the test parts do not partition the cases although the
             task's `folds.json` says so.
     """
-    summary = read_summary(root, task)
-    folds = [_read_both(root, task, k, summary) for k in range(int(summary["k"]))]
-    if summary["tests"] == "partition":
+    summary = read_folds_summary(root, task)
+    folds = [_read_both(root, task, k, summary) for k in range(summary.k)]
+    if summary.tests == "partition":
         check_partition(folds, str(folder(root, task)))
     return folds
 
@@ -149,12 +130,12 @@ def check_partition(folds: list[Fold], where: str) -> None:
         )
 
 
-def _read_both(root: Path, task: str, k: int, summary: dict[str, Any]) -> Fold:
-    fold = _read(fold_path(root, task, k), k, summary["labelled"])
-    if not summary.get("inner"):
+def _read_both(root: Path, task: str, k: int, summary: FoldsSummary) -> Fold:
+    fold = _read(fold_path(root, task, k), k, summary.labelled)
+    if not summary.inner:
         return fold
     path = inner_path(root, task, k)
-    parts: list[list[str]] = [[] for _ in range(int(summary["inner"]))]
+    parts: list[list[str]] = [[] for _ in range(summary.inner)]
     try:
         with path.open(newline="") as handle:
             for row in csv.DictReader(handle):

@@ -39,9 +39,11 @@ from pipeline.config.controls import Controls
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.models import STACKS
 from pipeline.config.tasks import SurvivalTask
+from pipeline.contracts.cohort_facts import FILE, read_cohort_facts
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.evaluation_summary import write_evaluation_summary
-from pipeline.contracts.folds import read_folds, read_summary
+from pipeline.contracts.folds import read_folds
+from pipeline.contracts.folds_summary import read_folds_summary
 from pipeline.contracts.labels import Task
 from pipeline.errors import ConfigError, nearest
 from pipeline.evaluation.attribution import attribution_table
@@ -60,7 +62,7 @@ from pipeline.evaluation.stacks import stack_table
 from pipeline.evaluation.summary import summary
 from pipeline.evaluation.survival_curves import GROUP_NAMES, QUANTILES
 from pipeline.evaluation.targets import case_table, target_table
-from pipeline.files.artifacts import read_json, sweep, write_json
+from pipeline.files.artifacts import sweep, write_json
 from pipeline.files.parquet import read_table, write_table
 from pipeline.runtime import progress
 
@@ -110,7 +112,8 @@ def run(
             f"mean in the evaluation; rename it"
         )
     sweep(root / "evaluation" / task_name)
-    folds, fold_facts = read_folds(root, task_name), read_summary(root, task_name)
+    folds = read_folds(root, task_name)
+    summed = read_folds_summary(root, task_name)
     cases = read_table(root / "cases.parquet")
     task = spelled_out(task, cases.columns)
     labels = known_labels(cases, task_name, task, folds)
@@ -130,7 +133,7 @@ def run(
     lacking = lacking_teachers(root)
     missing = missing_table(list(by_name.values()), lacking, bench, cfg.confidence)
     student = by_name.pop(cfg.student)
-    labelled = fold_facts["labelled"]
+    labelled = summed.labelled
     metrics = metric_table(measured, bench, cfg.confidence).assign(labelled=labelled)
     comparisons = compare(student, list(by_name.values()), bench, cfg.confidence)
     comparisons = comparisons.assign(labelled=labelled)
@@ -158,7 +161,7 @@ def run(
         cfg=cfg,
         task_name=task_name,
         bench=bench,
-        fold_facts=fold_facts,
+        split=summed,
         predictions=predictions,
         pools=pools,
         members=members,
@@ -265,7 +268,6 @@ def _per_case(
 
 def _oracle(root: Path, task_name: str) -> dict[str, float]:
     """What the hidden state of an embedded cohort allows, by metric; empty for real cohorts."""
-    path = root / "cohort.json"
-    if not path.is_file():
+    if not (root / FILE).is_file():
         return {}
-    return dict(read_json(path).get("oracle", {}).get(task_name, {}))
+    return read_cohort_facts(root).oracle.get(task_name, {})

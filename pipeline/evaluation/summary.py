@@ -12,6 +12,7 @@ import pandas as pd
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.tasks import SurvivalTask
 from pipeline.contracts.evaluation_summary import FILE, EvaluationSummary
+from pipeline.contracts.folds_summary import FoldsSummary
 from pipeline.evaluation.bootstrap import p_value
 from pipeline.evaluation.comparisons import LEVEL
 from pipeline.evaluation.figures import jsonable
@@ -38,7 +39,7 @@ def summary(
     cfg: EvaluationConfig,
     task_name: str,
     bench: Bench,
-    fold_facts: Mapping[str, Any],
+    split: FoldsSummary,
     predictions: Sequence[Predictions],
     pools: Sequence[Pool],
     members: Sequence[str],
@@ -55,7 +56,7 @@ def summary(
         cfg: the evaluation section.
         task_name: the task's name.
         bench: cases, labels and resamples.
-        fold_facts: the content of folds.json.
+        split: how the cases were split.
         predictions: of each model, as they were read.
         pools: of each model, averaged over seeds.
         members: the models that `average` is the mean of.
@@ -80,11 +81,11 @@ def summary(
     against = comparisons[comparisons["metric"] == primary].drop(
         columns=["student", "metric", "higher_is_better", "labelled"]
     )
-    validation = labelled_validation(fold_facts)
+    validation = labelled_validation(split)
     found = {
         "task": task_name,
         "type": task.type,
-        "labelled": fold_facts["labelled"],
+        "labelled": split.labelled,
         "note": VALIDATION_NOTE if validation else "",
         "primary_metric": primary,
         "higher_is_better": higher_is_better(primary),
@@ -104,7 +105,7 @@ def summary(
         "horizons": list(bench.points.horizons) if bench.points else [],
         "tau": bench.points.tau if bench.points else None,
         "k": len(bench.folds),
-        "tests": fold_facts["tests"],
+        "tests": split.tests,
         "seeds": sorted({int(s) for m in predictions for s in set(m.table["seed"])}),
         "bootstraps": cfg.bootstraps,
         "confidence": cfg.confidence,
@@ -116,15 +117,15 @@ def summary(
         "oracle_metrics": dict(oracle),
         "reference_metrics": dict(reference),
         "problems": [
-            *problems(bench, fold_facts, predictions, pools, metrics, curves),
+            *problems(bench, split, predictions, pools, metrics, curves),
             *few_resamples(cfg.bootstraps, against),
         ],
     }
     return typed(jsonable(found), EvaluationSummary, f"{task_name}/{FILE}")
 
 
-def labelled_validation(fold_facts: Mapping[str, Any]) -> bool:
-    return bool(fold_facts["labelled"] == "validation")
+def labelled_validation(split: FoldsSummary) -> bool:
+    return split.labelled == "validation"
 
 
 def best_single(
@@ -182,7 +183,7 @@ def few_resamples(bootstraps: int, against: pd.DataFrame) -> list[str]:
 
 def problems(
     bench: Bench,
-    fold_facts: Mapping[str, Any],
+    split: FoldsSummary,
     predictions: Sequence[Predictions],
     pools: Sequence[Pool],
     metrics: pd.DataFrame,
@@ -192,16 +193,16 @@ def problems(
 
     Args:
         bench: cases, labels and resamples.
-        fold_facts: the content of folds.json.
+        split: how the cases were split.
         predictions: of each model, as they were read.
         pools: of each model, averaged over seeds.
         metrics: one row per model and metric.
         curves: what the figures show.
     """
     found = []
-    if fold_facts["tests"] == "overlapping":
+    if split.tests == "overlapping":
         found.append("test parts overlap: a case's predictions of several folds are averaged")
-    if fold_facts["tests"] == "incomplete":
+    if split.tests == "incomplete":
         found.append("some cases are never tested and take no part in the numbers")
     seeds = {m.name: tuple(sorted(set(m.table["seed"]))) for m in predictions}
     if len(set(seeds.values())) > 1:

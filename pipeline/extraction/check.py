@@ -13,14 +13,13 @@ from typing import Any
 import typer
 
 from pipeline.config.extraction import TeacherConfig
+from pipeline.contracts.teacher_check import TeacherCheck, write_teacher_check
 from pipeline.encoders.teachers import check_teacher
 from pipeline.errors import ConfigError
-from pipeline.files.artifacts import read_json, sweep, write_json
+from pipeline.files.artifacts import sweep
 
 # Raised when teachers have to be checked again. 1: the first.
 VERSION = 1
-
-FILE = "check.json"
 
 
 def run(*, teacher: str, settings: TeacherConfig, weights_dir: str | None, out: Path) -> None:
@@ -33,8 +32,10 @@ def run(*, teacher: str, settings: TeacherConfig, weights_dir: str | None, out: 
         out: the JSON to write; without times or paths, so that equal facts give equal bytes.
 
     Raises:
-        ConfigError: a step failed; says which and what to do.
+        ConfigError: a step failed; says which and what to do. Or the teacher is imported.
     """
+    if settings.source == "import":
+        raise ConfigError(f"teacher `{teacher}` is imported: its files are checked when read")
     facts: dict[str, Any] = {"teacher": teacher}
     verified: list[str] = []
     for step in check_teacher(teacher, settings, weights_dir):
@@ -46,17 +47,11 @@ def run(*, teacher: str, settings: TeacherConfig, weights_dir: str | None, out: 
         if step.ok:
             verified.append(step.name)
     sweep(out.parent)
-    write_json(out, {**facts, "verified": verified})
+    write_teacher_check(out, TeacherCheck(**facts, verified=verified))
 
 
-def checked(root: Path, teacher: str) -> dict[str, Any]:
-    """What the preflight of a teacher found; empty if it was not run."""
-    path = root / "features" / teacher / FILE
-    return read_json(path) if path.is_file() else {}
-
-
-def pinned(settings: TeacherConfig, found: dict[str, Any]) -> TeacherConfig:
+def pinned(settings: TeacherConfig, found: TeacherCheck | None) -> TeacherConfig:
     """The teacher's config with the revision that was checked."""
-    if settings.weights != "hub" or not found:
+    if settings.weights != "hub" or found is None:
         return settings
-    return settings.model_copy(update={"revision": found["revision"]})
+    return settings.model_copy(update={"revision": found.revision})

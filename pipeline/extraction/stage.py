@@ -11,10 +11,11 @@ import torch
 from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.contracts import ledger
 from pipeline.contracts.ledger import Record
+from pipeline.contracts.teacher_check import read_teacher_check
 from pipeline.encoders import registry
 from pipeline.encoders.build import Encoder, build
 from pipeline.encoders.weight_files import local_identity, wanted_revision
-from pipeline.extraction.check import checked, pinned
+from pipeline.extraction.check import pinned
 from pipeline.extraction.devices import choose_batch_size, choose_devices, decodes_on_gpu
 from pipeline.extraction.engine.messages import ExtractionJob, Settings
 from pipeline.extraction.engine.run import extract
@@ -72,10 +73,10 @@ def run(
     tiled = {r.slide_id: r for r in ledger.read_manifest(root / tiles / f"manifest/{chunk}.json")}
 
     sweep(*(output(root, name, "").parent for name in teachers), out.parent)
-    found = {name: checked(root, name) for name in teachers}
+    found = {name: read_teacher_check(root, name) for name in teachers}
     pinned_teachers = {name: pinned(cfg.teachers[name], found[name]) for name in teachers}
     cfg = cfg.model_copy(update={"teachers": pinned_teachers})
-    identities = {name: found[name].get("identity") for name in teachers}
+    identities = {name: None if one is None else one.identity for name, one in found.items()}
     prints = {t: teacher_fingerprint(cfg, t, versions[t], identities[t]) for t in teachers}
     records: dict[tuple[str, str], Record] = {}
     jobs: list[ExtractionJob] = []

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.contracts.folds import PARTS, Fold, Label, Part
+from pipeline.contracts.folds_summary import Tests
 from pipeline.contracts.patient import patient
 from pipeline.errors import UserError
 from pipeline.folds.units import Units
@@ -230,7 +231,7 @@ def _shared(parts: list[tuple[Path, Parts]], allowed: bool) -> bool:
     return False
 
 
-def tests_are(folds: list[Fold]) -> str:
+def tests_are(folds: list[Fold]) -> Tests:
     """What the test parts are to one another: partition, incomplete or overlapping."""
     tested = [case for fold in folds for case in fold.test]
     known = {case for fold in folds for part in PARTS for case in fold.part(part)}

@@ -6,9 +6,7 @@ Writes `folds/<task>/`:
 - `splits_<k>.csv` and `splits_<k>_bool.csv`, the same by slide, as CLAM reads them;
 - `inner_<k>.csv` (case_id, part) with `folds.inner`: what the fold may learn from in so many parts,
   for nested cross-validation;
-- `folds.json`: `{task, type, k, seed, group_by, mode, source, labelled, tests, n_cases, n_groups,
-  inner, excluded: {case_id: reason}, folds: [{fold, train, val, test}], files}`, where a part tells
-  its `cases` and `events`, `classes` or target `means`.
+- `folds.json`, the `FoldsSummary`: how the cases were split and what each part holds.
 """
 
 from __future__ import annotations
@@ -27,11 +25,11 @@ from pipeline.contracts.folds import (
     check_fold,
     check_partition,
     fold_path,
-    folder,
     inner_path,
 )
+from pipeline.contracts.folds_summary import FoldCounts, FoldsSummary, folder, write_folds_summary
 from pipeline.errors import UserError
-from pipeline.files.artifacts import sweep, write_json, write_text
+from pipeline.files.artifacts import sweep, write_text
 from pipeline.files.parquet import read_table, write_csv
 from pipeline.folds.imported import read_folds, tests_are
 from pipeline.folds.made import make_folds, make_inner
@@ -70,27 +68,32 @@ def run(*, job: FoldsJob, root: Path, task: str) -> None:
     for case, slide in sorted(zip(usable["case_id"], usable["slide_id"], strict=True)):
         slides_of.setdefault(case, []).append(slide)
     files = _write(folds, slides_of, root, task)
-    summary = {
-        "task": task,
-        "type": job.task.type,
-        "k": len(folds),
-        "seed": cfg.seed,
-        "group_by": cfg.group_by,
-        "inner": cfg.inner,
-        "mode": job.cases,
-        "source": "made" if cfg.import_dir is None else "imported",
-        "labelled": folds[0].labelled,
-        "tests": tests_are(folds),
-        "n_cases": len({case for fold in folds for part in PARTS for case in fold.part(part)}),
-        "n_groups": len(set(found.groups)),
-        "excluded": excluded,
-        "folds": [
-            {"fold": fold.index} | {part: found.describe(fold.part(part)) for part in PARTS}
+    summary = FoldsSummary(
+        task=task,
+        type=job.task.type,
+        k=len(folds),
+        seed=cfg.seed,
+        group_by=cfg.group_by,
+        inner=cfg.inner,
+        mode=job.cases,
+        source="made" if cfg.import_dir is None else "imported",
+        labelled=folds[0].labelled,
+        tests=tests_are(folds),
+        n_cases=len({case for fold in folds for part in PARTS for case in fold.part(part)}),
+        n_groups=len(set(found.groups)),
+        excluded=excluded,
+        folds=[
+            FoldCounts(
+                fold=fold.index,
+                train=found.describe(fold.train),
+                val=found.describe(fold.val),
+                test=found.describe(fold.test),
+            )
             for fold in folds
         ],
-        "files": files,
-    }
-    write_json(folder(root, task) / "folds.json", summary)
+        files=files,
+    )
+    write_folds_summary(root, summary)
 
 
 def split(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from scipy.stats import rankdata
 
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
 from pipeline.contracts.columns import spelled_out
+from pipeline.contracts.folds_summary import PartCounts
 from pipeline.contracts.labels import Labels, Task, read_labels
 from pipeline.errors import SheetError, UserError
 
@@ -53,18 +53,18 @@ class Units:
             labels=self.labels.take(rows),
         )
 
-    def describe(self, cases: Sequence[str]) -> dict[str, Any]:
+    def describe(self, cases: Sequence[str]) -> PartCounts:
         """How many of what a part holds, for `folds.json`."""
         rows = np.searchsorted(self.cases, np.array(list(cases), dtype=object))
-        told: dict[str, Any] = {"cases": len(rows)}
+        events = classes = means = None
         if self.labels.event is not None:
-            told["events"] = int(self.labels.event[rows].sum())
+            events = int(self.labels.event[rows].sum())
         if self.labels.label is not None:
             counts = np.bincount(self.labels.label[rows], minlength=len(self.labels.classes))
-            told["classes"] = dict(zip(self.labels.classes, counts.tolist(), strict=True))
+            classes = dict(zip(self.labels.classes, counts.tolist(), strict=True))
         if self.labels.targets is not None:
-            told["means"] = [round(float(m), 6) for m in self.labels.targets[rows].mean(axis=0)]
-        return told
+            means = [round(float(m), 6) for m in self.labels.targets[rows].mean(axis=0)]
+        return PartCounts(len(rows), events, classes, means)
 
 
 def units(

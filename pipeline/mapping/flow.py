@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Literal
 
 import pandas as pd
 
 from pipeline.contracts import slide_warnings
+from pipeline.contracts.cohort_flow import (
+    CaseCounts,
+    CohortFlow,
+    SlideCounts,
+    StageCounts,
+    TeacherCounts,
+)
 from pipeline.contracts.ledger import Record
 from pipeline.mapping.coverage import MISSING_KIND, TILING, Coverage, status_of
-
-STATUSES = ("ok", "empty", "failed", "excluded", "missing")
 
 
 def carried(record: Record, tiling: Mapping[str, Record]) -> bool:
@@ -101,14 +106,14 @@ def lost_of_teachers(tiling: Mapping[str, Record], coverage: Coverage) -> list[s
 
 def cohort_flow(
     *,
-    mode: str,
+    mode: Literal["intersection", "union"],
     slides: pd.DataFrame,
     cases: pd.DataFrame,
     tiling: Mapping[str, Record],
     coverage: Coverage,
     lacking: Mapping[str, list[str]],
     slide_columns: list[str],
-) -> dict[str, Any]:
+) -> CohortFlow:
     """The counts: slides per stage, cases in, usable, complete and used, teachers.
 
     Args:
@@ -127,36 +132,36 @@ def cohort_flow(
         stages.append(_stage(f"extraction/{teacher}", own))
     table = coverage.table[coverage.table["status"] == "ok"]
     files = table.drop_duplicates(["teacher", "case_id", "path"])  # slides may share a case's file
-    return {
-        "mode": mode,
-        "slides": {
-            "total": len(slides),
-            "usable": int(cases["n_usable_slides"].sum()),
-            "with_all_teachers": sum(
+    return CohortFlow(
+        mode=mode,
+        slides=SlideCounts(
+            total=len(slides),
+            usable=int(cases["n_usable_slides"].sum()),
+            with_all_teachers=sum(
                 len(coverage.usable(s)) == len(coverage.paths) for s in slides["slide_id"]
             ),
-        },
-        "lost": _lost(tiling, coverage),
-        "warned": len({r.slide_id for r in _all_records(tiling, coverage) if _warned(r)}),
-        "stages": stages,
-        "cases": {
-            "total": len(cases),
-            "usable": usable,
-            "complete": complete,
-            "used": complete if mode == "intersection" else usable,
-        },
-        "teachers": {
-            teacher: {
-                "slides": len(coverage.paths[teacher]),
-                "cases": int(table.loc[table["teacher"] == teacher, "case_id"].nunique()),
-                "tiles": int(files.loc[files["teacher"] == teacher, "n_tiles"].sum()),
-                "dims": dict(coverage.dims[teacher]),
-            }
+        ),
+        cases=CaseCounts(
+            total=len(cases),
+            usable=usable,
+            complete=complete,
+            used=complete if mode == "intersection" else usable,
+        ),
+        lost=_lost(tiling, coverage),
+        warned=len({r.slide_id for r in _all_records(tiling, coverage) if _warned(r)}),
+        stages=stages,
+        teachers={
+            teacher: TeacherCounts(
+                slides=len(coverage.paths[teacher]),
+                cases=int(table.loc[table["teacher"] == teacher, "case_id"].nunique()),
+                tiles=int(files.loc[files["teacher"] == teacher, "n_tiles"].sum()),
+                dims=dict(coverage.dims[teacher]),
+            )
             for teacher in coverage.paths
         },
-        "incomplete_cases": dict(lacking),
-        "slide_columns": slide_columns,
-    }
+        incomplete_cases=dict(lacking),
+        slide_columns=slide_columns,
+    )
 
 
 def _lost(tiling: Mapping[str, Record], coverage: Coverage) -> dict[str, int]:
@@ -172,16 +177,20 @@ def _warned(record: Record) -> bool:
     return record.status == "ok" and bool(slide_warnings.of(record.facts))
 
 
-def _stage(name: str, records: Iterable[Record]) -> dict[str, Any]:
+def _stage(name: str, records: Iterable[Record]) -> StageCounts:
     records = list(records)
     counts = Counter(status_of(r) for r in records)
     kinds = Counter(r.kind for r in records if r.status != "ok")
-    return {
-        "stage": name,
-        "in": len(records),
-        **{status: counts[status] for status in STATUSES},
-        "kinds": dict(sorted(kinds.items())),
-    }
+    return StageCounts(
+        stage=name,
+        came_in=len(records),
+        ok=counts["ok"],
+        empty=counts["empty"],
+        failed=counts["failed"],
+        excluded=counts["excluded"],
+        missing=counts["missing"],
+        kinds=dict(sorted(kinds.items())),
+    )
 
 
 def _all_records(tiling: Mapping[str, Record], coverage: Coverage) -> list[Record]:

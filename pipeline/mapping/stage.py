@@ -21,10 +21,11 @@ import pandas as pd
 from pipeline.config.mapping import MappingConfig
 from pipeline.contracts import slide_warnings
 from pipeline.contracts.case_map import CaseMap, TeacherLevels, write_case_map
+from pipeline.contracts.cohort_flow import write_cohort_flow
 from pipeline.contracts.columns import SLIDE_COLUMNS
 from pipeline.contracts.ledger import Record, Status, enforce, read_manifests
 from pipeline.errors import ArtifactError, UserError
-from pipeline.files.artifacts import sweep, write_json
+from pipeline.files.artifacts import sweep
 from pipeline.files.parquet import read_table, write_table
 from pipeline.mapping import coverage
 from pipeline.mapping.cases import case_table, missing_teachers
@@ -100,7 +101,7 @@ def run(*, cfg: MappingConfig, joined: Joined, root: Path) -> None:
         lacking=missing_teachers(joined.cases, joined.slides, joined.coverage),
         slide_columns=joined.slide_columns,
     )
-    write_json(root / "cohort_flow.json", flow)
+    write_cohort_flow(root, flow)
     rows = zip(ledger["slide_id"], ledger["kind"], ledger["reason"], strict=True)
     for line in slide_warnings.summary(slide_warnings.in_ledger(rows), str(root / LEDGER)):
         print(line, flush=True)

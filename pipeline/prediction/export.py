@@ -35,6 +35,7 @@ from pipeline.contracts.model_card import (
 )
 from pipeline.contracts.model_meta import FILE as META
 from pipeline.contracts.model_meta import ModelMeta, read_meta
+from pipeline.contracts.teacher_check import read_teacher_check
 from pipeline.encoders import build, weights
 from pipeline.encoders.tile_scales import folder, scale_of, scales
 from pipeline.encoders.weights import count_parameters
@@ -44,7 +45,7 @@ from pipeline.evaluation.metrics import PRIMARY
 from pipeline.evaluation.pooling import Pool, pooled, prepare
 from pipeline.evaluation.predictions import read_predictions
 from pipeline.evaluation.survival_curves import QUANTILES
-from pipeline.extraction.check import checked, pinned
+from pipeline.extraction.check import pinned
 from pipeline.files.identity import MISSING, file_identity
 from pipeline.files.parquet import read_table
 from pipeline.prediction import calibration, familiarity
@@ -234,7 +235,7 @@ def _encoder(
 ) -> tuple[EncoderCard, dict[str, Tensor]]:
     """An encoder's card, and its weights where they go into the file."""
     config = source.config
-    found = checked(source.root, name)
+    found = read_teacher_check(source.root, name)
     settings = pinned(config.extraction.teachers[name], found)
     network = build.make_network(name, settings, source.weights_dir)
     where = weights.find(network.module, name, settings, network.row, source.weights_dir)
@@ -260,7 +261,7 @@ def _encoder(
         licence=row.licence if row else "",
         restricted=bool(row and row.derivative_restricted),
         parameters=count_parameters(network.module),
-        gflop_per_tile=float(found.get("gflop_per_tile", 0.0)),
+        gflop_per_tile=0.0 if found is None else found.gflop_per_tile,
     )
     return card, dict(network.module.state_dict()) if goes_in else {}
 

@@ -12,16 +12,22 @@ Folds are grouped by case, so that no patient's tiles are on both sides.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipeline.config.probing import ProbingConfig, ProbingJob
 from pipeline.contracts.chunks import manifests_of
-from pipeline.files.artifacts import write_json, write_text
+from pipeline.contracts.tile_probes import (
+    ModelRow,
+    ProbeRow,
+    TeacherProbes,
+    write_teacher_probes,
+)
+from pipeline.files.artifacts import write_text
 from pipeline.probing.gather import Tiles, cases_of, gather, usable
 from pipeline.probing.probes import Probe, logistic, nearest_centre, neighbours, sgd_ensemble
 from pipeline.probing.rounds import folds_of, measured, said
@@ -31,7 +37,6 @@ from pipeline.runtime import progress
 VERSION = 1
 
 LEAST_CASES = 3
-COLUMNS = ("probe", "training", "metric", "value", "low", "high", "fold_std", "n_train", "n_test")
 
 
 def run(
@@ -56,27 +61,28 @@ def run(
     cfg, case_of = job.probing, cases_of(root)
     records = usable(manifests_of(root, f"features/{job.manifests}"), teacher, case_of)
     found = gather(cfg, records, case_of, root / job.tiles, root, base)
-    facts: dict[str, Any] = {"teacher": teacher, "level": cfg.level, "rows": [], "reason": ""}
-    facts["reason"] = reason(found)
+    result = TeacherProbes(teacher=teacher, level=cfg.level, reason=reason(found), rows=[])
     if found is not None:
         counts = np.bincount(found.y, minlength=len(found.classes))
-        facts |= {
-            "classes": dict(zip(found.classes, counts.tolist(), strict=True)),
-            "n_tiles": len(found.y),
-            "n_slides": found.n_slides,
-            "n_cases": found.n_cases,
-        }
-        if not facts["reason"]:
-            facts["rows"], facts["confusion"] = probe(cfg, found)
-    write_text(root / "probing" / f"{teacher}.csv", csv_text(facts["rows"], COLUMNS))
-    write_json(root / "probing" / f"{teacher}.json", facts)
+        result = dataclasses.replace(
+            result,
+            classes=dict(zip(found.classes, counts.tolist(), strict=True)),
+            n_tiles=len(found.y),
+            n_slides=found.n_slides,
+            n_cases=found.n_cases,
+        )
+        if not result.reason:
+            rows, confusion = probe(cfg, found)
+            result = dataclasses.replace(result, rows=rows, confusion=confusion)
+    write_text(root / "probing" / f"{teacher}.csv", csv_text(result.rows, ProbeRow))
+    write_teacher_probes(root, result)
 
 
-def probe(cfg: ProbingConfig, tiles: Tiles) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def probe(cfg: ProbingConfig, tiles: Tiles) -> tuple[list[ProbeRow], dict[str, list[list[int]]]]:
     """Rows of all probes, and the confusion matrix (true, predicted) of each trained on `all`."""
     folds = list(folds_of(cfg, tiles))
-    rows: list[dict[str, Any]] = []
-    matrices: dict[str, Any] = {}
+    rows: list[ProbeRow] = []
+    matrices: dict[str, list[list[int]]] = {}
     rng = np.random.default_rng(cfg.seed)
     for name, method in progress.counted(_probes(cfg).items(), "probes"):
         for portion in cfg.portions:
@@ -91,12 +97,12 @@ def probe(cfg: ProbingConfig, tiles: Tiles) -> tuple[list[dict[str, Any]], dict[
             if portion == 1:
                 matrices[name] = counts.sum(0).tolist()
             rows += [
-                {"probe": name, "training": training, "n_train": int(np.mean(used)), **row}
+                ProbeRow(probe=name, training=training, n_train=int(np.mean(used)), **row)
                 for row in found
             ]
     for shots in cfg.shots:
         rows.append(_few_shot(cfg, tiles, folds, shots, rng))
-    return [{name: row[name] for name in COLUMNS} for row in rows], matrices
+    return rows, matrices
 
 
 def _probes(cfg: ProbingConfig) -> dict[str, Probe]:
@@ -123,7 +129,7 @@ def _few_shot(
     folds: list[tuple[np.ndarray, np.ndarray]],
     shots: int,
     rng: np.random.Generator,
-) -> dict[str, Any]:
+) -> ProbeRow:
     """Balanced accuracy of `shots` tiles per class: mean over episodes, with their quantiles."""
     values = []
     for episode in range(cfg.episodes):
@@ -136,17 +142,17 @@ def _few_shot(
         values.append(float(np.mean(found)))
     tail = (1 - cfg.confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
-    return {
-        "probe": "few_shot",
-        "training": f"{shots} a class",
-        "metric": "balanced_accuracy",
-        "value": float(np.mean(values)),
-        "low": float(low),
-        "high": float(high),
-        "fold_std": float(np.std(values, ddof=1)),
-        "n_train": shots * len(tiles.classes),
-        "n_test": int(np.mean([len(test) for _, test in folds])),
-    }
+    return ProbeRow(
+        probe="few_shot",
+        training=f"{shots} a class",
+        metric="balanced_accuracy",
+        value=float(np.mean(values)),
+        low=float(low),
+        high=float(high),
+        fold_std=float(np.std(values, ddof=1)),
+        n_train=shots * len(tiles.classes),
+        n_test=int(np.mean([len(test) for _, test in folds])),
+    )
 
 
 def reason(tiles: Tiles | None) -> str:
@@ -160,11 +166,16 @@ def reason(tiles: Tiles | None) -> str:
     return ""
 
 
-def csv_text(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
-    """Rows as CSV; what is not known is an empty cell."""
+def csv_text(rows: Sequence[ProbeRow | ModelRow], kind: type[ProbeRow | ModelRow]) -> str:
+    """Rows as CSV; what is not known is an empty cell.
+
+    Args:
+        rows: the rows; may be none.
+        kind: of the rows, for the columns.
+    """
     text = io.StringIO()
-    text.write(",".join(columns) + "\n")
+    text.write(",".join(field.name for field in dataclasses.fields(kind)) + "\n")
     for row in rows:
-        cells = ["" if row[name] is None else row[name] for name in columns]
+        cells = ["" if cell is None else cell for cell in dataclasses.astuple(row)]
         text.write(",".join(f"{c:.6g}" if isinstance(c, float) else str(c) for c in cells) + "\n")
     return text.getvalue()

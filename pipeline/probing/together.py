@@ -9,6 +9,7 @@ On the labelled tiles that all teachers have, with one set of folds, writes `pro
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ import numpy as np
 
 from pipeline.config.probing import ProbingConfig, TileStudentsJob
 from pipeline.contracts.chunks import manifests_of
-from pipeline.files.artifacts import write_json, write_text
+from pipeline.contracts.tile_probes import (
+    Comparison,
+    ModelRow,
+    TileStudents,
+    write_tile_students,
+)
+from pipeline.files.artifacts import write_text
 from pipeline.probing.gather import cases_of, usable
 from pipeline.probing.gather_together import Joint, Source, gather_together
 from pipeline.probing.measure import difference
@@ -30,8 +37,6 @@ from pipeline.runtime import progress
 VERSION = 1
 
 FUSED = "concatenation"
-COLUMNS = ("model", "probe", "metric", "value", "low", "high", "fold_std", "n_train", "n_test",
-           "n_parameters")  # fmt: skip
 
 
 def run(*, job: TileStudentsJob, root: Path, base: Path) -> None:
@@ -52,39 +57,43 @@ def run(*, job: TileStudentsJob, root: Path, base: Path) -> None:
         records = usable(manifests_of(root, f"features/{folder}"), teacher, case_of)
         sources[teacher] = Source({r.slide_id: r for r in records}, root / job.tiles[teacher])
     joint = gather_together(cfg, sources, case_of, root, base)
-    facts: dict[str, Any] = {
-        "rows": [], "comparisons": [], "reason": reason(joint.tiles if joint else None),
-        "left": joint.left if joint else [],
-    }  # fmt: skip
+    result = TileStudents(
+        reason=reason(joint.tiles if joint else None),
+        left=joint.left if joint else [],
+        rows=[],
+        comparisons=[],
+    )
     if joint is not None:
         counted = np.bincount(joint.tiles.y, minlength=len(joint.tiles.classes))
-        facts |= {
-            "classes": dict(zip(joint.tiles.classes, counted.tolist(), strict=True)),
-            "n_tiles": len(joint.tiles.y),
-            "n_slides": joint.tiles.n_slides,
-            "n_cases": joint.tiles.n_cases,
-            "teachers": list(joint.features),
-        }
-        if not facts["reason"]:
-            facts["rows"], facts["comparisons"] = compared(cfg, joint)
-    write_text(root / "probing" / "all" / "students.csv", csv_text(facts["rows"], COLUMNS))
-    write_json(root / "probing" / "all" / "students.json", facts)
+        result = dataclasses.replace(
+            result,
+            classes=dict(zip(joint.tiles.classes, counted.tolist(), strict=True)),
+            n_tiles=len(joint.tiles.y),
+            n_slides=joint.tiles.n_slides,
+            n_cases=joint.tiles.n_cases,
+            teachers=list(joint.features),
+        )
+        if not result.reason:
+            rows, comparisons = compared(cfg, joint)
+            result = dataclasses.replace(result, rows=rows, comparisons=comparisons)
+    write_text(root / "probing" / "all" / "students.csv", csv_text(result.rows, ModelRow))
+    write_tile_students(root, result)
 
 
-def compared(cfg: ProbingConfig, joint: Joint) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def compared(cfg: ProbingConfig, joint: Joint) -> tuple[list[ModelRow], list[Comparison]]:
     """Rows of every model, and each student and fusion against the best single linear probe."""
     teachers = list(joint.features)
     folds = list(folds_of(cfg, joint.of(cfg.level, teachers[0])))
     k = max(cfg.neighbours, default=20)
     probes = {"logistic": logistic, f"knn_{k}": neighbours(k)}
-    rows: list[dict[str, Any]] = []
+    rows: list[ModelRow] = []
     counts: dict[tuple[str, str], np.ndarray] = {}
 
     def note(model: str, probe: str, answers: np.ndarray, size: int | None) -> None:
         counts[model, probe], found = measured(cfg, joint.tiles, folds, answers)
         train = int(np.mean([len(learned) for learned, _ in folds]))
         rows.extend(
-            {"model": model, "probe": probe, "n_train": train, "n_parameters": size, **row}
+            ModelRow(model=model, probe=probe, n_train=train, n_parameters=size, **row)
             for row in found
         )
 
@@ -101,21 +110,18 @@ def compared(cfg: ProbingConfig, joint: Joint) -> tuple[list[dict[str, Any]], li
             kind, joint.features, y, groups, classes, folds, cfg.epochs, cfg.seed
         )
         note(kind, "student", answers, size)
-    value = {(r["model"], r["probe"]): r["value"] for r in rows if r["metric"] == METRIC}
+    value = {(r.model, r.probe): r.value for r in rows if r.metric == METRIC}
     best = max(teachers, key=lambda teacher: value[teacher, "logistic"])
     fused = [(FUSED, "logistic"), *((kind, "student") for kind in cfg.students)]
-    comparisons = [
-        {
-            "model": key[0],
-            "other": best,
-            "metric": METRIC,
-            **difference(counts[key], counts[best, "logistic"], cfg.bootstraps, cfg.confidence,
-                         np.random.default_rng(cfg.seed)),
-        }
-        for key in fused
-        if key in counts
-    ]  # fmt: skip
-    return [{name: row[name] for name in COLUMNS} for row in rows], comparisons
+    comparisons = []
+    for key in fused:
+        if key in counts:
+            rng = np.random.default_rng(cfg.seed)
+            found = difference(
+                counts[key], counts[best, "logistic"], cfg.bootstraps, cfg.confidence, rng
+            )
+            comparisons.append(Comparison(model=key[0], other=best, metric=METRIC, **found))
+    return rows, comparisons
 
 
 METRIC = "balanced_accuracy"

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from pipeline.config.models import CovariatesModel, EnsembleModel, LinearModel, SingleModel
 from pipeline.config.whole import Config
+from pipeline.contracts.cohort_facts import CohortFacts, read_cohort_facts
+from pipeline.contracts.cohort_flow import CohortFlow, read_cohort_flow
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.ledger import Record, read_manifest
 from pipeline.encoders import speaking
 from pipeline.errors import ArtifactError
-from pipeline.files.artifacts import read_json
 from pipeline.files.parquet import read_table
 from pipeline.report.figures import style
 
@@ -27,7 +27,8 @@ class Results:
     Attributes:
         root: the folder; all paths below are relative to it.
         config: the config that the report was asked for with, tasks spelled out.
-        cohort, flow: cohort.json and cohort_flow.json.
+        cohort: what is known of it before any slide is read.
+        flow: what became of its slides and cases.
         slides, cases, coverage, ledger: the tables of that name.
         tiling: slide -> its record; empty when every teacher is imported and nothing was tiled.
         features: teacher -> slide -> its record.
@@ -35,8 +36,8 @@ class Results:
 
     root: Path
     config: Config
-    cohort: Mapping[str, Any]
-    flow: Mapping[str, Any]
+    cohort: CohortFacts
+    flow: CohortFlow
     slides: pd.DataFrame
     cases: pd.DataFrame
     coverage: pd.DataFrame
@@ -78,8 +79,8 @@ def read(config: Config, root: Path) -> Results:
     return Results(
         root=root,
         config=config.model_copy(update={"tasks": tasks}),
-        cohort=read_json(root / "cohort.json"),
-        flow=read_json(root / "cohort_flow.json"),
+        cohort=read_cohort_facts(root),
+        flow=read_cohort_flow(root),
         tiling=_records(root / "tiles" / "manifest", chunks) if runs_tiling else {},
         features={
             teacher: _records(root / "features" / teacher / "manifest", chunks)

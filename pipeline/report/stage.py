@@ -6,12 +6,13 @@ import dataclasses
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.accounting import run_summary
 from pipeline.config.whole import Config
+from pipeline.contracts.folds_summary import FoldsSummary, read_folds_summary
 from pipeline.encoders import speaking
 from pipeline.files.artifacts import sweep, write_json, write_text
 from pipeline.report import results
@@ -20,7 +21,6 @@ from pipeline.report.figures.charts import Drawing
 from pipeline.report.sections import attention, flow, provenance, slides, tasks, teachers, timings
 from pipeline.report.sections.planned_vs_actual import Planner
 from pipeline.report.tables import cells
-from pipeline.runtime import run_summary
 
 # Raised when a finished study's report should be written again. 1: the first.
 VERSION = 1
@@ -45,7 +45,7 @@ def run(*, config: Config, root: Path, planner: Planner | None = None) -> None:
     """
     sweep(root, root / "report")
     opened = results.read(config, root)
-    folds = {task: tasks.read_folds(opened, task) for task in opened.tasks}
+    folds = {task: read_folds_summary(root, task) for task in opened.tasks}
     looked = attention.section(opened)
     sections = {
         "flow": flow.section(opened, folds),
@@ -72,10 +72,10 @@ class Notice:
     text: str
 
 
-def notices(opened: results.Results, folds: Mapping[str, Mapping[str, Any]]) -> list[Notice]:
+def notices(opened: results.Results, folds: Mapping[str, FoldsSummary]) -> list[Notice]:
     """What a reader must know before any number: validation results, embedded cohort, weights."""
     found = []
-    labelled = [task for task, content in folds.items() if content["labelled"] != "test"]
+    labelled = [task for task, content in folds.items() if content.labelled != "test"]
     if labelled:
         found.append(
             Notice(
@@ -124,7 +124,7 @@ def key(config: Config) -> list[KeyEntry]:
 def render(
     config: Config,
     opened: results.Results,
-    folds: Mapping[str, Mapping[str, Any]],
+    folds: Mapping[str, FoldsSummary],
     sections: dict[str, object],
 ) -> str:
     """The page as HTML. All texts are escaped; only what this package draws is taken as markup.
@@ -132,7 +132,7 @@ def render(
     Args:
         config: the config.
         opened: the opened results.
-        folds: task → its folds.json.
+        folds: task -> how its cases were split.
         sections: name → section, as the template knows them.
     """
     environment = Environment(

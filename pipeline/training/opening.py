@@ -14,7 +14,8 @@ from pipeline.config.models import LinearModel, ModelConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.columns import spelled_out
-from pipeline.contracts.folds import PARTS, Fold, read_folds, read_summary
+from pipeline.contracts.folds import PARTS, Fold, read_folds
+from pipeline.contracts.folds_summary import read_folds_summary
 from pipeline.contracts.labels import Labels, Task, read_labels
 from pipeline.errors import ArtifactError
 from pipeline.files.parquet import Columns, read_columns
@@ -145,7 +146,7 @@ def _aligned(labels: Labels, cases: list[str], task_name: str) -> Labels:
 
 def _groups(root: Path, task_name: str, cases: list[str], table: Columns) -> np.ndarray:
     """int64 (cases,): cases of one site where folds keep sites together, else each by itself."""
-    if read_summary(root, task_name)["group_by"] != "site":
+    if read_folds_summary(root, task_name).group_by != "site":
         return np.arange(len(cases))
     site = dict(zip(table["case_id"], table["site"], strict=True))
     return np.unique([str(site[case]) for case in cases], return_inverse=True)[1]

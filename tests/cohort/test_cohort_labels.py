@@ -36,10 +36,10 @@ def test_sound_labels_pass_and_are_counted() -> None:
     rows = survival(("1.5", "1"), ("2", "0.0"), ("3", "1"), ("", ""))
     check_labels(rows, {"mine": SURVIVAL}, folds=2)
     facts = summary(rows, SURVIVAL)
-    assert (facts["cases"], facts["cases_without_label"], facts["events"]) == (3, 1, 2)
+    assert (facts.cases, facts.cases_without_label, facts.events) == (3, 1, 2)
     rows = cohort(*({"subtype": s} for s in ("b", "a", "b", "")))
     check_labels(rows, {"mine": SUBTYPE})
-    assert summary(rows, SUBTYPE)["classes"] == {"a": 1, "b": 2}
+    assert summary(rows, SUBTYPE).classes == {"a": 1, "b": 2}
     check_labels(cohort({"score": "1"}, {"score": "2e1"}), {"mine": SCORE})
 
 
@@ -54,7 +54,7 @@ def test_targets_may_be_named_by_a_pattern() -> None:
     genes = RegressionTask(type="regression", targets=["GENE_*", "age"])
     rows = cohort(*({"GENE_B": str(i), "age": str(9 + i), "GENE_A": str(2 * i)} for i in range(3)))
     check_labels(rows, {"mine": genes})
-    assert summary(rows, genes)["columns"] == ["GENE_B", "GENE_A", "age"]
+    assert summary(rows, genes).columns == ["GENE_B", "GENE_A", "age"]
     none = RegressionTask(type="regression", targets=["gene_*"])
     assert "task `mine`: no column `gene_*`" in refused(rows, none)
     rows[1].labels["GENE_A"] = "many"

@@ -12,9 +12,11 @@ import pytest
 from sksurv.metrics import concordance_index_censored
 
 from pipeline.config.tasks import ClassificationTask, SurvivalTask
+from pipeline.contracts.cohort_facts import write_cohort_facts
 from pipeline.contracts.folds import read_folds
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.files.artifacts import read_json, write_json
+from tests.contracts.test_cohort_facts import cohort_facts
 from tests.evaluation.conftest import TASKS, Results
 
 Make = Callable[..., Any]
@@ -364,7 +366,7 @@ def test_discrete_time_models_get_a_brier_score_up_to_their_last_edge(results: M
 
 def test_the_oracle_is_taken_from_the_embedded_cohort(results: Make) -> None:
     house = results("classification", n=60)
-    write_json(house.root / "cohort.json", {"oracle": {"task": {"auc": 0.9, "f1": 0.8}}})
+    write_cohort_facts(house.root, cohort_facts(oracle={"task": {"auc": 0.9, "f1": 0.8}}))
     found = _three(house).evaluate()
     assert found["oracle"] == 0.9 and found["oracle_metrics"]["f1"] == 0.8
 

@@ -11,11 +11,12 @@ import torch
 
 from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.config.whole import Config
+from pipeline.contracts.teacher_check import read_teacher_check
 from pipeline.encoders import weight_files
 from pipeline.encoders.build import build
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.extraction import check
-from pipeline.extraction.check import checked, pinned
+from pipeline.extraction.check import pinned
 from pipeline.extraction.stage import teacher_fingerprint
 from pipeline.files.artifacts import read_json
 from pipeline.plan import stage_params
@@ -75,16 +76,17 @@ def test_a_failure_names_the_step_and_the_remedy_and_leaves_nothing(tmp_path: Pa
 def test_what_main_was_is_what_every_chunk_gets(tmp_path: Path, hub: dict[str, str]) -> None:
     out = tmp_path / "features" / "t" / "check.json"
     check.run(teacher="t", settings=_settings(), weights_dir=None, out=out)
-    found = checked(tmp_path, "t")
-    assert found["revision"] == COMMIT
-    assert len(found["sha256"]) == 64 and not found["sha256_expected"]
+    found = read_teacher_check(tmp_path, "t")
+    assert found is not None
+    assert found.revision == COMMIT
+    assert len(str(found.sha256)) == 64 and not found.sha256_expected
     hub["main"] = NEWER
     settings = pinned(_settings(), found)
-    encoder = build("t", settings, identity=found["identity"])
+    encoder = build("t", settings, identity=found.identity)
     assert encoder.facts["revision"] == COMMIT
     with pytest.raises(ArtifactError, match=r"not the weights file that was checked.*check\.json"):
-        build("t", _settings(), identity=found["identity"])
-    assert checked(tmp_path, "other") == {}
+        build("t", _settings(), identity=found.identity)
+    assert read_teacher_check(tmp_path, "other") is None
 
 
 def test_hash_that_the_config_pins(tmp_path: Path, hub: dict[str, str]) -> None:

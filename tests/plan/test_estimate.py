@@ -15,8 +15,10 @@ from pipeline.accounting.job_records import JobRecord
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.contracts.ledger import Record, write_manifest
+from pipeline.contracts.teacher_check import path_of, write_teacher_check
 from pipeline.plan import estimate
 from pipeline.plan.cohort_plan import CohortPlan, cohort_plan
+from tests.contracts.test_teacher_check import teacher_check
 
 
 def pace(tflops: float) -> Pace:
@@ -60,9 +62,7 @@ def test_a_preflight_knows_what_the_registry_does_not(tmp_path: Path, plan: Coho
     manifest = tiles(tmp_path, 400_000)
     assumed = time_limits.extraction_minutes(own, ["big"], manifest, 1)
     folder = tmp_path / "features" / "big"
-    folder.mkdir(parents=True)
-    counted = {"gflop_per_tile": 2000.0, "dims": {"low": 10, "mid": 10, "high": 30}}
-    (folder / "check.json").write_text(json.dumps(counted))
+    write_teacher_check(folder / "check.json", teacher_check("big", gflop_per_tile=2000.0))
     after = estimate.estimate(own, plan, pace=pace(50), root=tmp_path)
     (big,) = after.teachers
     assert big.device_hours == pytest.approx(after.tiles * 2000 / 50e3 / 3600)
@@ -226,7 +226,7 @@ def test_earlier_runs_here_tell_how_fast_tiling_and_networks_are(tmp_path: Path)
     slides = [Record(f"s{i}", "extraction/tiny", "ok", facts=facts) for i in range(4)]
     write_manifest(other / "features" / "tiny" / "manifest" / "0.json", "e", "f", slides)
     write_manifest(other / "tiles" / "manifest" / "0.json", "tiling", "f", slides)
-    (other / "features" / "tiny" / "check.json").write_text('{"gflop_per_tile": 2.0}')
+    write_teacher_check(path_of(other, "tiny"), teacher_check("tiny"))
     assert rates.pace(config(), rates.earlier(root), assumed) == assumed
     cpu = {"devices": "", "device_name": ""}
     record(other, name="chunk=0,teacher=tiny", **cpu)

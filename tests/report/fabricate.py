@@ -14,13 +14,14 @@ from PIL import Image, ImageDraw
 from pipeline.config.folds import FoldsJob
 from pipeline.config.whole import Config
 from pipeline.contracts import slide_warnings
+from pipeline.contracts.cohort_facts import write_cohort_facts
 from pipeline.contracts.ledger import Record, chunk_of, write_manifest
 from pipeline.contracts.slide_warnings import SlideWarning
 from pipeline.evaluation import stage as evaluation
-from pipeline.files.artifacts import write_json
 from pipeline.files.parquet import write_table
 from pipeline.folds import stage as folds
 from pipeline.mapping import stage as mapping
+from tests.contracts.test_cohort_facts import cohort_facts
 from tests.report import fabricate_models
 
 CASES = 40
@@ -78,7 +79,7 @@ def results(config: Config, root: Path) -> None:
     slides = _slides(rng)
     root.mkdir(parents=True)
     write_table(root / "slides.parquet", slides)
-    write_json(root / "cohort.json", {"oracle": ORACLE, "planted_faults": PLANTED})
+    write_cohort_facts(root, cohort_facts(oracle=ORACLE, planted_faults=PLANTED))
     tiling = _tiling(root, slides, rng)
     features = _features(config, root, slides, tiling)
     joined = mapping.join(

@@ -12,9 +12,12 @@ import pandas as pd
 import pytest
 import yaml
 
+from pipeline.accounting import run_summary
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.contracts import slide_warnings
+from pipeline.contracts.cohort_flow import read_cohort_flow
+from pipeline.contracts.folds_summary import read_folds_summary
 from pipeline.errors import ArtifactError
 from pipeline.files.artifacts import read_json, write_json
 from pipeline.report import results, stage
@@ -22,7 +25,6 @@ from pipeline.report.evaluated import read_evaluation
 from pipeline.report.results import describe
 from pipeline.report.sections import tasks
 from pipeline.report.tables.cells import Table, p_text
-from pipeline.runtime import run_summary
 from tests.report import fabricate
 from tests.report.conftest import small_config
 
@@ -80,12 +82,12 @@ def test_the_page_is_whole_and_opens_offline(page: str, parsed: Page) -> None:
 def test_what_was_used_and_lost_stands_before_any_result(
     whole: tuple[Config, Path], parsed: Page
 ) -> None:
-    flow = read_json(whole[1] / "cohort_flow.json")
-    assert sum(flow["lost"].values()) == flow["slides"]["total"] - flow["slides"]["usable"] > 0
+    flow = read_cohort_flow(whole[1])
+    assert sum(flow.lost.values()) == flow.slides.total - flow.slides.usable > 0
     said = run_summary.used_and_lost(flow)["slides"]
     head = parsed.text[: parsed.text.index("Intervals are")]
     assert f"Slides: {said}." in head
-    assert next(iter(flow["lost"])).replace("_", " ") in head
+    assert next(iter(flow.lost)).replace("_", " ") in head
 
 
 def test_ids_are_unique_and_links_lead_somewhere(parsed: Page) -> None:
@@ -252,7 +254,7 @@ def test_models_that_predict_fewer_cases_are_not_said_to_be_comparable(small: Pa
         table.loc[table[column] == "single_vit_tiny", "n"] = 11
         table.to_parquet(path)
     opened = results.read(small_config(), small)
-    section = tasks.section(opened, "survival", tasks.read_folds(opened, "survival"))
+    section = tasks.section(opened, "survival", read_folds_summary(opened.root, "survival"))
     assert "do not compare" in section.metrics.caption
     at = [column.label for column in section.metrics.columns].index("cases")
     assert sorted({row[at].key for row in section.metrics.rows if row[at].key}) == [11, 37]

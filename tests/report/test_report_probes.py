@@ -14,6 +14,7 @@ from pipeline.report.sections import probes
 def opened(root: Path, facts: dict[str, dict[str, Any]]) -> Any:
     (root / "probing").mkdir()
     for teacher, content in facts.items():
+        content = {"teacher": teacher, "level": "high", **content}
         (root / f"probing/{teacher}.json").write_text(json.dumps(content))
     teachers = {name: {"source": "timm", "model": "x"} for name in facts}
     config = Config(

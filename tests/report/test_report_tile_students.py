@@ -9,16 +9,19 @@ from pipeline.config.probing import ProbingConfig
 from pipeline.config.whole import Config
 from pipeline.report.sections import tile_students
 
+NOTHING = {"reason": "", "left": [], "rows": [], "comparisons": []}
+
 
 def opened(root: Path, facts: dict[str, Any], **probing: Any) -> Any:
     (root / "probing/all").mkdir(parents=True)
-    (root / "probing/all/students.json").write_text(json.dumps(facts))
+    (root / "probing/all/students.json").write_text(json.dumps({**NOTHING, **facts}))
     config = Config(probing=ProbingConfig(**probing))
     return SimpleNamespace(root=root, config=config)
 
 
 def rows(model: str, probe: str, value: float) -> list[dict[str, Any]]:
     numbers = {"low": value - 0.1, "high": value + 0.1, "fold_std": 0.02, "n_parameters": 1234}
+    numbers |= {"n_train": 80, "n_test": 100}
     return [
         {"model": model, "probe": probe, "metric": metric, "value": value, **numbers}
         for metric in ("auc", "balanced_accuracy", "f1")
@@ -27,6 +30,7 @@ def rows(model: str, probe: str, value: float) -> list[dict[str, Any]]:
 
 def test_students_stand_beside_the_probes_with_their_difference(tmp_path: Path) -> None:
     pair = {"model": "shazam_v1", "other": "a", "difference": 0.05, "low": -0.01, "high": 0.1}
+    pair["metric"] = "balanced_accuracy"
     facts = {
         "rows": [*rows("a", "logistic", 0.8), *rows("a", "knn_20", 0.7),
                  *rows("shazam_v1", "student", 0.85)],

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
+from pipeline.contracts.folds_summary import FoldsSummary, write_folds_summary
 from pipeline.files.parquet import write_columns
 
 CASES = [f"case{i:02d}" for i in range(24)]
@@ -69,8 +71,28 @@ def write_folds(root: Path, task: str) -> None:
         learned = [case for case, part in parts.items() if part != "test"]
         dealt = [f"{case},{i // 2 % 3}" for i, case in enumerate(learned)]
         (folder / f"inner_{k}.csv").write_text("\n".join(["case_id,part", *dealt]) + "\n")
-    summary = {"k": 2, "labelled": "test", "tests": "partition", "group_by": "case", "inner": 3}
-    (folder / "folds.json").write_text(json.dumps(summary))
+    write_folds_summary(root, folds_summary(task, inner=3))
+
+
+def folds_summary(task: str, **changes: Any) -> FoldsSummary:
+    """Two folds that partition the cases; what they hold is left out."""
+    known: dict[str, Any] = {
+        "type": "any",
+        "k": 2,
+        "labelled": "test",
+        "tests": "partition",
+        "seed": 0,
+        "group_by": "case",
+        "inner": None,
+        "mode": "intersection",
+        "source": "made",
+        "n_cases": len(CASES),
+        "n_groups": len(CASES),
+        "excluded": {},
+        "folds": [],
+        "files": [],
+    }
+    return FoldsSummary(task=task, **{**known, **changes})
 
 
 def _all() -> list[tuple[int, str]]:

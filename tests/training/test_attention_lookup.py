@@ -17,10 +17,11 @@ from pipeline.commands import tools
 from pipeline.config.models import ModelConfig
 from pipeline.config.tasks import TaskConfig
 from pipeline.config.training import TrainingConfig
+from pipeline.contracts.folds_summary import write_folds_summary
 from pipeline.errors import UserError
 from pipeline.files.parquet import write_table
 from pipeline.training import attention_lookup, stage
-from tests.training.conftest import CASES, DIMS
+from tests.training.conftest import CASES, DIMS, folds_summary
 
 TASK = {"type": "regression", "targets": ["score"]}
 MODEL = {"kind": "single", "teacher": "deep", "aggregator": "abmil", "d_model": 8}
@@ -69,8 +70,7 @@ def test_a_case_without_a_label_and_one_that_is_never_tested(root: Path) -> None
         lines = path.read_text().splitlines()
         kept = [line for line in lines if "case01" not in line]  # no label
         path.write_text("\n".join(line.replace("case02,test", "case02,train") for line in kept))
-    summary = {"k": 2, "labelled": "test", "tests": "incomplete", "group_by": "case", "inner": None}
-    (root / "folds/score/folds.json").write_text(json.dumps(summary))
+    write_folds_summary(root, folds_summary("score", tests="incomplete"))
     train(root)
     parts = {one.case: (one.fold, one.part) for one in look(root, ["case01", "case02", "case05"])}
     assert parts == {"case01": (0, "none"), "case02": (0, "train"), "case05": (1, "test")}

@@ -13,7 +13,7 @@ REPOSITORY = Path(str(workflow.current_basedir)).resolve().parent.parent
 if (REPOSITORY / "pipeline").is_dir():
     sys.path.insert(0, str(REPOSITORY))
 
-from pipeline.accounting import rates, time_limits
+from pipeline.accounting import rates, run_summary, time_limits
 from pipeline.cohort import covariates, labels
 from pipeline.config.models import STACKS
 from pipeline.config.reading import parse as parse_config
@@ -34,7 +34,6 @@ from pipeline.runtime import (
     gpu_locks,
     machine_errors,
     run_lock,
-    run_summary,
     run_watch,
     stages,
 )

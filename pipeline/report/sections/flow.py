@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from pipeline.contracts import slide_warnings
+from pipeline.contracts.folds_summary import FoldsSummary
 from pipeline.report.figures import style
 from pipeline.report.results import Results
 from pipeline.report.tables.cells import Cell, Column, Table, code, count, plural, share, text
@@ -42,11 +42,11 @@ class FlowSection:
     teachers: Table
 
 
-def section(results: Results, folds: Mapping[str, Mapping[str, Any]]) -> FlowSection:
+def section(results: Results, folds: Mapping[str, FoldsSummary]) -> FlowSection:
     """Build the section.
 
     Args:
-        folds: task -> the content of its folds.json.
+        folds: task -> how its cases were split.
     """
     return FlowSection(
         steps=tuple(_steps(results)),
@@ -60,36 +60,36 @@ def section(results: Results, folds: Mapping[str, Mapping[str, Any]]) -> FlowSec
 
 
 def _steps(results: Results) -> Iterable[Step]:
-    slides, cases = results.flow["slides"], results.flow["cases"]
-    yield Step("slides came in", slides["total"], f"of {plural(cases['total'], 'case')}")
+    slides, cases = results.flow.slides, results.flow.cases
+    yield Step("slides came in", slides.total, f"of {plural(cases.total, 'case')}")
     if results.tiling:
         tiled = [r for r in results.tiling.values() if r.status == "ok"]
         n_tiles = sum(r.n_tiles for r in tiled)
         yield Step("slides were tiled", len(tiled), plural(n_tiles, "tile"))
     yield Step(
         "slides have features",
-        slides["usable"],
-        f"{slides['with_all_teachers']} from every teacher ({len(results.teachers)})",
+        slides.usable,
+        f"{slides.with_all_teachers} from every teacher ({len(results.teachers)})",
     )
-    yield Step("cases are complete", cases["complete"], "every teacher has them")
+    yield Step("cases are complete", cases.complete, "every teacher has them")
     mode = (
         "incomplete cases are left out, so that all models use the same cases"
-        if results.flow["mode"] == "intersection"
+        if results.flow.mode == "intersection"
         else "absent teachers are masked"
     )
-    yield Step("cases are used", cases["used"], mode)
+    yield Step("cases are used", cases.used, mode)
 
 
-def _stages(results: Results, folds: Mapping[str, Mapping[str, Any]]) -> Table:
+def _stages(results: Results, folds: Mapping[str, FoldsSummary]) -> Table:
     rows = []
-    for stage in results.flow["stages"]:
-        kinds = [f"{kind} ({n})" for kind, n in stage["kinds"].items()]
+    for stage in results.flow.stages:
+        kinds = [f"{kind} ({n})" for kind, n in stage.kinds.items()]
         rows.append(
             [
-                text(stage["stage"].replace("extraction/", "features: ")),
+                text(stage.stage.replace("extraction/", "features: ")),
                 text("slides"),
-                count(stage["in"]),
-                *(count(stage[status]) for status in STATUSES),
+                count(stage.came_in),
+                *(count(getattr(stage, status)) for status in STATUSES),
                 text(", ".join(kinds), css="prose"),
             ]
         )
@@ -116,28 +116,28 @@ def _blank(n: int) -> list[Cell]:
 
 
 def _case_row(results: Results) -> list[Cell]:
-    cases = results.flow["cases"]
+    cases = results.flow.cases
     reasons = []
-    if cases["total"] > cases["usable"]:
-        reasons.append(f"no usable slide ({cases['total'] - cases['usable']})")
-    if cases["usable"] > cases["complete"]:
-        masked = ", kept masked" if cases["used"] > cases["complete"] else ""
-        reasons.append(f"a teacher is missing{masked} ({cases['usable'] - cases['complete']})")
+    if cases.total > cases.usable:
+        reasons.append(f"no usable slide ({cases.total - cases.usable})")
+    if cases.usable > cases.complete:
+        masked = ", kept masked" if cases.used > cases.complete else ""
+        reasons.append(f"a teacher is missing{masked} ({cases.usable - cases.complete})")
     return [
         text("mapping"),
         text("cases"),
-        count(cases["total"]),
-        count(cases["used"]),
+        count(cases.total),
+        count(cases.used),
         *_blank(2),
-        count(cases["total"] - cases["used"]),
+        count(cases.total - cases.used),
         text(""),
         text(", ".join(reasons), css="prose"),
     ]
 
 
-def _fold_row(task: str, content: Mapping[str, Any]) -> list[Cell]:
-    excluded = content["excluded"]
-    used = int(content["n_cases"])
+def _fold_row(task: str, content: FoldsSummary) -> list[Cell]:
+    excluded = content.excluded
+    used = content.n_cases
     kinds = Counter(excluded.values())
     return [
         text(f"folds: {task}"),
@@ -152,7 +152,7 @@ def _fold_row(task: str, content: Mapping[str, Any]) -> list[Cell]:
 
 
 def _incomplete(results: Results) -> Table | None:
-    lacking = results.flow["incomplete_cases"]
+    lacking = results.flow.incomplete_cases
     if not lacking:
         return None
     shown = sorted(lacking.items())[:LEDGER_ROWS]
@@ -238,7 +238,7 @@ def _ledger(results: Results) -> Table | None:
 
 def _planted(results: Results) -> str:
     """What the embedded cohort's generator broke on purpose, and whether the ledger found it."""
-    planted = results.cohort.get("planted_faults", {})
+    planted = results.cohort.planted_faults
     if not planted:
         return ""
     found = set(results.ledger["slide_id"].astype(str)) & set(planted)
@@ -250,15 +250,15 @@ def _planted(results: Results) -> str:
 
 
 def _coverage(results: Results) -> Table:
-    slides, cases = results.flow["slides"]["total"], results.flow["cases"]["total"]
+    slides, cases = results.flow.slides.total, results.flow.cases.total
     rows = [
         [
             text(teacher),
-            share(facts["slides"], slides, style.SINGLE),
-            share(facts["cases"], cases, style.FUSION),
-            count(facts["tiles"]),
+            share(facts.slides, slides, style.SINGLE),
+            share(facts.cases, cases, style.FUSION),
+            count(facts.tiles),
         ]
-        for teacher, facts in results.flow["teachers"].items()
+        for teacher, facts in results.flow.teachers.items()
     ]
     return Table(
         caption="Coverage per teacher",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from pipeline.config.probing import ProbingConfig
-from pipeline.files.artifacts import read_json
+from pipeline.contracts.tile_probes import TeacherProbes, read_teacher_probes
 from pipeline.report.results import Results
 from pipeline.report.tables.cells import Column, Table, count, estimate, number, plural, text
 
@@ -37,40 +36,36 @@ def section(results: Results) -> ProbesSection | None:
     if results.config.section(ProbingConfig) is None:
         return None
     found = {
-        teacher: dict(read_json(results.root / "probing" / f"{teacher}.json"))
+        teacher: read_teacher_probes(results.root, teacher)
         for teacher in results.config.extraction.teachers
     }
-    measured = {teacher: facts for teacher, facts in found.items() if facts["rows"]}
+    measured = {teacher: facts for teacher, facts in found.items() if facts.rows}
     return ProbesSection(
         summary=_summary(measured) if measured else None,
         details=[_details(teacher, facts) for teacher, facts in measured.items()],
-        absent=[f"{t}: {facts['reason']}." for t, facts in found.items() if facts["reason"]],
+        absent=[f"{t}: {facts.reason}." for t, facts in found.items() if facts.reason],
     )
 
 
-def _summary(measured: dict[str, dict[str, Any]]) -> Table:
+def _summary(measured: dict[str, TeacherProbes]) -> Table:
     """Balanced accuracy of every probe that was trained on all tiles, and of the few-shot ones."""
     kinds = [
-        (row["probe"], row["training"])
-        for row in next(iter(measured.values()))["rows"]
-        if row["metric"] == "balanced_accuracy"
-        and (row["training"] == "all" or row["probe"] == "few_shot")
+        (row.probe, row.training)
+        for row in next(iter(measured.values())).rows
+        if row.metric == "balanced_accuracy" and (row.training == "all" or row.probe == "few_shot")
     ]
     rows = []
     for teacher, facts in measured.items():
-        place = {
-            (r["probe"], r["training"]): r
-            for r in facts["rows"]
-            if r["metric"] == "balanced_accuracy"
-        }
-        cells = [place.get(kind, {}) for kind in kinds]
+        place = {(r.probe, r.training): r for r in facts.rows if r.metric == "balanced_accuracy"}
+        cells = [place.get(kind) for kind in kinds]
         rows.append(
             [text(teacher)]
-            + [estimate(c.get("value"), c.get("low"), c.get("high")) for c in cells]
-            + [count(facts["n_tiles"])]
+            + [estimate(c.value, c.low, c.high) if c else estimate(None, None, None) for c in cells]
+            + [count(facts.n_tiles)]
         )
     facts = next(iter(measured.values()))
-    classes = ", ".join(f"{name} {n}" for name, n in facts["classes"].items())
+    known = facts.classes or {}
+    classes = ", ".join(f"{name} {n}" for name, n in known.items())
     return Table(
         caption="Tile probes: balanced accuracy of simple classifiers on frozen features",
         columns=[
@@ -79,17 +74,17 @@ def _summary(measured: dict[str, dict[str, Any]]) -> Table:
             Column("tiles", True),
         ],
         rows=rows,
-        read=f"{len(facts['classes'])} classes ({classes}) on {plural(facts['n_slides'], 'slide')} "
-        f"of {plural(facts['n_cases'], 'case')}; 1/{len(facts['classes'])} is chance. Folds are "
+        read=f"{len(known)} classes ({classes}) on {plural(facts.n_slides or 0, 'slide')} "
+        f"of {plural(facts.n_cases or 0, 'case')}; 1/{len(known)} is chance. Folds are "
         "grouped by case and intervals resample cases; n-shot learns from n tiles per class, its "
         "intervals are over draws.",
         source=("probing/",),
     )
 
 
-def _details(teacher: str, facts: dict[str, Any]) -> Table:
+def _details(teacher: str, facts: TeacherProbes) -> Table:
     return Table(
-        caption=f"Tile probes of {teacher}, level {facts['level']}",
+        caption=f"Tile probes of {teacher}, level {facts.level}",
         columns=[
             Column("probe"),
             Column("trained on"),
@@ -101,15 +96,15 @@ def _details(teacher: str, facts: dict[str, Any]) -> Table:
         ],
         rows=[
             [
-                text(called(row["probe"], "all")),
-                text(row["training"]),
-                text(METRICS[row["metric"]]),
-                estimate(row["value"], row["low"], row["high"]),
-                number(row["fold_std"]),
-                count(row["n_train"]),
-                count(row["n_test"]),
+                text(called(row.probe, "all")),
+                text(row.training),
+                text(METRICS[row.metric]),
+                estimate(row.value, row.low, row.high),
+                number(row.fold_std),
+                count(row.n_train),
+                count(row.n_test),
             ]
-            for row in facts["rows"]
+            for row in facts.rows
         ],
         source=(f"probing/{teacher}.csv",),
     )

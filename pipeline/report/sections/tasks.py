@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pipeline.config.tasks import ClassificationTask, RegressionTask, SurvivalTask
-from pipeline.files.artifacts import read_json
+from pipeline.contracts.folds_summary import FoldsSummary, PartCounts
 from pipeline.report import histories
 from pipeline.report.evaluated import Evaluation, read_evaluation
 from pipeline.report.figures import style, task_figures
@@ -79,13 +79,13 @@ class TaskSection:
     folds: Table
 
 
-def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSection:
+def section(results: Results, task: str, folds: FoldsSummary) -> TaskSection:
     """Build the part of one task.
 
     Args:
         results: the opened results.
         task: the task's name.
-        folds: the task's folds.json.
+        folds: how the task's cases were split.
 
     Raises:
         ArtifactError: its evaluation is missing or damaged.
@@ -99,7 +99,7 @@ def section(results: Results, task: str, folds: Mapping[str, Any]) -> TaskSectio
     averaged = opened.summary.average_of
     priced = dict(zip(main, costs.costs(results, task, main, averaged), strict=True))
     chance = metrics.describe(opened.primary).chance
-    validation = "" if folds["labelled"] == "test" else VALIDATION
+    validation = "" if folds.labelled == "test" else VALIDATION
     return TaskSection(
         name=task,
         label=task.replace("_", " "),
@@ -136,12 +136,7 @@ def _caption(opened: Evaluation, names: list[str], validation: bool) -> str:
     )
 
 
-def read_folds(results: Results, task: str) -> dict[str, Any]:
-    """A task's folds.json."""
-    return dict(read_json(results.root / "folds" / task / "folds.json"))
-
-
-def _about(results: Results, task: str, opened: Evaluation, folds: Mapping[str, Any]) -> str:
+def _about(results: Results, task: str, opened: Evaluation, folds: FoldsSummary) -> str:
     spec = results.config.tasks[task]
     parts: list[str] = [spec.type]
     if isinstance(spec, SurvivalTask):
@@ -150,8 +145,8 @@ def _about(results: Results, task: str, opened: Evaluation, folds: Mapping[str, 
         parts.append(f"label {spec.label}")
     elif isinstance(spec, RegressionTask):
         parts.append(plural(len(spec.targets), "target"))
-    grouped = "" if folds["group_by"] == "case" else f", no {folds['group_by']} in two parts"
-    parts.append(f"{folds['k']} {folds['source']} folds{grouped}")
+    grouped = "" if folds.group_by == "case" else f", no {folds.group_by} in two parts"
+    parts.append(f"{folds.k} {folds.source} folds{grouped}")
     parts.append(cases_of(opened))
     return "; ".join(parts)
 
@@ -280,18 +275,17 @@ def _every_metric(opened: Evaluation, infos: Mapping[str, ModelInfo], names: lis
     )
 
 
-def _folds(folds: Mapping[str, Any]) -> Table:
+def _folds(folds: FoldsSummary) -> Table:
     """What each part of each fold holds."""
     rows = []
-    for fold in folds["folds"]:
-        cells = [text(f"fold {fold['fold']}")]
-        for part in ("train", "val", "test"):
-            facts = fold[part]
-            cells += [count(facts["cases"]), text(_held(facts))]
+    for fold in folds.folds:
+        cells = [text(f"fold {fold.fold}")]
+        for part in fold.parts:
+            cells += [count(part.cases), text(_held(part))]
         rows.append(cells)
     return Table(
-        caption=f"The folds: {folds['k']} {folds['source']}, seed {folds['seed']}, grouped by "
-        f"{folds['group_by']}",
+        caption=f"The folds: {folds.k} {folds.source}, seed {folds.seed}, grouped by "
+        f"{folds.group_by}",
         columns=[
             Column("fold"),
             *(
@@ -303,17 +297,17 @@ def _folds(folds: Mapping[str, Any]) -> Table:
         rows=rows,
         read="Validation cases decide when the training stops; test cases are used once, at the "
         "end; no case is in two parts of a fold."
-        if folds["labelled"] == "test"
+        if folds.labelled == "test"
         else "Validation and test share cases here.",
-        source=(f"folds/{folds['task']}/folds.json",),
+        source=(f"folds/{folds.task}/folds.json",),
     )
 
 
-def _held(facts: Mapping[str, Any]) -> str:
-    if "events" in facts:
-        return plural(facts["events"], "event")
-    if "classes" in facts:
-        return ", ".join(f"{n} {name}" for name, n in facts["classes"].items())
-    means = [f"{m:.3g}" for m in facts.get("means", [])]
+def _held(part: PartCounts) -> str:
+    if part.events is not None:
+        return plural(part.events, "event")
+    if part.classes is not None:
+        return ", ".join(f"{n} {name}" for name, n in part.classes.items())
+    means = [f"{m:.3g}" for m in part.means or []]
     more = f" and {len(means) - MEANS} more" if len(means) > MEANS else ""
     return "mean " + ", ".join(means[:MEANS]) + more

@@ -64,10 +64,8 @@ def _table(results: Results) -> Table:
     rows = []
     for name, teacher in results.config.extraction.teachers.items():
         facts = attributes(results, name)
-        flow = results.flow["teachers"][name]
-        dims = ", ".join(
-            f"{level} {dim}" for level, dim in sorted(flow["dims"].items(), key=_depth)
-        )
+        flow = results.flow.teachers[name]
+        dims = ", ".join(f"{level} {dim}" for level, dim in sorted(flow.dims.items(), key=_depth))
         rows.append(
             [
                 text(name),
@@ -76,7 +74,7 @@ def _table(results: Results) -> Table:
                 text(_weights(teacher, facts)),
                 text(_licence(name, teacher)),
                 text(_formats(results, name)),
-                count(flow["slides"]),
+                count(flow.slides),
             ]
         )
     return Table(

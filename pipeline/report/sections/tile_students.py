@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from markupsafe import Markup
 
 from pipeline.config.probing import ProbingConfig
-from pipeline.files.artifacts import read_json
+from pipeline.contracts.tile_probes import Comparison, ModelRow, read_tile_students
 from pipeline.report.results import Results
 from pipeline.report.sections.probes import METRICS, called
 from pipeline.report.tables.cells import (
@@ -35,13 +32,13 @@ def table(results: Results) -> Table | str | None:
     probing = results.config.section(ProbingConfig)
     if probing is None or not probing.students:
         return None
-    facts = dict(read_json(results.root / "probing" / "all" / "students.json"))
-    if facts["reason"]:
-        return f"All teachers together: {facts['reason']}."
-    pairs = {pair["model"]: pair for pair in facts["comparisons"]}
-    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-    for row in facts["rows"]:
-        found.setdefault((row["model"], row["probe"]), {})[row["metric"]] = row
+    facts = read_tile_students(results.root)
+    if facts.reason:
+        return f"All teachers together: {facts.reason}."
+    pairs = {pair.model: pair for pair in facts.comparisons}
+    found: dict[tuple[str, str], dict[str, ModelRow]] = {}
+    for row in facts.rows:
+        found.setdefault((row.model, row.probe), {})[row.metric] = row
     rows = []
     for (model, probe), by_metric in found.items():
         main = by_metric["balanced_accuracy"]
@@ -51,19 +48,17 @@ def table(results: Results) -> Table | str | None:
                 text(LABELS.get(model, model)),
                 text(PROBES.get(probe) or called(probe, "all")),
                 *(
-                    estimate(row.get("value"), row.get("low"), row.get("high"))
-                    for row in (by_metric.get(metric, {}) for metric in METRICS)
+                    estimate(one.value, one.low, one.high) if one else estimate(None, None, None)
+                    for one in (by_metric.get(metric) for metric in METRICS)
                 ),
-                number(main["fold_std"]),
+                number(main.fold_std),
                 _difference(against),
-                Cell(text(p_value(against["p_value"])).html if against else text("").html),
-                count(main["n_parameters"]),
+                Cell(text(p_value(against.p_value)).html if against else text("").html),
+                count(main.n_parameters),
             ]
         )
-    best = facts["comparisons"][0]["other"] if facts["comparisons"] else ""
-    left = f" Left out, with tiles of another scale: {', '.join(facts['left'])}." * bool(
-        facts["left"]
-    )
+    best = facts.comparisons[0].other if facts.comparisons else ""
+    left = f" Left out, with tiles of another scale: {', '.join(facts.left)}." * bool(facts.left)
     return Table(
         caption="Tile classification from all teachers: students and the probes of each teacher",
         columns=[
@@ -77,18 +72,18 @@ def table(results: Results) -> Table | str | None:
             Column("parameters", True, "trained parameters"),
         ],
         rows=rows,
-        read=f"{plural(facts['n_tiles'], 'tile')} of {plural(facts['n_cases'], 'case')} that every "
-        "teacher has, one set of folds grouped by case; a student chooses its epoch on cases held "
-        f"out of its training part. {best} was chosen as the best teacher by the same folds, "
+        read=f"{plural(facts.n_tiles or 0, 'tile')} of {plural(facts.n_cases or 0, 'case')} that "
+        "every teacher has, one set of folds grouped by case; a student chooses its epoch on cases "
+        f"held out of its training part. {best} was chosen as the best teacher by the same folds, "
         f"which favours it.{left}",
         source=("probing/all/students.csv",),
     )  # fmt: skip
 
 
-def _difference(pair: Mapping[str, Any] | None) -> Cell:
+def _difference(pair: Comparison | None) -> Cell:
     if pair is None:
         return text("")
     html = Markup('{}<span class="ci">{}</span>').format(
-        signed(pair["difference"]), interval(pair["low"], pair["high"], signs=True)
+        signed(pair.difference), interval(pair.low, pair.high, signs=True)
     )
-    return Cell(html, number(pair["difference"]).key)
+    return Cell(html, number(pair.difference).key)

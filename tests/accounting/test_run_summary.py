@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime import run_summary
+from pipeline.accounting import run_summary
+from pipeline.contracts.cohort_flow import CaseCounts, CohortFlow, SlideCounts, write_cohort_flow
 
 
-def flow(**changes: Any) -> dict[str, Any]:
-    return {
-        "slides": {"total": 1460, "usable": 1456},
-        "cases": {"total": 100, "usable": 99, "complete": 97, "used": 97},
+def flow(**changes: Any) -> CohortFlow:
+    known: dict[str, Any] = {
+        "mode": "intersection",
+        "slides": SlideCounts(total=1460, usable=1456, with_all_teachers=1450),
+        "cases": CaseCounts(total=100, usable=99, complete=97, used=97),
         "lost": {"no_mpp": 1, "no_tissue": 3},
         "warned": 12,
-        **changes,
+        "stages": [],
+        "teachers": {},
+        "incomplete_cases": {},
+        "slide_columns": [],
     }
+    return CohortFlow(**{**known, **changes})
 
 
 def test_used_and_lost_by_reason_the_most_frequent_first() -> None:
@@ -29,8 +34,8 @@ def test_used_and_lost_by_reason_the_most_frequent_first() -> None:
 
 
 def test_nothing_lost_needs_no_reason() -> None:
-    whole = {"total": 3, "usable": 3, "complete": 3, "used": 3}
-    said = run_summary.used_and_lost(flow(slides=whole, cases=whole, lost={}, warned=0))
+    slides, cases = SlideCounts(3, 3, 3), CaseCounts(3, 3, 3, 3)
+    said = run_summary.used_and_lost(flow(slides=slides, cases=cases, lost={}, warned=0))
     assert said["slides"] == said["cases"] == "3 in the sheet, 3 used, 0 lost"
 
 
@@ -38,7 +43,7 @@ def test_a_finished_run_names_ledger_and_report(tmp_path: Path) -> None:
     root = tmp_path / "demo"
     root.mkdir()
     assert run_summary.finished(root) == "", "there is nothing to say before `mapping`"
-    (root / "cohort_flow.json").write_text(json.dumps(flow()))
+    write_cohort_flow(root, flow())
     assert "report" not in run_summary.finished(root), "a page that is not there is not named"
     (root / "ledger.csv").touch()
     (root / "report.html").touch()

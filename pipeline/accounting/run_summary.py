@@ -1,14 +1,14 @@
 """What a run used, what it lost and where its report is: the last lines on the screen, and the
-first on the page. Standard library only: Snakemake itself prints it."""
+first on the page."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-FLOW = "cohort_flow.json"
+from pipeline.contracts.cohort_flow import CohortFlow, read_cohort_flow
+from pipeline.errors import ArtifactError
+
 LEDGER = "ledger.csv"
 REPORT = "report.html"
 UNKNOWN = "  No slide was accounted for yet: the stage `mapping` does that."
@@ -39,25 +39,25 @@ def failed(root: Path, jobs: Sequence[str]) -> str:
     return "\n".join([f"{root.name}: {count}.", *told, *kept, AGAIN])
 
 
-def used_and_lost(flow: Mapping[str, Any]) -> dict[str, str]:
+def used_and_lost(flow: CohortFlow) -> dict[str, str]:
     """`slides` and `cases` -> how many came in, were used and were lost, with the reasons.
 
     Args:
-        flow: the content of cohort_flow.json.
+        flow: what became of the slides and cases.
     """
-    slides, cases = flow["slides"], flow["cases"]
+    slides, cases = flow.slides, flow.cases
     reasons = ", ".join(
         f"{n} {kind.replace('_', ' ')}"
-        for kind, n in sorted(flow["lost"].items(), key=lambda found: (-found[1], found[0]))
+        for kind, n in sorted(flow.lost.items(), key=lambda found: (-found[1], found[0]))
     )
-    warned = f"; {flow['warned']} with a warning" if flow["warned"] else ""
-    incomplete = cases["usable"] - cases["used"]
-    without = cases["total"] - cases["usable"]
+    warned = f"; {flow.warned} with a warning" if flow.warned else ""
+    incomplete = cases.usable - cases.used
+    without = cases.total - cases.usable
     why = [f"{without} without a usable slide"] * (without > 0)
     why += [f"{incomplete} without some teacher"] * (incomplete > 0)
     return {
-        "slides": _counted(slides["total"], slides["usable"], reasons) + warned,
-        "cases": _counted(cases["total"], cases["used"], ", ".join(why)),
+        "slides": _counted(slides.total, slides.usable, reasons) + warned,
+        "cases": _counted(cases.total, cases.used, ", ".join(why)),
     }
 
 
@@ -70,9 +70,8 @@ def _counted(total: int, used: int, reasons: str) -> str:
 
 def _account(root: Path, files: Mapping[str, str]) -> list[str]:
     try:
-        flow = json.loads((root / FLOW).read_text())
-        counts = used_and_lost(flow)
-    except (OSError, ValueError, KeyError):
+        counts = used_and_lost(read_cohort_flow(root))
+    except (OSError, ArtifactError):
         return []
     lines = [f"  {name:<7} {text}" for name, text in counts.items()]
     for name, file in files.items():
