@@ -23,6 +23,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("bags", "encoders", "slides"),
     ("accounting", "aggregators", "tile_reading"),
     ("distillation", "linear", "tile_training"),
+    ("pretraining",),
     stages.ROOMS,
     ("prediction",),
     ("plan",),

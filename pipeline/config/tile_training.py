@@ -30,7 +30,9 @@ class CourseConfig(Section):
     learning_rate: Positive = 5e-4
     minimum_learning_rate: float = Field(1e-6, ge=0)
     warm_up: Fraction = 0.05
+    optimiser: Literal["adamw", "sgd", "lars"] = "adamw"
     weight_decay: float = Field(0.05, ge=0)
+    final_weight_decay: float | None = Field(None, ge=0)
     clip: float = Field(1.0, ge=0)
     ema: float = Field(0.999, ge=0, lt=1)
     held_out: float = Field(0.1, gt=0, lt=1)

@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -128,6 +128,7 @@ def fit(
     here: Processes,
     workers: int,
     stop_after: int | None = None,
+    ended: Callable[[], bool] = lambda: False,
 ) -> Fitted:
     """Train until the course ends or validation gets no better.
 
@@ -140,6 +141,7 @@ def fit(
         here: this process among all.
         workers: processes that read tiles ahead.
         stop_after: break off after this step, as a kill would; for tests.
+        ended: asked after each validation, whether that was the last one.
 
     Raises:
         UserError: the loss is no finite number.
@@ -150,7 +152,7 @@ def fit(
     last = course.steps if stop_after is None else min(stop_after, course.steps)
     saved = time.monotonic()
     with progress.part("steps", course.steps, run.state.step) as part:
-        while run.state.step < last and not run.ended():
+        while run.state.step < last and not run.ended() and not ended():
             run.step(ahead)
             part.step(tiles=course.batch_size)
             if run.state.step % course.validate_every == 0 or run.state.step == course.steps:
@@ -196,9 +198,7 @@ class _Run:
         self.learner, self.course, self.folder, self.here = learner, course, folder, here
         self.module = learner.module
         self.mean = copy.deepcopy(self.module).eval().requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(
-            _groups(self.module, course.weight_decay), lr=course.learning_rate, betas=(0.9, 0.95)
-        )
+        self.optimiser = _optimiser(self.module, course)
         self.precision = choose_precision(course.precision, here.device)
         self.generator = torch.Generator(here.device)
         self.seconds = self.waited = 0.0
@@ -220,8 +220,10 @@ class _Run:
         """One step of the optimiser."""
         begun = time.perf_counter()
         state, course, here = self.state, self.course, self.here
+        decay = weight_decay(state.step, course)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(state.step, course)
+            group["weight_decay"] = decay if group["decays"] else 0.0
         torch.manual_seed(seed_of("step", course.seed, state.step, here.rank))
         self.generator.manual_seed(seed_of("draws", course.seed, state.step, here.rank))
         self.module.train()
@@ -292,6 +294,13 @@ def learning_rate(step: int, course: CourseConfig) -> float:
     return low + 0.5 * (course.learning_rate - low) * (1 + math.cos(math.pi * gone))
 
 
+def weight_decay(step: int, course: CourseConfig) -> float:
+    """Half a cosine from the first weight decay to the last one, per step, as DINO's."""
+    last = course.weight_decay if course.final_weight_decay is None else course.final_weight_decay
+    gone = (1 + math.cos(math.pi * step / max(1, course.steps))) / 2
+    return last + (course.weight_decay - last) * gone
+
+
 @torch.no_grad()
 def follow(mean: nn.Module, module: nn.Module, keep: float) -> None:
     """Move averaged parameters and buffers towards a module's.
@@ -317,12 +326,23 @@ def choose_precision(requested: str, device: torch.device) -> str:
     return "fp32"
 
 
+def _optimiser(module: nn.Module, course: CourseConfig) -> torch.optim.Optimizer:
+    groups, rate = _groups(module, course.weight_decay), course.learning_rate
+    if course.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95))
+    if course.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=0.9)
+    from lightly.utils.lars import LARS
+
+    return LARS(groups, lr=rate, momentum=0.9)
+
+
 def _groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices and kernels, none for biases, norms and tokens."""
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     decayed = [p for name, p in trained if p.ndim > 1 and "token" not in name]
     others = [p for name, p in trained if p.ndim <= 1 or "token" in name]
     return [
-        {"params": decayed, "weight_decay": decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": decay, "decays": True},
+        {"params": others, "weight_decay": 0.0, "decays": False},
     ]
