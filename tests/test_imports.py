@@ -24,8 +24,8 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("accounting", "aggregators", "tile_reading"),
     ("distillation", "linear", "tile_training"),
     ("pretraining",),
-    stages.ROOMS,
-    ("prediction",),
+    tuple(room for room in stages.ROOMS if room != "probing"),
+    ("prediction", "probing"),  # they train, or ask what training made
     ("plan",),
     ("commands",),
     ("cli",),

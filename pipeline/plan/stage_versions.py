@@ -27,7 +27,7 @@ from pipeline.config.models import (
 from pipeline.config.probing import ProbingConfig
 from pipeline.config.registry import Entry
 from pipeline.config.section import Section
-from pipeline.config.tasks import TaskConfig, losses
+from pipeline.config.tasks import ClassificationTask, TaskConfig, losses
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.versions import Versions, version_of, versions_in
 from pipeline.encoders import registry
@@ -78,6 +78,10 @@ def imports() -> Versions:
 def tile_students(cfg: ProbingConfig) -> Versions:
     """Students on tiles, and each teacher's probes on the same tiles."""
     found = stage("probing") | {"together": version_of("pipeline.probing.together")}
+    if cfg.students:
+        found |= stage("training") | _task(
+            ClassificationTask(type="classification", label="tissue")
+        )
     for kind in cfg.students:
         found |= _student(kind) | _distillation(PLAIN_DISTILLATION.loss)
     return found

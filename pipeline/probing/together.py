@@ -33,8 +33,8 @@ from pipeline.probing.stage import csv_text, reason
 from pipeline.probing.students import student_probabilities
 from pipeline.runtime import progress
 
-# Raised when numbers of students on tiles change. 1: the first.
-VERSION = 1
+# Raised when numbers of students on tiles change. 1: the first. 2: the loop of all trainings.
+VERSION = 2
 
 FUSED = "concatenation"
 

@@ -208,6 +208,7 @@ STAGES = (
             "torch",
             "scipy",
             "scikit-learn",
+            "scikit-survival",
         ),
         tables=("probing/all/*.json",),
         does="students of single tiles, compared with the probes",
