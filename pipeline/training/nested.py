@@ -30,8 +30,8 @@ from pipeline.training.job import Prepared, TrainingJob, prepare, seed_of
 from pipeline.training.loop import Fitted, Trial, train
 from pipeline.training.stacked_training import alike, pays, train_together
 
-# Raised when nested selection chooses differently. 1: the first.
-VERSION = 1
+# Raised when nested selection chooses differently. 1: the first. 2: torch's own AdamW.
+VERSION = 2
 
 CURVES = ("epoch", "train_loss", "val_loss", "val_metric", "learning_rate")
 

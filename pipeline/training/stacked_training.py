@@ -93,7 +93,8 @@ def train_together(trials: Sequence[Trial], store: Store, length: int) -> list[F
 
 
 class _Stack:
-    """Trials as a `Learner`: stacked parameters, AdamW on them, and the bags as they read them."""
+    """Trials as a `Learner`: stacked parameters, AdamW on slices of them, and the bags as they read
+    them."""
 
     def __init__(self, trials: Sequence[Trial], store: Store) -> None:
         self.trials, self.store, self.sizes = trials, store, store.sizes
@@ -104,11 +105,8 @@ class _Stack:
         values, buffers = stack_module_state([trial.network for trial in trials])
         self.buffers = {k: v.to(store.device) for k, v in buffers.items()}
         self.values = {k: v.detach().to(store.device).requires_grad_() for k, v in values.items()}
-        self.first = {k: torch.zeros_like(v) for k, v in self.values.items()}
-        self.second = {k: torch.zeros_like(v) for k, v in self.values.items()}
-        self.steps = torch.zeros(len(trials), device=store.device)
-        decays = [trial.cfg.weight_decay for trial in trials]
-        self.decays = torch.tensor(decays, device=store.device)
+        self.slopes = {k: torch.zeros_like(v) for k, v in self.values.items()}
+        self.optimiser = self._adamw()
         self.targets = [torch.from_numpy(trial.y).to(store.device) for trial in trials]
         self.rates: Sequence[float] = ()
         self.source: Mapping[Any, Any] = {}
@@ -254,38 +252,43 @@ class _Stack:
         return {m: float(loss.detach()) for m, loss in losses.items()}
 
     def _update(self, loss: Tensor, active: Sequence[bool]) -> None:
-        """AdamW as in `pipeline.training.loop`, each trial with its own norm and rate.
+        """One step of AdamW, each trial with its own gradient norm and rate.
 
-        torch's own has one rate for a tensor, which here holds all trials. A trial without a batch
-        in this step stays as it is, its moments too.
+        A trial without a batch in this step stays as it is, its moments too.
         """
-        names = list(self.values)
         slopes = torch.autograd.grad(loss, list(self.values.values()))
-        moved = torch.tensor(active, device=self.store.device)
-        self.steps += moved
-        steps = self.steps.double().clamp(min=1)
         norm = torch.stack([g.flatten(1).square().sum(1) for g in slopes]).sum(0).sqrt()
         shrink = (CLIP / (norm + 1e-6)).clamp(max=1.0)
-        rate = torch.tensor(self.rates, device=self.store.device) * moved
-        one, two = 0.9, 0.999
-        first_size = rate / (1 - one**steps).float()
-        second_size = (1 - two**steps).sqrt().float()
-        with torch.no_grad():
-            for name, slope in zip(names, slopes, strict=True):
-                value = self.values[name]
+        for kept, slope in zip(self.slopes.values(), slopes, strict=True):
+            torch.mul(slope, shrink.view(-1, *[1] * (slope.ndim - 1)), out=kept)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rates[group["places"][0][0]]
+            for weight, (m, name) in zip(group["params"], group["places"], strict=True):
+                weight.grad = self.slopes[name][m] if active[m] else None
+        self.optimiser.step()
 
-                def wide(x: Tensor, like: Tensor = value) -> Tensor:
-                    return x.view(-1, *[1] * (like.ndim - 1))
+    def _adamw(self) -> torch.optim.AdamW:
+        """AdamW on each trial's slices of the stacked parameters, which it changes in place.
 
-                g = slope * wide(shrink)
-                still = wide(moved)
-                first, second = self.first[name], self.second[name]
-                first.copy_(torch.where(still, first.lerp(g, 1 - one), first))
-                second.copy_(torch.where(still, second * two + (1 - two) * g * g, second))
-                if value.ndim > 2:  # a matrix, stacked
-                    value.mul_(1 - wide(rate * self.decays))
-                spread = second.sqrt() / wide(second_size) + 1e-8
-                value.sub_(wide(first_size) * torch.where(still, first / spread, 0.0))
+        Decay acts on matrices only, as in `pipeline.training.loop.adamw`. Slices of the same
+        schedule and decay share a group; each group is one call.
+        """
+        places: dict[tuple[float, int, float], list[tuple[int, str]]] = {}
+        for m, trial in enumerate(self.trials):
+            cfg = trial.cfg
+            for name, value in self.values.items():
+                decay = cfg.weight_decay if value[m].ndim > 1 else 0.0
+                key = (cfg.learning_rate, cfg.epochs, decay)
+                places.setdefault(key, []).append((m, name))
+        groups = [
+            {
+                "params": [self.values[name].detach()[m] for m, name in found],
+                "weight_decay": decay,
+                "places": found,
+            }
+            for (_, _, decay), found in places.items()
+        ]
+        return torch.optim.AdamW(groups, fused=True)
 
 
 SCALED = {"shift": 0.0, "scale": 1.0, "limit": math.inf}  # a scaler that does nothing
