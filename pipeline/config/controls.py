@@ -178,4 +178,5 @@ def _without_distillation(model: ModelConfig) -> ModelConfig | None:
     if distillation is None or not distillation.weight:
         return None
     without = distillation.model_copy(update={"weight": 0.0})
-    return model.model_copy(update={"distillation": without})
+    # It has all keys of the published form but this one.
+    return model.model_copy(update={"distillation": without, "faithful": False})

@@ -18,13 +18,28 @@ from pipeline.config.section import Fraction, Level, Name, Section, Width
 
 AGGREGATORS = "pipeline.aggregators"
 DISTILLATION_LOSSES = "pipeline.distillation.losses"
-# What the published student has, whatever the defaults are.
-PUBLISHED_V2 = {
-    "d_model": 128,
-    "layers": 4,
-    "heads": 1,
-    "gate": "before_norm",
-    "teacher_dropout": 0.0,
+# What the published students have, whatever the defaults are; docs/methods.md has the reasons.
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "shazam_v1": {
+        "d_model": 128,
+        "layers": 5,
+        "heads": 1,
+        "dropout": 0.0,
+        "teacher_dropout": 0.0,
+        "raw_features": True,
+        "distillation": {"weight": 0.5, "targets": "projected", "reduction": "sum"},
+    },
+    "shazam_v2": {
+        "d_model": 128,
+        "layers": 4,
+        "heads": 1,
+        "gate": "before_norm",
+        "pooling": "published",
+        "dropout": 0.25,
+        "teacher_dropout": 0.0,
+        "raw_features": True,
+        "distillation": {"weight": 0.01, "targets": "attached", "reduction": "mean"},
+    },
 }
 
 
@@ -45,7 +60,8 @@ class DistillationConfig(Section):
     """
 
     weight: float = Field(0.05, ge=0)
-    targets: Literal["whitened", "learned", "attached"] = "whitened"
+    targets: Literal["whitened", "learned", "attached", "projected"] = "whitened"
+    reduction: Literal["mean", "sum"] = "mean"
     loss: str = "cosine_huber"
 
     def arguments(self) -> dict[str, Any]:
@@ -133,35 +149,17 @@ class LinearModel(Model):
     statistics: Literal["mean", "mean_deviation"] = "mean"
 
 
-class ShazamV1Model(Model):
-    """Each teacher's mean feature as a token, self-attention over teachers, one head; learns to
-    give its teachers' features back from its state (distillation) besides the labels.
-    """
+class StudentModel(Model):
+    """What both students have. `faithful: true` stands for the keys of `PUBLISHED`."""
 
-    kind: Literal["shazam_v1"]
+    kind: str
     d_model: int = Field(128, ge=8)
     layers: int = Field(2, ge=1)
     heads: int = Field(1, ge=1)
     dropout: Fraction = 0.25
     teacher_dropout: Fraction = 0.2
     drop_teachers: tuple[str, ...] = ()
-    distillation: AnyDistillation = PLAIN_DISTILLATION
-
-
-class ShazamV2Model(Model):
-    """Three depths of every teacher, pooled by attention, weighed by a gate, mixed by
-    self-attention over teachers and carried from low to high; distillation as in `shazam_v1`.
-    """
-
-    kind: Literal["shazam_v2"]
-    d_model: int = Field(128, ge=8)
-    layers: int = Field(2, ge=1)
-    heads: int = Field(1, ge=1)
-    levels: tuple[Level, ...] = ("low", "mid", "high")
-    gate: Literal["after_norm", "before_norm", "off"] = "after_norm"
-    dropout: Fraction = 0.25
-    teacher_dropout: Fraction = 0.2
-    drop_teachers: tuple[str, ...] = ()
+    raw_features: bool = False
     faithful: bool = False
     distillation: AnyDistillation = PLAIN_DISTILLATION
 
@@ -171,17 +169,52 @@ class ShazamV2Model(Model):
         """Fill in what `faithful` decides, and refuse another value for it."""
         if not isinstance(data, Mapping) or data.get("faithful") is not True:
             return data
-        for key, value in PUBLISHED_V2.items():
-            if data.get(key, value) != value:
+        decided = PUBLISHED[data["kind"]]
+        given = data.get("distillation", {})
+        if not isinstance(given, Mapping):  # a mistake that its own class tells of
+            return data
+        for key, value in _flat(decided).items():
+            path = key.split(".")
+            own = given if path[1:] else data
+            if own.get(path[-1], value) != value:
                 raise ValueError(
-                    f"{key}: with faithful: true it is {_yaml(value)}, and {_yaml(data[key])} "
-                    "would not be used; leave it out"
+                    f"{key}: with faithful: true it is {_yaml(value)}, and {_yaml(own[path[-1]])} "
+                    f"would not be used; leave it out"
                 )
-        return {**PUBLISHED_V2, **data}
+        distillation = {**decided["distillation"], **given}
+        return {**decided, **data, "distillation": distillation}
 
     def decided(self) -> Mapping[str, Any]:
         """The keys that `faithful` decides, with their values."""
-        return PUBLISHED_V2 if self.faithful else {}
+        return PUBLISHED[self.kind] if self.faithful else {}
+
+
+def _flat(decided: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys with those of inner sections, joined by a dot."""
+    found: dict[str, Any] = {}
+    for key, value in decided.items():
+        inner = value.items() if isinstance(value, Mapping) else ()
+        found |= {f"{key}.{name}": each for name, each in inner} or {key: value}
+    return found
+
+
+class ShazamV1Model(StudentModel):
+    """Each teacher's mean feature as a token, self-attention over teachers, one head; learns to
+    give its teachers' features back from its state (distillation) besides the labels.
+    """
+
+    kind: Literal["shazam_v1"]
+
+
+class ShazamV2Model(StudentModel):
+    """Three depths of every teacher, pooled by attention, weighed by a gate, mixed by
+    self-attention over teachers and carried from low to high; distillation as in `shazam_v1`.
+    """
+
+    kind: Literal["shazam_v2"]
+    levels: tuple[Level, ...] = ("low", "mid", "high")
+    gate: Literal["after_norm", "before_norm", "off"] = "after_norm"
+    pooling: Literal["slim", "published"] = "slim"
 
 
 class EnsembleModel(Model):

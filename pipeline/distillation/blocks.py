@@ -16,20 +16,21 @@ class LevelPool(nn.Module):
     Args:
         dim: feature width.
         width: d_model.
-        dropout: of the pooled token; with `faithful` of every tile and attention unit.
-        faithful: the published form, which maps twice without an activation between.
+        dropout: of the pooled token; as published of every tile and attention unit.
+        published: the published form, which maps twice without an activation between, and whose
+            attention is as wide as a token.
     """
 
-    def __init__(self, dim: int, width: int, dropout: float, faithful: bool) -> None:
+    def __init__(self, dim: int, width: int, dropout: float, published: bool) -> None:
         super().__init__()
-        tile_dropout = dropout if faithful else 0.0
+        tile_dropout = dropout if published else 0.0
         layers: list[nn.Module] = [nn.Linear(dim, width)]
-        if faithful:
+        if published:
             layers.append(nn.Linear(width, width))
         self.embed = nn.Sequential(*layers, nn.ReLU(), nn.Dropout(tile_dropout))
-        hidden = width if faithful else max(width // 2, 8)
+        hidden = width if published else max(width // 2, 8)
         self.attention = AttentionScore(width, hidden, gated=False, dropout=tile_dropout)
-        self.drop = nn.Dropout(0.0 if faithful else dropout)
+        self.drop = nn.Dropout(0.0 if published else dropout)
 
     def forward(self, x: Tensor, mask: Tensor, emphasis: Tensor | None) -> tuple[Tensor, Tensor]:
         """(B, N, dim), True = padding, `Batch.emphasis` -> token (B, width), attention (B, N).

@@ -31,7 +31,7 @@ class ShazamV1(Student):
 
     def __init__(self, shape: Shape, cfg: ShazamV1Model) -> None:
         taught = [(t, LEVEL) for t in range(len(shape.teachers))]
-        super().__init__(shape, cfg.d_model, cfg.distillation, taught)
+        super().__init__(shape, cfg, taught)
         width = cfg.d_model
         self.teacher_dropout = cfg.teacher_dropout
         self.mappers = nn.ModuleList(

@@ -62,7 +62,7 @@ class ShazamV2(Student):
 
     Args:
         shape: teachers, their levels and widths, outputs.
-        cfg: the model's config. With `faithful` mapping and pooling are as published too.
+        cfg: the model's config.
     """
 
     def __init__(self, shape: Shape, cfg: ShazamV2Model) -> None:
@@ -72,12 +72,13 @@ class ShazamV2(Student):
         pairs = [
             (t, level) for level in self.levels for t, d in enumerate(shape.dims) if level in d
         ]
-        super().__init__(shape, cfg.d_model, cfg.distillation, pairs)
+        super().__init__(shape, cfg, pairs)
         self.cfg = cfg
         width, teachers = cfg.d_model, len(shape.teachers)
+        published = cfg.pooling == "published"
         self.pools = nn.ModuleDict(
             {
-                f"{t}_{level}": LevelPool(shape.dims[t][level], width, cfg.dropout, cfg.faithful)
+                f"{t}_{level}": LevelPool(shape.dims[t][level], width, cfg.dropout, published)
                 for t, level in pairs
             }
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.aggregators.network import Lesson, Network, Output, Shape
 from pipeline.bags.batch import Batch
-from pipeline.config.models import DistillationConfig, distillation_losses
+from pipeline.config.models import ShazamV1Model, ShazamV2Model, distillation_losses
 from pipeline.distillation.feature_loss import feature_loss
 from pipeline.distillation.targets import fit_whitening
 
@@ -29,12 +30,13 @@ class Student(Network):
     With whitened targets, a linear layer per teacher and level reads the teacher's target from the
     student's state after that level (one state cannot be equal to five different vectors, but may
     contain them all). With learned or attached targets the state itself is compared with the pooled
-    token, as published; `attached` lets the gradient into the target.
+    token; `attached` lets the gradient into the target, as published for v2. With projected targets
+    it is compared with a linear map of the teacher's mean feature, drawn once and never trained, as
+    published for v1.
 
     Args:
         shape: teachers, widths, outputs.
-        width: d_model.
-        distillation: weight and kind of targets.
+        cfg: the model's config.
         taught: (teacher number, level) pairs that are distilled.
     """
 
@@ -43,13 +45,13 @@ class Student(Network):
     def __init__(
         self,
         shape: Shape,
-        width: int,
-        distillation: DistillationConfig,
+        cfg: ShazamV1Model | ShazamV2Model,
         taught: Sequence[tuple[int, str]],
     ) -> None:
         super().__init__(shape)
-        self.width = width
-        self.distillation = distillation
+        self.width = cfg.d_model
+        self.raw_features = cfg.raw_features
+        self.distillation = distillation = cfg.distillation
         loss = distillation_losses()[distillation.loss].load()
         self.cost = functools.partial(loss, **distillation.arguments())
         self.taught = sorted(taught, key=lambda pair: (LEVELS.index(pair[1]), pair[0]))
@@ -58,8 +60,11 @@ class Student(Network):
         self.widths: Tensor | None = None  # (P,), 0 for a pair that cannot be whitened
 
     def fit(self, lesson: Lesson) -> None:
-        super().fit(lesson)
+        standardise = lesson.standardise and not self.raw_features
+        super().fit(dataclasses.replace(lesson, standardise=standardise))
         cfg = self.distillation
+        if cfg.weight and cfg.targets == "projected":
+            self.goals = self._projected(lesson)
         if cfg.weight == 0 or cfg.targets != "whitened":
             return
         store, train = lesson.store, lesson.train
@@ -82,13 +87,24 @@ class Student(Network):
             }
         )
 
+    @torch.no_grad()
+    def _projected(self, lesson: Lesson) -> Tensor:
+        """(cases, P, width): each teacher's mean feature, mapped linearly by random weights."""
+        goals = []
+        for t, level in self.taught:
+            means = torch.from_numpy(np.nan_to_num(lesson.store.means(t, level))).float()
+            goals.append(nn.Linear(means.shape[1], self.width)(means))
+        return torch.stack(goals, dim=1)
+
     def extra_loss(self, output: Output, batch: Batch, classes: Tensor | None) -> Tensor | None:
         cfg = self.distillation
         compared = self._compared(output, batch) if cfg.weight else None
         if compared is None:
             return None
         present = batch.present[:, [t for t, _ in self.taught]]
-        loss = feature_loss(compared[0], compared[1], present, self.cost, compared[2])
+        loss = feature_loss(
+            compared[0], compared[1], present, self.cost, compared[2], cfg.reduction
+        )
         return loss * cfg.weight
 
     def _compared(
@@ -97,6 +113,11 @@ class Student(Network):
         """What is compared: student and target (B, P, K), and how much of K each pair uses."""
         if self.distillation.targets != "whitened":
             student = torch.stack([output.levels[level] for _, level in self.taught], dim=1)
+            if self.distillation.targets == "projected":
+                if self.goals is None:
+                    return None
+                self.goals = self.goals.to(batch.cases.device)
+                return student, self.goals[batch.cases], None
             target = torch.stack([output.tokens[pair] for pair in self.taught], dim=1)
             attached = self.distillation.targets == "attached"
             return student, target if attached else target.detach(), None

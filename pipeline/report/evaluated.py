@@ -55,7 +55,7 @@ class Evaluation:
     oracle: Mapping[str, float]
     average: Mapping[str, float]
     order: tuple[str, ...]
-    beyond: Mapping[str, Any] | None
+    beyond: Mapping[str, Any] | None = None
 
     @property
     def student(self) -> str:

@@ -186,7 +186,11 @@ def test_a_key_that_a_distillation_loss_does_not_use_is_an_error() -> None:
 
 def test_a_model_is_read_as_it_was_written() -> None:
     """Every form, as a job is told it."""
-    forms: list[dict] = [{"kind": "shazam_v1"}, {"kind": "shazam_v2", "faithful": True}]
+    forms: list[dict] = [
+        {"kind": "shazam_v1"},
+        {"kind": "shazam_v1", "faithful": True},
+        {"kind": "shazam_v2", "faithful": True},
+    ]
     for name, entry in aggregators().items():
         for kind in ("single", "concat", "mean"):
             forms.append(

@@ -155,7 +155,7 @@ def measures(kind: str) -> Callable[[Path], Numbers]:
 def model(kind: Mapping[str, Any], task: Mapping[str, Any], name: str) -> Golden:
     """A model trained for two epochs on cases of random features."""
     spec = TypeAdapter(ModelConfig).validate_python(
-        kind if kind["kind"] == "linear" else {"d_model": 8, **kind}
+        kind if kind["kind"] == "linear" or "faithful" in kind else {"d_model": 8, **kind}
     )
     target = TypeAdapter(TaskConfig).validate_python(task)
     cfg = TrainingConfig.model_validate({"epochs": 2, "batch_size": 6, "precision": "fp32"})
@@ -246,6 +246,7 @@ TASK_OF = {
     "regression": {"type": "regression", "targets": ["score"]},
 }
 COX = {"type": "survival", "time": "time", "event": "event", "loss": "cox"}
+NLL = {"type": "survival", "time": "time", "event": "event", "loss": "nll"}
 KIND = {"type": "classification", "label": "kind"}
 SCORE = {"type": "regression", "targets": ["score"]}
 LINEAR = TypeAdapter(ModelConfig).validate_python({"kind": "linear"})
@@ -285,6 +286,8 @@ MODELS: dict[str, Golden] = {
     "model linear": model({"kind": "linear"}, COX, "time"),
     "model shazam_v1": model({"kind": "shazam_v1"}, COX, "time"),
     "model shazam_v2": model({"kind": "shazam_v2"}, SCORE, "score"),
+    "model shazam_v1 faithful": model({"kind": "shazam_v1", "faithful": True}, KIND, "kind"),
+    "model shazam_v2 faithful": model({"kind": "shazam_v2", "faithful": True}, NLL, "time"),
     "task classification": model({"kind": "single", "teacher": "deep"}, KIND, "kind"),
     "task regression": model({"kind": "single", "teacher": "deep"}, SCORE, "score"),
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.config.models import ShazamV2Model
+from pipeline.config.models import ShazamV1Model, ShazamV2Model
 from pipeline.config.section import Section
 from pipeline.config.whole import Config
 from pipeline.report import histories
@@ -145,7 +145,7 @@ def changed(config: Config, name: str) -> str:
 
 def _different(own: Section, other: Section) -> list[str]:
     found = []
-    decided = own.decided() if isinstance(own, ShazamV2Model) else {}
+    decided = own.decided() if isinstance(own, ShazamV1Model | ShazamV2Model) else {}
     for key in (key for key in type(own).model_fields if key not in decided):
         mine, theirs = getattr(own, key), getattr(other, key, None)
         if mine == theirs:

@@ -24,6 +24,12 @@ VERDICTS = {
     "untested": "Whether either is better is not tested: one split trains each model once, and "
     "what another training would change cannot be seen.",
 }
+BEYOND = {
+    "better": "The slides say more than these covariates.",
+    "worse": "The student makes these covariates worse.",
+    "open": "This cohort does not show that the slides say more than these covariates.",
+    "untested": "Whether the slides say more than these covariates is not tested.",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +90,9 @@ def headline(opened: Evaluation, infos: Mapping[str, ModelInfo], validation: boo
         )
         said.append(VERDICTS[pair["verdict"]])
         break
-    beyond = beyond_covariates(opened, infos)
     said.append(_against_all([str(pair["verdict"]) for pair in pairs.values() if pair]))
     said.append(_humbled(row, metric))
+    said.append(beyond_covariates(opened, infos))
     singles = opened.summary.best_single
     choice = _choice(singles, infos) if singles else ""
     short = " ".join(part for part in said if part)
@@ -94,35 +100,26 @@ def headline(opened: Evaluation, infos: Mapping[str, ModelInfo], validation: boo
         sentence += Markup(
             "; an oracle that knows the true state behind the drawn slides reaches {}"
         ).format(fixed(opened.oracle[opened.primary]))
-    return Headline(sentence + Markup(".") + beyond, short, choice)
+    return Headline(sentence + Markup("."), short, choice)
 
 
-def beyond_covariates(opened: Evaluation, infos: Mapping[str, ModelInfo]) -> Markup:
-    """What the slides say beyond the covariates, as a sentence; '' where there are none."""
+def beyond_covariates(opened: Evaluation, infos: Mapping[str, ModelInfo]) -> str:
+    """What the slides say beyond the covariates, in two sentences; '' where there are none."""
     if opened.beyond is None:
-        return Markup("")
+        return ""
     metric, row = metrics.describe(opened.primary), opened.beyond
-    if row["verdict"] in ("better", "worse"):
-        verdict = "The slides add to them" if row["verdict"] == "better" else "The slides mislead"
-    else:
-        verdict = "That the slides add to them is not shown"
-    said = Markup(
-        " The covariates alone ({}) reach {} {}; with the student <b>{}</b>; difference <b>{}</b> "
-        "{}, {}"
-    ).format(
-        infos[str(row["other"])].label.removesuffix(" alone"),
-        metric.label,
-        fixed(row["other_value"]),
-        fixed(row["with_value"]),
-        signed(row["difference"]),
-        interval(row["low"], row["high"], signs=True),
-        p_text(row["p_value"]),
-    )
+    ratio = ""
     if pd.notna(row["likelihood_ratio"]):
-        said += Markup("; likelihood ratio {}, {}, with the trained models as given").format(
-            fixed(row["likelihood_ratio"], 1), p_text(row["p_likelihood"])
+        ratio = (
+            f"; likelihood ratio {fixed(row['likelihood_ratio'], 1)}, "
+            f"{p_text(row['p_likelihood'])}, with the trained models as given"
         )
-    return said + Markup(". {}.").format(verdict)
+    return (
+        f"{infos[str(row['other'])].label} reaches {metric.label} {fixed(row['other_value'])}, "
+        f"with the student {fixed(row['with_value'])}: difference {signed(row['difference'])} "
+        f"{interval(row['low'], row['high'], signs=True)}, {p_text(row['p_value'])}{ratio}. "
+        f"{BEYOND[row['verdict']]}"
+    )
 
 
 def _humbled(row: Mapping[str, Any], metric: metrics.Metric) -> str:
