@@ -11,6 +11,7 @@ from pipeline.accounting.costs import Pace, gflop_per_tile, preflight
 from pipeline.accounting.job_records import JobRecord, read_records
 from pipeline.config.whole import Config
 from pipeline.contracts.ledger import Record, read_manifest
+from pipeline.encoders.slide_level.inputs import tile_teachers
 from pipeline.errors import ArtifactError
 
 GPU_TFLOPS = 100.0
@@ -107,7 +108,7 @@ def _tflops(config: Config, root: Path, record: JobRecord) -> float | None:
     slides = _manifest(root / "features" / group / "manifest" / f"{parts.get('chunk', '')}.json")
     gflop = 0.0
     for teacher in group.split("+"):
-        facts = config.extraction.teachers.get(teacher)
+        facts = tile_teachers(config).get(teacher)
         found = preflight(root, teacher)
         per_tile = None if found is None else found.gflop_per_tile
         if per_tile is None and facts is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipeline.accounting.costs import gflop_per_tile
 from pipeline.config.whole import Config
+from pipeline.encoders.slide_level.inputs import tile_teachers
 
 START_MINUTES = 20
 SLOW_DEVICE_TFLOPS = 20.0  # what a V100 or a T4 sustains of its peak on these networks
@@ -51,7 +52,7 @@ def extraction_minutes(
     tiles = _tiles(manifest)
     root = manifest.parents[2]
     gflop = sum(
-        gflop_per_tile(name, config.extraction.teachers[name], root) or ASSUMED_GFLOP
+        gflop_per_tile(name, tile_teachers(config)[name], root) or ASSUMED_GFLOP
         for name in teachers
     )
     seconds = tiles * max(gflop / (SLOW_DEVICE_TFLOPS * 1e3), 1 / SLOW_READER_TILES)

@@ -130,7 +130,7 @@ def extraction(
             )
         return
     gpu_locks.claim(gpus)
-    versions = stage_versions.extraction(job.extraction, teachers)
+    versions = stage_versions.extraction(job.extraction.teachers, teachers)
     with recorded(root, "extraction", chunk=chunk, teacher="+".join(teachers)):
         from pipeline.extraction import stage
 

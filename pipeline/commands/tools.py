@@ -39,8 +39,10 @@ def teachers_check(
     from pipeline.config.extraction import TeacherConfig
     from pipeline.config.reading import load
     from pipeline.encoders import teachers
+    from pipeline.encoders.slide_level.registry import slide_models
 
-    settings = TeacherConfig(acknowledge_licence=acknowledge_licence)
+    source = "slide" if name in slide_models() else "registry"
+    settings = TeacherConfig(source=source, acknowledge_licence=acknowledge_licence)
     weights_dir = None
     if config is not None:
         extraction = load(config).extraction

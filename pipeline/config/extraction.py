@@ -7,14 +7,17 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Level, Name, Section
+from pipeline.config.section import Count, Level, Name, Section
+
+SLIDE_KEYS = ("input", "layers", "max_tiles")
 
 
 class TeacherConfig(Section):
     """One teacher: an encoder we run (a row of the registry, whose weights are on a hub or in an
-    installed Python package; or any model of `timm` or `open_clip`), or imported features."""
+    installed Python package; any model of `timm` or `open_clip`; or one of whole slides), or
+    imported features."""
 
-    source: Literal["registry", "package", "timm", "open_clip", "import"] = "registry"
+    source: Literal["registry", "package", "timm", "open_clip", "slide", "import"] = "registry"
     model: str | None = None
     weights: Literal["hub", "local", "random", "package"] = "hub"
     seed: int = 0
@@ -28,6 +31,9 @@ class TeacherConfig(Section):
     revision: str | None = None
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     acknowledge_licence: bool = False
+    input: Name | None = None
+    layers: tuple[int, ...] = ()
+    max_tiles: Count | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> TeacherConfig:
@@ -43,6 +49,13 @@ class TeacherConfig(Section):
             raise ValueError(
                 "source: open_clip needs `model:`, e.g. ViT-B-32/laion2b_s34b_b79k or "
                 "hf-hub:owner/name"
+            )
+        ours = [key for key in SLIDE_KEYS if getattr(self, key)]
+        if self.source != "slide" and ours:
+            raise ValueError(f"`{ours[0]}` is for slide encoders alone (source: slide)")
+        if self.source == "slide" and (self.input_px or self.tile_px or self.target_mpp):
+            raise ValueError(
+                "source: slide reads features of tiles: their size is for its input teacher"
             )
         return self
 

@@ -69,6 +69,13 @@ class Config(Section):
                         f"training: model `{name}` names the teacher `{teacher}`, which is not in "
                         f"extraction.teachers{nearest(teacher, teachers)}"
                     )
+        for name, settings in self.extraction.teachers.items():
+            tiles = self.extraction.teachers.get(settings.input or "")
+            if tiles is not None and tiles.source == "slide":
+                raise ValueError(
+                    f"extraction.teachers.{name}.input: `{settings.input}` is a slide encoder; it "
+                    "must be a teacher of tiles"
+                )
         grouped = [teacher for group in self.extraction.together for teacher in group]
         for teacher in grouped:
             facts = self.extraction.teachers.get(teacher)
@@ -77,8 +84,8 @@ class Config(Section):
                     f"extraction.together: `{teacher}` is not in extraction.teachers"
                     f"{nearest(teacher, teachers)}"
                 )
-            if facts.source == "import":
-                raise ValueError(f"extraction.together: `{teacher}` is imported, not run on tiles")
+            if facts.source in ("import", "slide"):
+                raise ValueError(f"extraction.together: `{teacher}` is not run on tiles")
             if grouped.count(teacher) > 1:
                 raise ValueError(f"extraction.together: `{teacher}` is in it twice")
         self._nested_fits()

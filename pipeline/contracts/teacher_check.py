@@ -22,12 +22,12 @@ class TeacherCheck:
     Attributes:
         dims: level -> width.
         pooling: of the output.
-        gflop_per_tile: 10^9 floating-point operations.
         parameters: of the network.
-        transform: what a tile goes through before it.
         weights, revision, identity: where its weights come from, and which they are.
         teacher: its name in the config.
         verified: what was compared with something known, e.g. `licence`.
+        gflop_per_tile: 10^9 floating-point operations; None of a slide encoder.
+        transform: what a tile goes through before it; None of a slide encoder.
         sha256, sha256_expected: of the weights' file, and whether one was asked for; None for
             random weights.
         model, licence: of a teacher of the registry.
@@ -36,14 +36,14 @@ class TeacherCheck:
 
     dims: dict[str, int]
     pooling: str
-    gflop_per_tile: float
     parameters: int
-    transform: str
     weights: str
     revision: str
     identity: str
     teacher: str
     verified: list[str]
+    gflop_per_tile: float | None = None
+    transform: str | None = None
     sha256: str | None = None
     sha256_expected: bool | None = None
     model: str | None = None

@@ -68,26 +68,37 @@ class Normalize(nn.Module):
         return F.normalize(values, dim=-1)
 
 
-class DinoVit(VisionTransformer):
-    """A vision transformer that fits its positions to the input as DINO's code does.
+def dino_positions(table: Tensor, rows: int, columns: int) -> Tensor:
+    """Learned positions fitted to another grid as DINO's code does: bicubic, by a factor that is a
+    tenth of a patch larger than the grid asks for.
 
-    In each pass, bicubic, by a factor that is a tenth of a patch larger than the grid asks for;
+    Args:
+        table: (1, 1 + n · n, C), the class token's first.
+        rows, columns: of the grid that is wanted.
+
+    Returns:
+        (1, 1 + rows · columns, C).
+    """
+    old = round((table.shape[1] - 1) ** 0.5)
+    if (rows, columns) == (old, old):
+        return table
+    grid = F.interpolate(
+        table[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2),
+        scale_factor=((rows + 0.1) / old, (columns + 0.1) / old),
+        mode="bicubic",
+    )
+    return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+
+
+class DinoVit(VisionTransformer):
+    """A vision transformer that fits its positions to the input in each pass as DINO's code does.
+
     timm's own interpolation is antialiased and has another kernel. Needs `dynamic_img_size`.
     """
 
     def _pos_embed(self, x: Tensor) -> Tensor:
-        rows, columns = x.shape[1:3]
-        old = round((self.pos_embed.shape[1] - 1) ** 0.5)
-        own, grid = self.pos_embed[:, :1], self.pos_embed[:, 1:]
-        if (rows, columns) != (old, old):
-            grid = F.interpolate(
-                grid.reshape(1, old, old, -1).permute(0, 3, 1, 2),
-                scale_factor=((rows + 0.1) / old, (columns + 0.1) / old),
-                mode="bicubic",
-            )
-            grid = grid.flatten(2).transpose(1, 2)
         tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
-        return tokens + torch.cat([own, grid], dim=1)
+        return tokens + dino_positions(self.pos_embed, *x.shape[1:3])
 
 
 class AttentionPool(nn.Module):

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Mapping, Set
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import yaml
 
@@ -33,19 +33,22 @@ PLACES = {"hf_id", "revision", "file", "distribution", "url", "sha256"}
 # text is compared with it.
 ALIGNED = "aligned"
 
-Loader = Literal["timm", "remote"]
+Loader = Literal["timm", "remote", "none"]
 Pooling = Literal["cls", "cls_mean", "mean", "proj", "model"]
+R = TypeVar("R", bound="Row")
 
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """One row: everything needed to build a model, feed it and read it, without its weights.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """What the row of any model says, of tiles or of slides.
 
     Attributes:
         name: the teacher's name in the config.
         title: its name as its authors write it.
-        loader: `timm` (built here), or `remote` (its authors' code, in the environment `env`).
-        arch: timm architecture, or a builder's name of `pipeline.encoders.architectures`.
+        loader: `timm` (built here), `remote` (its authors' code, in the environment `env`), or
+            `none` (cannot be run here; the note says why).
+        arch: timm architecture, or a builder's name of `pipeline.encoders.architectures`; of a
+            slide encoder one of `pipeline.encoders.slide_level.build`.
         kwargs: arguments for the architecture.
         hf_id: repository on the Hugging Face hub; empty if its weights are elsewhere.
         revision: commit of that repository; `main` where no commit could be verified.
@@ -55,15 +58,7 @@ class Model:
         url: where the weights are if not on the hub.
         package: what it runs with, for `loader: remote`.
         env: its environment in `envs`, where that is not the one of all others.
-        resize, crop: tile side in pixels after resizing, and after the centre crop.
-        interp: bilinear or bicubic.
-        mean, std: per channel, for values in 0…1.
-        mpp: µm per pixel that the authors use, e.g. (0.5,).
         poolings: pooling to output dimension; the first is the authors'.
-        tokens: prefix tokens (class and registers) before the patch tokens; 0 for CNNs and Swin.
-        patch: side of a patch in pixels; 0 for CNNs.
-        depth: blocks, or stages.
-        taps: 0-based blocks (stages) after which `low` and `mid` are taken.
         params: parameters of what is built.
         dtype: precision that peers run it in, used for `precision: auto` on a GPU.
         licence: in short.
@@ -79,19 +74,9 @@ class Model:
     loader: Loader
     arch: str
     poolings: dict[str, int]
-    resize: int
-    crop: int
-    interp: Literal["bilinear", "bicubic"]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    mpp: tuple[float, ...]
-    depth: int
-    taps: tuple[int, int]
     params: int
     licence: str
     gated: bool | None
-    tokens: int = 0
-    patch: int = 0
     kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
     hf_id: str = ""
     revision: str = "main"
@@ -112,6 +97,11 @@ class Model:
         """The authors' pooling."""
         return next(iter(self.poolings))
 
+    @property
+    def dim(self) -> int:
+        """Output dimension with the authors' pooling."""
+        return self.poolings[self.pooling]
+
     def facts(self, leave_out: Set[str] = WORDS) -> dict[str, Any]:
         """The row as plain values, without those that are as for most models: another word in a
         note, or a new kind of fact, makes no features stale."""
@@ -122,10 +112,32 @@ class Model:
             and (value := getattr(self, field.name)) not in _defaults(field)
         }
 
-    @property
-    def dim(self) -> int:
-        """Output dimension with the authors' pooling."""
-        return self.poolings[self.pooling]
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model(Row):
+    """A tile encoder: everything needed to build it, feed it and read it, without its weights.
+
+    Attributes:
+        resize, crop: tile side in pixels after resizing, and after the centre crop.
+        interp: bilinear or bicubic.
+        mean, std: per channel, for values in 0…1.
+        mpp: µm per pixel that the authors use, e.g. (0.5,).
+        tokens: prefix tokens (class and registers) before the patch tokens; 0 for CNNs and Swin.
+        patch: side of a patch in pixels; 0 for CNNs.
+        depth: blocks, or stages.
+        taps: 0-based blocks (stages) after which `low` and `mid` are taken.
+    """
+
+    resize: int
+    crop: int
+    interp: Literal["bilinear", "bicubic"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    mpp: tuple[float, ...]
+    depth: int
+    taps: tuple[int, int]
+    tokens: int = 0
+    patch: int = 0
 
 
 @lru_cache(maxsize=1)
@@ -146,7 +158,26 @@ def resolve(name: str) -> Model:
     Raises:
         ConfigError: there is none; suggests the nearest names.
     """
-    known = models()
+    return nearest_row(
+        name,
+        models(),
+        "no such model in the registry",
+        "`python -m pipeline teachers` lists all; any timm model goes by `source: timm` with "
+        "`model:`",
+    )
+
+
+def nearest_row(name: str, known: Mapping[str, R], problem: str, remedy: str) -> R:
+    """The row of a name.
+
+    Args:
+        name: a teacher's name, or the `model:` of one.
+        known: rows by name.
+        problem, remedy: of the message where there is none.
+
+    Raises:
+        ConfigError: there is none; suggests the nearest names.
+    """
     if name in known:
         return known[name]
     wanted = _plain(name)
@@ -157,10 +188,7 @@ def resolve(name: str) -> Model:
         if _plain(k) in difflib.get_close_matches(wanted, map(_plain, known), n=3, cutoff=0.55)
     ]
     hint = f"did you mean {' or '.join(f'`{k}`' for k in close)}?" if close else "it is not known."
-    raise ConfigError(
-        f"teacher `{name}`: no such model in the registry; {hint} `python -m pipeline teachers` "
-        "lists all; any timm model goes by `source: timm` with `model:`"
-    )
+    raise ConfigError(f"teacher `{name}`: {problem}; {hint} {remedy}")
 
 
 def check(name: str, cfg: TeacherConfig) -> Model:
@@ -174,12 +202,7 @@ def check(name: str, cfg: TeacherConfig) -> Model:
     """
     row = resolve(cfg.model or name)
     where = f"extraction.teachers.{name}"
-    if row.derivative_restricted and not cfg.acknowledge_licence:
-        raise ConfigError(
-            f"teacher `{name}`: the licence of {row.title} ({row.licence}) restricts models that "
-            "are trained on its outputs, which a distilled student is. Read it, and if your use is "
-            f"covered set {where}.acknowledge_licence: true"
-        )
+    check_terms(name, cfg, row)
     if row.loader == "remote" and cfg.weights != "hub":
         raise ConfigError(
             f"{where}.weights: {row.title} runs with its authors' code, which comes from the hub "
@@ -195,12 +218,32 @@ def check(name: str, cfg: TeacherConfig) -> Model:
             f"{where}.source: the weights of {row.title} are in the Python package "
             f"{row.distribution}; set source: package"
         )
+    return row
+
+
+def check_terms(name: str, cfg: TeacherConfig, row: Row) -> None:
+    """What holds for any row: its licence is acknowledged, and it has the pooling.
+
+    Args:
+        name: the teacher's name.
+        cfg: its settings.
+        row: its row.
+
+    Raises:
+        ConfigError: it is not, or has not.
+    """
+    where = f"extraction.teachers.{name}"
+    if row.derivative_restricted and not cfg.acknowledge_licence:
+        raise ConfigError(
+            f"teacher `{name}`: the licence of {row.title} ({row.licence}) restricts models that "
+            "are trained on its outputs, which a distilled student is. Read it, and if your use is "
+            f"covered set {where}.acknowledge_licence: true"
+        )
     if cfg.pooling and cfg.pooling not in row.poolings:
         raise ConfigError(
             f"{where}.pooling: `{cfg.pooling}` is not a pooling of {row.title}; it has "
             f"{', '.join(row.poolings)}"
         )
-    return row
 
 
 def speaks(name: str, cfg: TeacherConfig) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.encoders.registry import Model
+from pipeline.encoders.registry import Model, Row
 from pipeline.errors import ConfigError
 
 # Raised when features of teachers with `loader: remote` change. 1: the first.
@@ -22,7 +22,20 @@ VERSION = 1
 
 
 def load(row: Model, revision: str) -> nn.Module:
-    """Fetch and build a model.
+    """Fetch and build a tile encoder.
+
+    Args:
+        row: its registry row.
+        revision: a commit: code is never run from a branch.
+
+    Raises:
+        ConfigError: as in `fetch`.
+    """
+    return RotaryVit(fetch(row, revision).model)
+
+
+def fetch(row: Row, revision: str) -> Any:
+    """A model as its authors' code builds it.
 
     Args:
         row: its registry row.
@@ -46,14 +59,13 @@ def load(row: Model, revision: str) -> nn.Module:
             "this teacher alone; or install it into this environment"
         ) from None
     try:
-        model = AutoModel.from_pretrained(row.hf_id, revision=revision, trust_remote_code=True)
+        return AutoModel.from_pretrained(row.hf_id, revision=revision, trust_remote_code=True)
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())
         raise ConfigError(
             f"teacher `{row.name}`: {row.hf_id} at {revision} cannot be loaded ({said}). It is "
             f"gated: ask for access at https://huggingface.co/{row.hf_id} and set HF_TOKEN"
         ) from None
-    return RotaryVit(model.model)
 
 
 class RotaryVit(nn.Module):

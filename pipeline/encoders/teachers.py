@@ -14,7 +14,8 @@ from typing import Any
 
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import registry, weight_files
-from pipeline.encoders.registry import HUB_FILES, WEIGHT_SUFFIXES, Model
+from pipeline.encoders.registry import HUB_FILES, WEIGHT_SUFFIXES, Model, Row
+from pipeline.encoders.slide_level import registry as slides
 from pipeline.errors import UserError
 
 ROUNDED = 10_000  # parameters: half a unit in the last place of a count in millions
@@ -31,7 +32,8 @@ class Teacher:
         licence: in short.
         gated: whether access must be asked for; None where sources disagree.
         restricted: the licence restricts what is trained on its outputs.
-        input: tile size and scale, e.g. `224 px at 0.5 µm/px`.
+        input: tile size and scale, e.g. `224 px at 0.5 µm/px`; of a slide encoder the tile teacher
+            that it reads.
         ready: where its weights are here, or what it lacks.
         note: what a user should know.
     """
@@ -67,6 +69,11 @@ class Check:
 
 def list_teachers(weights_dir: str | None = None) -> list[Teacher]:
     """All rows of the registry, with what is ready on this machine."""
+    rows: list[tuple[Row, str]] = [
+        (row, f"{row.crop} px at {'/'.join(f'{m:g}' for m in row.mpp)} µm/px")
+        for row in registry.models().values()
+    ]
+    rows += [(row, f"slide: {row.input}") for row in slides.slide_models().values()]
     return [
         Teacher(
             name=row.name,
@@ -76,11 +83,11 @@ def list_teachers(weights_dir: str | None = None) -> list[Teacher]:
             licence=row.licence,
             gated=row.gated,
             restricted=row.derivative_restricted,
-            input=f"{row.crop} px at {'/'.join(f'{m:g}' for m in row.mpp)} µm/px",
+            input=seen,
             ready=readiness(row, weights_dir),
             note=row.note,
         )
-        for row in registry.models().values()
+        for row, seen in rows
     ]
 
 
@@ -91,7 +98,7 @@ def table(teachers: list[Teacher]) -> str:
         (
             t.name,
             " or ".join(map(str, t.dims.values())),
-            f"{t.params / 1e6:,.1f} M",
+            f"{t.params / 1e6:,.1f} M" if t.params else "?",
             t.input,
             {True: "gated", False: "open", None: "gated?"}[t.gated],
             t.licence + (" (restricts students)" if t.restricted else ""),
@@ -106,12 +113,14 @@ def table(teachers: list[Teacher]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def readiness(row: Model, weights_dir: str | None) -> str:
+def readiness(row: Row, weights_dir: str | None) -> str:
     """Where a model's weights are on this machine, or what it lacks. Asks nobody outside."""
     if weights_dir:
         folder = Path(weights_dir).expanduser() / row.name
         if folder.is_dir() and any(p.suffix in WEIGHT_SUFFIXES for p in folder.iterdir()):
             return "weights_dir"
+    if row.loader == "none":
+        return "cannot be run here"
     if row.env:
         return f"needs envs/{row.env}.yaml"
     if _cached(row):
@@ -135,7 +144,7 @@ def outlook(name: str, cfg: TeacherConfig, weights_dir: str | None = None) -> st
         cfg: its config, with any `source` but `import`.
         weights_dir: folder of local weights.
     """
-    row = registry.resolve(cfg.model or name) if cfg.in_registry else None
+    row = slides.row_of(name, cfg)
     if row is None:
         what = f"{cfg.source}'s {cfg.model or name}; licence: see its page"
     else:
@@ -146,7 +155,7 @@ def outlook(name: str, cfg: TeacherConfig, weights_dir: str | None = None) -> st
 
 
 def _weights_outlook(
-    name: str, cfg: TeacherConfig, row: Model | None, weights_dir: str | None
+    name: str, cfg: TeacherConfig, row: Row | None, weights_dir: str | None
 ) -> str:
     if cfg.weights == "random":
         return f"random weights from seed {cfg.seed}, which have learned nothing"
@@ -194,11 +203,12 @@ def _steps(name: str, cfg: TeacherConfig, weights_dir: str | None) -> Iterator[C
         return
     step = "registry"
     try:
+        if cfg.source == slides.SLIDE:
+            yield from _slide_steps(name, cfg, weights_dir)
+            return
         row = registry.check(name, cfg) if cfg.in_registry else None
         if row is not None:
-            acknowledged = ", acknowledged" if row.derivative_restricted else ""
-            yield Check(step, True, f"{row.title}, {row.hf_id or row.url}", {"model": row.title})
-            yield Check("licence", True, row.licence + acknowledged, {"licence": row.licence})
+            yield from _terms(row)
         step = "architecture"
         from pipeline.encoders import build, weights
 
@@ -217,6 +227,43 @@ def _steps(name: str, cfg: TeacherConfig, weights_dir: str | None) -> Iterator[C
         yield _output(encoder, row, cfg)
     except UserError as error:
         yield Check(step, False, str(error))
+
+
+def _terms(row: Row) -> Iterator[Check]:
+    acknowledged = ", acknowledged" if row.derivative_restricted else ""
+    yield Check("registry", True, f"{row.title}, {row.hf_id or row.url}", {"model": row.title})
+    yield Check("licence", True, row.licence + acknowledged, {"licence": row.licence})
+
+
+def _slide_steps(name: str, cfg: TeacherConfig, weights_dir: str | None) -> Iterator[Check]:
+    """Of a slide encoder: the same, and a slide of made-up features through it."""
+    import numpy as np
+
+    from pipeline.encoders import weights
+    from pipeline.encoders.slide_level import build
+
+    row = slides.check(name, cfg)
+    yield from _terms(row)
+    module = build.make_network(row, cfg, row.input_dim)
+    found = weights.count_parameters(module)
+    right = found == row.params if row.loader == "timm" else True
+    yield Check("parameters", right, f"{found:,} of {row.params:,}", {"parameters": found})
+    yield _access(cfg, row)
+    source = weights.find(module, name, cfg, row, weights_dir)
+    yield from _file(source, name, cfg, row)
+    if source.path is not None:
+        weights.fill(module, source.path, row.layout)
+        yield Check("keys", True, f"every parameter of {source.path.name} has its place")
+    encoder = build.finish(module, row, name, cfg, source, "fp32", "cpu")
+    features = np.random.default_rng(0).standard_normal((9, row.input_dim)).astype(np.float16)
+    coords = np.array([(x, y) for y in range(3) for x in range(3)]) * row.tile_px
+    given = build.encode(encoder, features, coords, row.tile_px).values.shape[1]
+    yield Check(
+        "output",
+        given == encoder.width,
+        f"{given} of {encoder.width}, from the {row.input_dim} features of `{row.input}`",
+        {"dims": {"high": given}, "pooling": encoder.pooling},
+    )
 
 
 def _architecture(module: Any, row: Model | None, transform: str) -> Iterator[Check]:
@@ -238,7 +285,7 @@ def _architecture(module: Any, row: Model | None, transform: str) -> Iterator[Ch
     yield Check("transform", True, transform, {"transform": transform})
 
 
-def _access(cfg: TeacherConfig, row: Model | None) -> Check:
+def _access(cfg: TeacherConfig, row: Row | None) -> Check:
     if cfg.weights != "hub" or row is None or not row.hf_id:
         return Check("access", None, f"weights: {cfg.weights}")
     if _cached(row, cfg.revision):
@@ -255,7 +302,7 @@ def _access(cfg: TeacherConfig, row: Model | None) -> Check:
     return Check("access", True, "there is a token")
 
 
-def _file(source: Any, name: str, cfg: TeacherConfig, row: Model | None) -> Iterator[Check]:
+def _file(source: Any, name: str, cfg: TeacherConfig, row: Row | None) -> Iterator[Check]:
     """Hash and revision of the weights file, and how to hold on to them."""
     facts = {"weights": source.weights, "revision": source.revision, "identity": source.identity}
     if source.path is None:
@@ -273,7 +320,7 @@ def _file(source: Any, name: str, cfg: TeacherConfig, row: Model | None) -> Iter
         yield Check("revision", True if pinned else None, source.revision + advice)
 
 
-def _output(encoder: Any, row: Model | None, cfg: TeacherConfig) -> Check:
+def _output(encoder: Any, row: Row | None, cfg: TeacherConfig) -> Check:
     import torch
 
     from pipeline.encoders.build import encode
@@ -294,7 +341,7 @@ def _output(encoder: Any, row: Model | None, cfg: TeacherConfig) -> Check:
     return Check("output", finite and right, f"{dims} of {wanted}; finite: {finite}", facts)
 
 
-def _cached(row: Model, revision: str | None = None) -> bool:
+def _cached(row: Row, revision: str | None = None) -> bool:
     """Whether the hub's cache on this machine has the weights."""
     from huggingface_hub import try_to_load_from_cache
 

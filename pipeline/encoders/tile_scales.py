@@ -12,16 +12,26 @@ from pipeline.config.tiling import TilingConfig
 from pipeline.config.whole import Config
 from pipeline.encoders import registry
 from pipeline.encoders.registry import Model
+from pipeline.encoders.slide_level.inputs import (
+    brought_along,
+    every_teacher,
+    input_of,
+    slide_teachers,
+    tile_teachers,
+)
+from pipeline.encoders.slide_level.registry import check, row_of, width_of_input
 from pipeline.errors import ConfigError
 
 # How far the scale of a network's input may be from one that its authors use: cutting tiles of 256
 # instead of 224 px, as many do, is a factor of 1.14.
 NEAR = 1.25
+# How far a tile's side may be from what a slide encoder counts in.
+SAME = 0.02
 
 
 def scale_of(config: Config, teacher: str) -> str:
     """The name of a teacher's tiles, e.g. `512px_0.5mpp`; empty for the cohort's own."""
-    own, tiling = _tiling(config, teacher), config.tiling
+    own, tiling = tiling_of(config, teacher), config.tiling
     if (own.tile_px, own.target_mpp) == (tiling.tile_px, tiling.target_mpp):
         return ""
     return f"{own.tile_px}px_{own.target_mpp:g}mpp"
@@ -29,7 +39,7 @@ def scale_of(config: Config, teacher: str) -> str:
 
 def scales(config: Config) -> dict[str, TilingConfig]:
     """The tiling section of every scale that some teacher asks for besides the cohort's."""
-    found = {scale_of(config, t): _tiling(config, t) for t in _run(config)}
+    found = {scale_of(config, t): tiling_of(config, t) for t in _run(config)}
     return {name: found[name] for name in sorted(found) if name}
 
 
@@ -49,6 +59,15 @@ def groups(config: Config) -> list[tuple[str, ...]]:
     return [part for group in config.extraction.together for part in _split(config, group)] + alone
 
 
+def feature_folders(config: Config) -> list[str]:
+    """The folders of `features/` that models learn from: of teachers that share a decoding, of
+    those that are imported, of slide encoders."""
+    unasked = brought_along(config)
+    run = ["+".join(group) for group in groups(config)]
+    others = [n for n, t in config.extraction.teachers.items() if t.source == "import"]
+    return [name for name in run if name not in unasked] + others + list(slide_teachers(config))
+
+
 def check_scales(config: Config) -> None:
     """Refuse a registry teacher whose network would see a scale that its authors do not use.
 
@@ -59,13 +78,13 @@ def check_scales(config: Config) -> None:
         ConfigError: it would; says what to set.
     """
     for teacher in _run(config):
-        settings = config.extraction.teachers[teacher]
+        settings = tile_teachers(config)[teacher]
         if not settings.in_registry or settings.target_mpp is not None:
             continue
         row = registry.resolve(settings.model or teacher)
-        seen = input_mpp(_tiling(config, teacher), settings, row)
+        seen = input_mpp(tiling_of(config, teacher), settings, row)
         if not any(1 / NEAR <= seen / mpp <= NEAR for mpp in row.mpp):
-            tiling = _tiling(config, teacher)
+            tiling = tiling_of(config, teacher)
             where = f"extraction.teachers.{teacher}"
             mpp = min(row.mpp, key=lambda m: max(m / tiling.target_mpp, tiling.target_mpp / m))
             raise ConfigError(
@@ -75,6 +94,41 @@ def check_scales(config: Config) -> None:
                 f"{where}.tile_px: {settings.input_px or row.resize} (its tiles then stand apart "
                 f"from the other teachers'), or {where}.target_mpp: {tiling.target_mpp:g} to "
                 "insist"
+            )
+
+
+def check_inputs(config: Config) -> None:
+    """Refuse a slide encoder that cannot run, or whose tiles are not those that it was trained on.
+
+    With random weights any tiles and features will do.
+
+    Raises:
+        ConfigError: it would; says what to set.
+    """
+    for teacher, settings in slide_teachers(config).items():
+        row, reads = check(teacher, settings), input_of(config, teacher)
+        tiles = tile_teachers(config)[reads]
+        if settings.weights == "random" or tiles.source == "import":
+            continue
+        where = f"extraction.teachers.{reads}"
+        found = width_of_input(reads, tiles)
+        if found not in (None, row.input_dim):
+            raise ConfigError(
+                f"teacher `{teacher}`: {row.title} reads the {row.input_dim} features of "
+                f"`{row.input}`, but `{reads}` gives {found}; correct "
+                f"extraction.teachers.{teacher}.input, or {where}.pooling"
+            )
+        cut = tiling_of(config, reads)
+        if abs(cut.tile_px * cut.target_mpp / (row.tile_px * row.mpp) - 1) > SAME:
+            raise ConfigError(
+                f"teacher `{teacher}`: {row.title} counts places in tiles of {row.tile_px} px at "
+                f"{row.mpp:g} µm/px, but `{reads}` sees {cut.tile_px} px at {cut.target_mpp:g}. "
+                f"Set {where}.tile_px: {row.tile_px} and {where}.target_mpp: {row.mpp:g}"
+            )
+        if cut.overlap_px:
+            raise ConfigError(
+                f"teacher `{teacher}`: a slide encoder needs tiles side by side; set "
+                "tiling.overlap_px: 0"
             )
 
 
@@ -91,17 +145,19 @@ def input_mpp(tiling: TilingConfig, settings: TeacherConfig, row: Model) -> floa
 
 def environment(config: Config, teacher: str) -> str:
     """The name of the environment that a teacher needs; empty for the one of all others."""
-    settings = config.extraction.teachers[teacher]
-    return registry.resolve(settings.model or teacher).env if settings.in_registry else ""
+    row = row_of(teacher, every_teacher(config)[teacher])
+    return row.env if row else ""
 
 
 def _run(config: Config) -> list[str]:
-    teachers = config.extraction.teachers
+    teachers = tile_teachers(config)
     return [name for name, settings in teachers.items() if settings.source != "import"]
 
 
-def _tiling(config: Config, teacher: str) -> TilingConfig:
-    settings, tiling = config.extraction.teachers[teacher], config.tiling
+def tiling_of(config: Config, teacher: str) -> TilingConfig:
+    """The tiling section of a teacher's tiles."""
+    settings = every_teacher(config)[teacher]
+    tiling = config.tiling
     tile_px = settings.tile_px or tiling.tile_px
     return tiling.model_copy(
         update={

@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.extraction import TeacherConfig
-from pipeline.encoders.registry import HUB_FILES, WEIGHT_SUFFIXES, Model
+from pipeline.encoders.registry import HUB_FILES, WEIGHT_SUFFIXES, Row
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.files.identity import file_identity
 
 NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of the hub's cache, not of the hub
 
 
-def local_identity(
-    name: str, cfg: TeacherConfig, row: Model | None, weights_dir: str | None
-) -> str:
+def local_identity(name: str, cfg: TeacherConfig, row: Row | None, weights_dir: str | None) -> str:
     """What tells a teacher's weights on this machine from others, cheaply; empty for the hub's and
     random ones.
 
@@ -42,7 +40,7 @@ def local_identity(
     return file_identity(local_file(name, row, weights_dir))
 
 
-def package_file(name: str, row: Model) -> Path:
+def package_file(name: str, row: Row) -> Path:
     """A weights file inside an installed Python package, which is not imported.
 
     Args:
@@ -68,7 +66,7 @@ def package_file(name: str, row: Model) -> Path:
     return found[0]
 
 
-def local_file(name: str, row: Model | None, weights_dir: str | None) -> Path:
+def local_file(name: str, row: Row | None, weights_dir: str | None) -> Path:
     """A teacher's weights file below `weights_dir`.
 
     Args:
@@ -104,7 +102,7 @@ def local_file(name: str, row: Model | None, weights_dir: str | None) -> Path:
 
 
 def hub_file(
-    name: str, cfg: TeacherConfig, row: Model | None, given: Mapping[str, Any] | None = None
+    name: str, cfg: TeacherConfig, row: Row | None, given: Mapping[str, Any] | None = None
 ) -> tuple[Path, str]:
     """Download a teacher's weights from the hub, or find them in its cache.
 
@@ -168,12 +166,12 @@ def hub_file(
     raise ConfigError(f"teacher `{name}`: {repo} at {revision} has none of {', '.join(files)}")
 
 
-def wanted_revision(cfg: TeacherConfig, row: Model | None) -> str:
+def wanted_revision(cfg: TeacherConfig, row: Row | None) -> str:
     """The hub revision to ask for: the config's, else the row's, else `main`."""
     return cfg.revision or (row.revision if row else "main")
 
 
-def wanted_hash(cfg: TeacherConfig, row: Model | None) -> str:
+def wanted_hash(cfg: TeacherConfig, row: Row | None) -> str:
     """The SHA-256 that the weights file must have; empty where nobody states one.
 
     A row's is of the row's own revision, so that another one in the config sets it aside.
@@ -209,7 +207,7 @@ def _unreachable(name: str, repo: str, revision: str, error: Exception) -> Confi
     )
 
 
-def _hub_place(row: Model | None, given: Mapping[str, Any] | None) -> tuple[str, tuple[str, ...]]:
+def _hub_place(row: Row | None, given: Mapping[str, Any] | None) -> tuple[str, tuple[str, ...]]:
     if row is not None:
         return row.hf_id, (row.file,) if row.file else HUB_FILES
     facts = given or {}

@@ -21,7 +21,7 @@ from torch import nn
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import weight_files
 from pipeline.encoders.checkpoint_layouts import convert, shared_prefixes, unwrap
-from pipeline.encoders.registry import Model
+from pipeline.encoders.registry import Row
 from pipeline.errors import ArtifactError
 from pipeline.files.identity import file_identity
 from pipeline.files.stand_ins import stand_in
@@ -46,7 +46,7 @@ class Source:
 
 
 def find(
-    module: nn.Module, name: str, cfg: TeacherConfig, row: Model | None, weights_dir: str | None
+    module: nn.Module, name: str, cfg: TeacherConfig, row: Row | None, weights_dir: str | None
 ) -> Source:
     """Find a teacher's weights file, downloading it if it must be.
 

@@ -25,8 +25,10 @@ from pipeline.config.whole import Config
 from pipeline.contracts.ledger import chunk_of
 from pipeline.contracts.slide_row import SlideRow
 from pipeline.encoders import registry
+from pipeline.encoders.slide_level.inputs import every_teacher, tile_teachers
+from pipeline.encoders.slide_level.registry import row_of
 from pipeline.encoders.speaking import check_words
-from pipeline.encoders.tile_scales import check_scales
+from pipeline.encoders.tile_scales import check_inputs, check_scales
 from pipeline.encoders.timm_names import check_timm_name
 from pipeline.encoders.weight_files import local_file, package_file
 from pipeline.errors import ConfigError
@@ -98,8 +100,11 @@ def cohort_plan(
     """
     cohort, teachers = config.cohort, config.extraction.teachers
     if check:
-        for name, facts in teachers.items():
-            model = registry.check(name, facts) if facts.in_registry else None
+        check_inputs(config)
+        for name, facts in every_teacher(config).items():
+            model = row_of(name, facts)
+            if facts.in_registry:
+                registry.check(name, facts)
             if facts.source == "timm":
                 check_timm_name(name, facts)
             if facts.source != "import" and facts.weights == "local":
@@ -168,7 +173,7 @@ def cohort_plan(
 def _check_paths(config: Config, rows: Sequence[SlideRow], base: Path) -> None:
     """Files of the config that nobody opens before the work has begun."""
     weights = config.tiling.tissue.weights
-    tiled = any(facts.source != "import" for facts in config.extraction.teachers.values())
+    tiled = any(facts.source != "import" for facts in tile_teachers(config).values())
     if weights is not None and tiled and config.tiling.tissue.method == "learned":
         for needed in (base / weights, base / f"{weights}.json"):
             if not needed.is_file():

@@ -27,6 +27,7 @@ from pipeline.accounting.queueing import Chain, makespan
 from pipeline.config.extraction import TeacherConfig
 from pipeline.config.tiling import TilingConfig
 from pipeline.config.whole import Config
+from pipeline.encoders.slide_level.inputs import tile_teachers
 from pipeline.encoders.tile_scales import groups as decodings
 from pipeline.encoders.tile_scales import scale_of, scales
 from pipeline.errors import SlideError
@@ -104,7 +105,7 @@ def estimate(
         for group in groups
         for teacher in group
     }
-    encoders = {n: t for n, t in config.extraction.teachers.items() if t.source != "import"}
+    encoders = {n: t for n, t in tile_teachers(config).items() if t.source != "import"}
     known = areas and encoders
     tiles = _tiles(config.tiling, areas, slides) if known else None
     sections = {"": config.tiling, **scales(config)}

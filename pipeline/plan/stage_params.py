@@ -21,12 +21,15 @@ from pipeline.config.mapping import MappingConfig
 from pipeline.config.models import ModelConfig
 from pipeline.config.probing import ProbingConfig, ProbingJob, TileStudentsJob
 from pipeline.config.section import Section
+from pipeline.config.slide_encoders import SlideEncodersJob
 from pipeline.config.tasks import TaskConfig
 from pipeline.config.tiling import TilingConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.config.vision_language import VisionLanguageConfig, VisionLanguageJob
 from pipeline.config.whole import Config
-from pipeline.encoders import registry, speaking, tile_scales
+from pipeline.encoders import speaking, tile_scales
+from pipeline.encoders.slide_level.inputs import every_teacher, input_of
+from pipeline.encoders.slide_level.registry import row_of
 from pipeline.encoders.weight_files import local_identity
 from pipeline.errors import ConfigError
 from pipeline.runtime import stages
@@ -150,7 +153,8 @@ def extraction(config: Config, teachers: str, slides: str) -> ExtractionJob:
         teachers: the teacher's name, or `a+b` for several that share one decoding.
         slides: digest of the chunk's slides, or of the imported files.
     """
-    named = {name: config.extraction.teachers[name] for name in teachers.split("+")}
+    everyone = every_teacher(config)
+    named = {name: everyone[name] for name in teachers.split("+")}
     facts = {name: teacher_facts(config, name) for name in named}
     alone = config.extraction.model_copy(update={"teachers": named, "together": ()})
     tiles = tile_scales.folder(tile_scales.scale_of(config, next(iter(named))))
@@ -159,11 +163,10 @@ def extraction(config: Config, teachers: str, slides: str) -> ExtractionJob:
 
 def check(config: Config, teacher: str) -> CheckJob:
     """One teacher's preflight."""
-    extraction = config.extraction
     return CheckJob(
         teacher=teacher,
-        settings=extraction.teachers[teacher],
-        weights_dir=extraction.weights_dir,
+        settings=every_teacher(config)[teacher],
+        weights_dir=config.extraction.weights_dir,
         facts=teacher_facts(config, teacher),
     )
 
@@ -171,12 +174,28 @@ def check(config: Config, teacher: str) -> CheckJob:
 def teacher_facts(config: Config, teacher: str) -> dict[str, Any]:
     """A teacher's row of the registry, and which file its local weights are: another file is
     another teacher."""
-    extraction = config.extraction
-    settings = extraction.teachers[teacher]
-    row = registry.resolve(settings.model or teacher) if settings.in_registry else None
+    settings = every_teacher(config)[teacher]
+    row = row_of(teacher, settings)
     facts = row.facts() if row else {}
-    identity = local_identity(teacher, settings, row, extraction.weights_dir)
+    identity = local_identity(teacher, settings, row, config.extraction.weights_dir)
     return facts | ({"identity": identity} if identity else {})
+
+
+def slide_encoders(config: Config, teacher: str) -> SlideEncodersJob:
+    """One slide encoder.
+
+    Args:
+        config: the config.
+        teacher: the encoder's name.
+    """
+    named = {teacher: config.extraction.teachers[teacher]}
+    reads = input_of(config, teacher)
+    return SlideEncodersJob(
+        extraction=config.extraction.model_copy(update={"teachers": named, "together": ()}),
+        input=reads,
+        manifests=_features_of(config, reads)[0],
+        facts=teacher_facts(config, teacher),
+    )
 
 
 def mapping(config: Config) -> MappingJob:
@@ -184,11 +203,11 @@ def mapping(config: Config) -> MappingJob:
 
     `tiled`: some teacher runs on tiles, so there are tiling manifests to read.
     """
-    teachers = config.extraction.teachers
-    run = ["+".join(group) for group in tile_scales.groups(config)]
-    imported = [name for name, facts in teachers.items() if facts.source == "import"]
     return MappingJob(
-        mapping=config.mapping, teachers=list(teachers), manifests=run + imported, tiled=bool(run)
+        mapping=config.mapping,
+        teachers=list(config.extraction.teachers),
+        manifests=tile_scales.feature_folders(config),
+        tiled=bool(tile_scales.groups(config)),
     )
 
 
@@ -247,8 +266,8 @@ def _features_of(config: Config, teacher: str) -> tuple[str, str]:
     """Folder of `features/` with a teacher's manifests, and the folder of the tiles it saw."""
     groups = ["+".join(group) for group in tile_scales.groups(config)]
     manifests = next((g for g in groups if teacher in g.split("+")), teacher)
-    imported = config.extraction.teachers[teacher].source == "import"
-    return manifests, tile_scales.folder("" if imported else tile_scales.scale_of(config, teacher))
+    run = every_teacher(config)[teacher].source not in ("import", "slide")
+    return manifests, tile_scales.folder(tile_scales.scale_of(config, teacher) if run else "")
 
 
 def _alone(config: Config, task: str) -> Any:

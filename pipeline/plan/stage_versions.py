@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.config.cohort import CohortConfig
-from pipeline.config.extraction import ExtractionConfig, TeacherConfig
+from pipeline.config.extraction import TeacherConfig
 from pipeline.config.models import (
     PLAIN_DISTILLATION,
     STACKED,
@@ -30,7 +30,7 @@ from pipeline.config.section import Section
 from pipeline.config.tasks import ClassificationTask, TaskConfig, losses
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.versions import Versions, version_of, versions_in
-from pipeline.encoders import registry
+from pipeline.encoders.slide_level.registry import SLIDE, row_of
 
 
 def text(versions: Mapping[str, Any]) -> str:
@@ -63,11 +63,21 @@ def check(teacher: str, settings: TeacherConfig) -> Versions:
     return {"check": version_of("pipeline.extraction.check")} | _encoder(teacher, settings)
 
 
-def extraction(cfg: ExtractionConfig, teachers: Sequence[str]) -> dict[str, Versions]:
-    """Each of some teachers' features."""
-    return {
-        name: stage("extraction") | _encoder(name, cfg.teachers[name]) for name in sorted(teachers)
-    }
+def extraction(
+    settings: Mapping[str, TeacherConfig], teachers: Sequence[str]
+) -> dict[str, Versions]:
+    """Each of some teachers' features.
+
+    Args:
+        settings: name → settings.
+        teachers: the names of those that are asked for.
+    """
+    return {name: stage("extraction") | _encoder(name, settings[name]) for name in sorted(teachers)}
+
+
+def slide_encoders(teacher: str, settings: TeacherConfig) -> Versions:
+    """A slide encoder's vectors."""
+    return stage("slide_encoders") | _encoder(teacher, settings)
 
 
 def imports() -> Versions:
@@ -132,7 +142,12 @@ def evaluation(task: TaskConfig) -> Versions:
 
 def _encoder(name: str, settings: TeacherConfig) -> Versions:
     """A teacher's loader, the layout of its checkpoint, and its architecture where that is ours."""
-    row = registry.resolve(settings.model or name) if settings.in_registry else None
+    row = row_of(name, settings)
+    if settings.source == SLIDE and row is not None:
+        module = "remote" if row.loader == "remote" else row.arch
+        return {
+            part: version_of(f"pipeline.encoders.slide_level.{part}") for part in ("build", module)
+        }
     if row is not None and row.loader == "remote":
         return {"loader remote": version_of("pipeline.encoders.remote")}
     found: Versions = {}

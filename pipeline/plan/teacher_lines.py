@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.config.whole import Config
+from pipeline.encoders.slide_level.inputs import every_teacher, input_of
+from pipeline.encoders.slide_level.registry import SLIDE
 from pipeline.encoders.teachers import outlook
 from pipeline.extraction.locate import expected_files
 
@@ -25,15 +27,19 @@ def told(config: Config, slides: Mapping[str, str], machine: Path = Path("/")) -
         machine: the root of its file system.
     """
     lines = ["Teachers:"]
-    for name, cfg in config.extraction.teachers.items():
+    for name, cfg in every_teacher(config).items():
         if cfg.source == "import":
             files = expected_files(name, cfg, slides)
             there = sum(path is not None and path.is_file() for path in files.values())
             said = f"imported from {cfg.path}: {there} of {len(files)} slides have a file"
         else:
             said = outlook(name, cfg, config.extraction.weights_dir)
+        if cfg.source == SLIDE:
+            said += f"; reads {input_of(config, name)}"
+        if name not in config.extraction.teachers:
+            said += "; for slide encoders alone, no model learns from it"
         lines.append(f"  {name}: {said}")
-    if any(cfg.source != "import" for cfg in config.extraction.teachers.values()):
+    if any(cfg.source != "import" for cfg in every_teacher(config).values()):
         gpus = len(list(machine.glob(GPUS)))
         here = (
             f"{gpus} on this machine" if gpus else "none on this machine, encoders run on the CPU"

@@ -205,6 +205,12 @@ def _folder(source: Source, meta: ModelMeta) -> Path:
 
 def _check_encoders(meta: ModelMeta, config: Config) -> None:
     teachers = config.extraction.teachers
+    whole = [name for name in meta.teachers if teachers[name].source == "slide"]
+    if whole:
+        raise UserError(
+            f"`{meta.model_name}` reads slide encoders ({', '.join(whole)}), which a model file "
+            "cannot hold yet; choose a model of tile teachers"
+        )
     imported = [name for name in meta.teachers if teachers[name].source == "import"]
     if imported:
         raise UserError(
@@ -261,7 +267,7 @@ def _encoder(
         licence=row.licence if row else "",
         restricted=bool(row and row.derivative_restricted),
         parameters=count_parameters(network.module),
-        gflop_per_tile=0.0 if found is None else found.gflop_per_tile,
+        gflop_per_tile=(found and found.gflop_per_tile) or 0.0,
     )
     return card, dict(network.module.state_dict()) if goes_in else {}
 

@@ -15,6 +15,7 @@ from pipeline.contracts.cohort_flow import CohortFlow, read_cohort_flow
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.ledger import Record, read_manifest
 from pipeline.encoders import speaking
+from pipeline.encoders.slide_level.inputs import tile_teachers
 from pipeline.errors import ArtifactError
 from pipeline.files.parquet import read_table
 from pipeline.report.figures import style
@@ -63,7 +64,7 @@ def read(config: Config, root: Path) -> Results:
         ArtifactError: a file that the report cannot do without is missing or damaged, or lacks a
             column.
     """
-    runs_tiling = any(t.source != "import" for t in config.extraction.teachers.values())
+    runs_tiling = any(t.source != "import" for t in tile_teachers(config).values())
     tables = {name: read_table(root / f"{name}.parquet") for name in _COLUMNS}
     for name, columns in _COLUMNS.items():
         absent = [c for c in columns if c not in tables[name].columns]

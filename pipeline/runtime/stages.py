@@ -126,6 +126,7 @@ STAGES = (
         function="slides:extraction_check",
         config=("extraction",),
         libraries=(
+            "numpy",
             "h5py",
             "opencv-python-headless",
             "torch",
@@ -147,6 +148,19 @@ STAGES = (
         tables=("features/*/manifest/*.json",),
         does="each teacher: low, mid and high features in one forward pass; or imported files "
         "(`extraction_import`)",
+        writes="`features/<teacher>/<slide>.h5`",
+    ),
+    Stage(
+        name="slide_encoders",
+        room="slide_encoders",
+        command="slide-encoders",
+        job="slide_encoders:SlideEncodersJob",
+        options=("teacher", "chunk", "out", "gpus", "device"),
+        config=("extraction",),
+        libraries=("numpy", "h5py", "torch", "timm", "transformers"),
+        tables=(),  # like extraction's, which the pattern there covers
+        does="each teacher with `source: slide`: a vector for a slide, or for each of its regions, "
+        "from the features of a tile teacher",
         writes="`features/<teacher>/<slide>.h5`",
     ),
     Stage(

@@ -12,7 +12,7 @@ import torch
 from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.config.whole import Config
 from pipeline.contracts.teacher_check import read_teacher_check
-from pipeline.encoders import weight_files
+from pipeline.encoders import registry, weight_files
 from pipeline.encoders.build import build
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.extraction import check
@@ -101,7 +101,7 @@ def test_hash_that_the_config_pins(tmp_path: Path, hub: dict[str, str]) -> None:
 
 
 def test_another_revision_sets_the_rows_hash_aside() -> None:
-    row = weight_files.Model(**{**vars(_row()), "sha256": "f" * 64, "revision": COMMIT})
+    row = registry.Model(**{**vars(_row()), "sha256": "f" * 64, "revision": COMMIT})
     assert weight_files.wanted_hash(TeacherConfig(), row) == "f" * 64
     assert weight_files.wanted_hash(TeacherConfig(revision=COMMIT), row) == "f" * 64
     assert weight_files.wanted_hash(TeacherConfig(revision=NEWER), row) == ""

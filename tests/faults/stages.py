@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
+from pipeline.encoders.slide_level.inputs import slide_teachers, tile_teachers
 from pipeline.plan import cohort_plan, stage_params
 
 HERE = Path(__file__).resolve().parent
@@ -50,7 +51,13 @@ CONFIG: dict[str, Any] = {
                 "model": "resnet10t",
                 "weights": "random",
                 "input_px": 32,
-            }
+            },
+            "slides": {
+                "source": "slide",
+                "model": "hipt_vit4k",
+                "weights": "random",
+                "input": "tiny",
+            },
         }
     },
     "mapping": {"max_failed_fraction": 0.5},
@@ -184,7 +191,7 @@ def _jobs(config: Config, cohort: cohort_plan.CohortPlan) -> Iterator[tuple[str,
         out = ["--out", str(results / f"tiles/manifest/{chunk}.json")]
         yield name, ["tiling", "--cfg", cfg.canonical(), *root, *part, *out]
     yield "tiling_overview", ["tiling-overview", *root]
-    for teacher, facts in config.extraction.teachers.items():
+    for teacher, facts in tile_teachers(config).items():
         if facts.source != "import":
             out = ["--out", str(results / f"features/{teacher}/check.json")]
             cfg = stage_params.check(config, teacher)
@@ -195,6 +202,15 @@ def _jobs(config: Config, cohort: cohort_plan.CohortPlan) -> Iterator[tuple[str,
             cfg = stage_params.extraction(config, teacher, digest)
             out = ["--out", str(results / f"features/{teacher}/manifest/{chunk}.json")]
             yield name, ["extraction", "--cfg", cfg.canonical(), *root, *part, *out]
+    for teacher in slide_teachers(config):
+        out = ["--out", str(results / f"features/{teacher}/check.json")]
+        cfg = stage_params.check(config, teacher).canonical()
+        yield "slide_encoders_check", ["extraction-check", "--cfg", cfg, *out]
+        for name, chunk, part in each("slide_encoders"):
+            cfg = stage_params.slide_encoders(config, teacher).canonical()
+            out = ["--out", str(results / f"features/{teacher}/manifest/{chunk}.json")]
+            named = ["--teacher", teacher]
+            yield name, ["slide-encoders", "--cfg", cfg, *root, *named, *part, *out]
     for name in ("mapping", "mapping-check"):
         argv = [name, "--cfg", stage_params.mapping(config).canonical(), *root]
         yield name.replace("-", "_"), argv

@@ -17,9 +17,10 @@ import torch
 from pydantic import TypeAdapter
 
 from pipeline.aggregators.build import build as build_aggregator
+from pipeline.bags.files import open_features, read_level
 from pipeline.cohort.synthetic.hidden_states import hidden_cases
 from pipeline.cohort.synthetic.painting import Picture, paint
-from pipeline.config.extraction import ExtractionConfig
+from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.config.folds import FoldsConfig, FoldsJob
 from pipeline.config.models import EnsembleModel, ModelConfig, aggregators, distillation_losses
 from pipeline.config.registry import Entry, entries
@@ -43,6 +44,7 @@ from tests.extraction.made import TINY, tissue
 from tests.folds.test_folds_stage import write_cases
 from tests.mapping.test_mapping_stage import House, _missing, _ok
 from tests.probing import test_probing_stage as probing
+from tests.slide_encoders import test_slide_encoders_stage as slide_house
 from tests.slides import files
 from tests.training import test_stacking as stacking
 from tests.training.conftest import results_folder
@@ -89,6 +91,19 @@ def extraction(folder: Path) -> Numbers:
     tiles = torch.from_numpy(np.stack([tissue(64, 64, seed) for seed in range(3)]))
     found = encode(build_teacher("tiny", cfg.teachers["tiny"]), tiles)
     return {f"{k} {s}": _of(v.float(), s) for k, v in found.items() for s in ("mean", "std")}
+
+
+SLIDES: dict[str, Any] = {"source": "slide", "weights": "random"}
+
+
+def slide_encoders(name: str) -> Callable[[Path], Numbers]:
+    def make(folder: Path) -> Numbers:
+        house = slide_house.House(folder, **SLIDES, model=name)
+        house.slide("a", slide_house.square(18))
+        found = read_level(open_features(folder / house.run()["a"].path)).astype(float)
+        return {"mean": found.mean(), "std": found.std(), "first": found[0, 0]}
+
+    return make
 
 
 def mapping(folder: Path) -> Numbers:
@@ -297,6 +312,14 @@ GOLDEN: dict[str, Golden] = {
     "extraction": Golden(
         {"extraction": version_of("pipeline.extraction.stage")}, extraction, 1e-2
     ),
+    **{
+        f"slide_encoders {name}": Golden(
+            stage_versions.slide_encoders(name, TeacherConfig.model_validate(SLIDES)),
+            slide_encoders(name),
+            1e-2,
+        )
+        for name in ("gigapath_flash_slide", "hipt_vit4k")
+    },
     "mapping": Golden(stage_versions.stage("mapping"), mapping, 0),
     "folds": Golden(stage_versions.stage("folds"), folds, 0),
     "probing": Golden(stage_versions.stage("probing"), probes, 1e-2),

@@ -21,7 +21,7 @@ REGRESSION = {"type": "regression", "targets": ["x"]}
 
 def extraction(**teachers: dict[str, object]) -> dict[str, dict[str, int]]:
     config = Config.model_validate({"extraction": {"teachers": teachers}}).extraction
-    return stage_versions.extraction(config, list(teachers))
+    return stage_versions.extraction(config.teachers, list(teachers))
 
 
 def training(model: dict[str, object], task: dict[str, object], *others: dict[str, object]) -> set:

@@ -15,7 +15,7 @@ from house import REPOSITORY, TINY, House
 ENVS = REPOSITORY / "envs"
 
 
-@pytest.mark.parametrize("name", ["shazam", "rudolfv_2"])
+@pytest.mark.parametrize("name", ["shazam", "rudolfv_2", "slide_remote"])
 def test_conda_environment_is_in_step_with_the_package(name: str) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     environment = yaml.safe_load((ENVS / f"{name}.yaml").read_text())

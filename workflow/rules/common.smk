@@ -19,6 +19,7 @@ from pipeline.config.models import STACKS
 from pipeline.config.reading import parse as parse_config
 from pipeline.config.reading import refuse_double_keys
 from pipeline.encoders import speaking, tile_scales
+from pipeline.encoders.slide_level import inputs
 from pipeline.errors import UserError
 from pipeline.files import recall
 from pipeline.plan import (
@@ -62,6 +63,11 @@ IMPORTED = [t for t, facts in TEACHERS.items() if facts.source == "import"]
 ENCODERS = ["+".join(group) for group in tile_scales.groups(CONFIG)]
 SCALES = list(tile_scales.scales(CONFIG))
 RUN = [teacher for group in ENCODERS for teacher in group.split("+")]
+SLIDE_ENCODERS = list(inputs.slide_teachers(CONFIG))
+# Folders of `features/` that models learn from.
+MAPPED = tile_scales.feature_folders(CONFIG)
+# Besides the config's own, the tile teachers that slide encoders bring along.
+TILE_TEACHERS = inputs.tile_teachers(CONFIG)
 SPECS = CONFIG.model_specs()
 MODELS = list(SPECS)
 # Models that see slides, and those that read what these say.
@@ -100,13 +106,26 @@ def version(versions):
 
 def check_version(wildcards):
     teacher = wildcards.teacher
-    return stage_versions.text(stage_versions.check(teacher, TEACHERS[teacher]))
+    settings = {**TEACHERS, **TILE_TEACHERS}[teacher]
+    return stage_versions.text(stage_versions.check(teacher, settings))
 
 
 def extraction_version(wildcards):
     teachers = wildcards.teacher.split("+")
-    versions = stage_versions.extraction(CONFIG.extraction, teachers)
+    versions = stage_versions.extraction(TILE_TEACHERS, teachers)
     return made_from(versions, f"features/{wildcards.teacher}", wildcards)
+
+
+def slide_encoders_version(wildcards):
+    teacher = wildcards.teacher
+    versions = stage_versions.slide_encoders(teacher, TEACHERS[teacher])
+    return made_from(versions, f"features/{teacher}", wildcards)
+
+
+def features_of_input(wildcards):
+    """The manifest of the tile teacher that a slide encoder reads."""
+    group = group_of(inputs.input_of(CONFIG, wildcards.teacher))
+    return f"<results>/features/{group}/manifest/{wildcards.chunk}.json"
 
 
 def tiling_version(wildcards):
@@ -222,7 +241,7 @@ def at_once(resource, otherwise):
 def manifests():
     """All that speak of slides' files which the workflow itself makes."""
     folders = ["tiles", *(f"tiles_{scale}" for scale in SCALES)] if ENCODERS else []
-    folders += [f"features/{group}" for group in ENCODERS]
+    folders += [f"features/{group}" for group in ENCODERS + SLIDE_ENCODERS]
     return [RESULTS / f / "manifest" / f"{c}.json" for f in folders for c in CHUNKS]
 
 

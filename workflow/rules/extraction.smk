@@ -1,4 +1,4 @@
-if ENCODERS:
+if ENCODERS or SLIDE_ENCODERS:
 
     rule extraction_check:
         # Once per teacher, where the network is: licence, token, weights, their hash, keys, output.
@@ -9,7 +9,7 @@ if ENCODERS:
         benchmark:
             "<benchmarks>/extraction_check/{teacher}.tsv"
         wildcard_constraints:
-            teacher="|".join(map(re.escape, RUN)),
+            teacher="|".join(map(re.escape, RUN + SLIDE_ENCODERS)),
         localrule: True
         conda:
             environment
@@ -19,6 +19,9 @@ if ENCODERS:
         shell:
             "python -m pipeline extraction-check --cfg {params.cfg:q} --out {output.facts:q}"
             " > {log:q} 2>&1"
+
+
+if ENCODERS:
 
     rule extraction:
         input:

@@ -3,7 +3,7 @@ TILED = collect(
 )
 EXTRACTED = collect(
     "<results>/features/{teacher}/manifest/{chunk}.json",
-    teacher=ENCODERS + IMPORTED,
+    teacher=MAPPED,
     chunk=CHUNKS,
 )
 

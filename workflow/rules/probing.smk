@@ -48,7 +48,7 @@ if CONFIG.probing is not None:
                 ),
                 features=collect(
                     "<results>/features/{group}/manifest/{chunk}.json",
-                    group=ENCODERS + IMPORTED,
+                    group=MAPPED,
                     chunk=CHUNKS,
                 ),
             output:

@@ -213,6 +213,7 @@ class LongNetViT(nn.Module):
         drop_path: float = 0.1,
     ) -> None:
         super().__init__()
+        self.dim = dim
         self.width = width
         self.depth = depth
         self.patch_embed = PatchEmbed(dim, width)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config.extraction import TeacherConfig
-from pipeline.encoders import registry
+from pipeline.encoders.slide_level.registry import row_of
 from pipeline.files.hdf5 import read_hdf5
 from pipeline.report.results import Results
 from pipeline.report.sections import probes, tile_students
@@ -90,7 +90,7 @@ def _table(results: Results) -> Table:
         ],
         rows=rows,
         read="Width is the length of the vector that a teacher gives for each tile, at a third, at "
-        "two thirds and at the end of its depth.",
+        "two thirds and at the end of its depth; of a slide encoder, for each slide or region.",
         source=("features/<teacher>/manifest/", "features/<teacher>/<slide>.h5"),
     )
 
@@ -140,7 +140,8 @@ def _licence(name: str, teacher: TeacherConfig) -> str:
         return "the files' own"
     if teacher.source in ("timm", "open_clip"):
         return "Apache-2.0 (architecture)" if teacher.weights == "random" else "see the model card"
-    row = registry.resolve(teacher.model or name)
+    row = row_of(name, teacher)
+    assert row is not None
     limits = "; restricts models trained on its outputs" if row.derivative_restricted else ""
     return row.licence + limits
 
