@@ -41,7 +41,7 @@ from pipeline.encoders.numerics import autocast
 from pipeline.encoders.transforms import prepare
 from pipeline.extraction.devices import choose_batch_size, choose_devices
 from pipeline.extraction.engine import encoding, run
-from pipeline.extraction.engine.messages import ExtractionJob, Settings
+from pipeline.extraction.engine.messages import Settings, SlideToRead
 from pipeline.extraction.engine.run import extract
 from pipeline.runtime.cpu_budget import cpu_budget
 from pipeline.slides.slide import open_slide
@@ -321,7 +321,7 @@ def row(
     for i, path in enumerate(paths):
         outputs = {e.name: folder / f"{e.name}_{i}.h5" for e in encoders}
         jobs.append(
-            ExtractionJob(f"slide {i}", path, grid, outputs, dict.fromkeys(outputs, "benchmark"))
+            SlideToRead(f"slide {i}", path, grid, outputs, dict.fromkeys(outputs, "benchmark"))
         )
     tiles = len(paths) * len(grid.coords)
     waits: list[WaitingChannel] = []

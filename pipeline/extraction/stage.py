@@ -17,7 +17,7 @@ from pipeline.encoders.build import Encoder, build
 from pipeline.encoders.weight_files import local_identity, wanted_revision
 from pipeline.extraction.check import pinned
 from pipeline.extraction.devices import choose_batch_size, choose_devices, decodes_on_gpu
-from pipeline.extraction.engine.messages import ExtractionJob, Settings
+from pipeline.extraction.engine.messages import Settings, SlideToRead
 from pipeline.extraction.engine.run import extract
 from pipeline.extraction.engine.writing import finished
 from pipeline.extraction.writer import is_finished
@@ -79,7 +79,7 @@ def run(
     identities = {name: None if one is None else one.identity for name, one in found.items()}
     prints = {t: teacher_fingerprint(cfg, t, versions[t], identities[t]) for t in teachers}
     records: dict[tuple[str, str], Record] = {}
-    jobs: list[ExtractionJob] = []
+    jobs: list[SlideToRead] = []
     for slide_id, record in sorted(tiled.items()):
         if record.status != "ok":
             for name in teachers:
@@ -98,7 +98,7 @@ def run(
                 path = outputs.pop(name)
                 records[slide_id, name] = finished(slide_id, name, path)
         if outputs:
-            jobs.append(ExtractionJob(slide_id, Path(paths[slide_id]), grid, outputs, marks))
+            jobs.append(SlideToRead(slide_id, Path(paths[slide_id]), grid, outputs, marks))
 
     if jobs:
         records |= _extract(cfg, teachers, jobs, workers, device, identities)
@@ -154,7 +154,7 @@ def _wanted(spec: TeacherConfig, row: registry.Model | None) -> str:
 def _extract(
     cfg: ExtractionConfig,
     teachers: Sequence[str],
-    jobs: Sequence[ExtractionJob],
+    jobs: Sequence[SlideToRead],
     workers: int,
     device: str,
     identities: Mapping[str, str | None],

@@ -14,7 +14,7 @@ from pipeline.contracts.ledger import Record
 from pipeline.contracts.model_card import EncoderCard
 from pipeline.encoders.build import Encoder
 from pipeline.extraction.devices import choose_batch_size, decodes_on_gpu
-from pipeline.extraction.engine.messages import ExtractionJob, Settings
+from pipeline.extraction.engine.messages import Settings, SlideToRead
 from pipeline.extraction.engine.run import extract
 from pipeline.prediction.model_file import ModelFile
 from pipeline.tile_reading.grid import Grid, read_grid
@@ -115,7 +115,7 @@ def encode(
         encoders = [e for e in machine.encoders if folder_of[e.name] == place]
         grids = {s.slide_id: read_grid(out / place / f"{s.slide_id}.h5") for s in slides}
         jobs = [
-            ExtractionJob(
+            SlideToRead(
                 slide.slide_id,
                 slide.path,
                 grid,
@@ -155,7 +155,7 @@ def thinned(grids: Sequence[Grid], limit: int | None) -> list[Grid]:
 
 
 def _run(
-    file: ModelFile, machine: Machine, encoders: Sequence[Encoder], jobs: Sequence[ExtractionJob]
+    file: ModelFile, machine: Machine, encoders: Sequence[Encoder], jobs: Sequence[SlideToRead]
 ) -> Mapping[tuple[str, str], Record]:
     if not jobs:
         return {}

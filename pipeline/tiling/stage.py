@@ -54,7 +54,7 @@ CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.
 
 
 @dataclasses.dataclass(frozen=True)
-class TilingJob:
+class SlideToTile:
     """One slide to be tiled.
 
     Attributes:
@@ -102,7 +102,7 @@ def run(
     jobs = _jobs(root / "slides" / f"{chunk}.parquet", chunk)
     sweep(folder, folder / "qc", folder / "thumbnails", out.parent)
     records: list[Record] = []
-    todo: list[TilingJob] = []
+    todo: list[SlideToTile] = []
     for job in jobs:
         known = _finished(job, cfg, versions, folder)
         if known is None:
@@ -146,19 +146,19 @@ def run_slide(
         What became of it: ok, empty, failed or excluded. Its `path` is relative to the folder
         above `out_dir`.
     """
-    job = TilingJob(
+    job = SlideToTile(
         slide_id or slide.stem, str(slide), mpp, str(mask or ""), str(coordinates or "")
     )
     return _finished(job, cfg, versions, out_dir) or _tile(job, cfg, versions, out_dir)
 
 
-def _jobs(table: Path, chunk: int) -> list[TilingJob]:
+def _jobs(table: Path, chunk: int) -> list[SlideToTile]:
     """The chunk's slides. Read without pandas, which would double the start-up time."""
     wanted = ["slide_id", "path", "mpp", "mask", "coordinates", "chunk", "identity"]
     columns = read_columns(table, wanted)
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     return [
-        TilingJob(
+        SlideToTile(
             str(row["slide_id"]),
             row["path"] or "",
             None if row["mpp"] is None or math.isnan(row["mpp"]) else float(row["mpp"]),
@@ -172,7 +172,7 @@ def _jobs(table: Path, chunk: int) -> list[TilingJob]:
 
 
 def _tile_all(
-    jobs: list[TilingJob], cfg: TilingConfig, versions: str, folder: Path, workers: int
+    jobs: list[SlideToTile], cfg: TilingConfig, versions: str, folder: Path, workers: int
 ) -> Iterator[Record]:
     """Tile in separate processes: a decoder that crashes takes one slide with it, not the run."""
     from concurrent.futures.process import BrokenProcessPool
@@ -190,7 +190,7 @@ def _tile_all(
                 yield _tile_alone(job, cfg, versions, folder)
 
 
-def _tile_alone(job: TilingJob, cfg: TilingConfig, versions: str, folder: Path) -> Record:
+def _tile_alone(job: SlideToTile, cfg: TilingConfig, versions: str, folder: Path) -> Record:
     """Tile in a process of its own, whose end tells a damaged file from a lack of memory."""
     context = _context()
     ours, theirs = context.Pipe(duplex=False)
@@ -218,7 +218,7 @@ def _tile_alone(job: TilingJob, cfg: TilingConfig, versions: str, folder: Path) 
     return Record(job.slide_id, STAGE, "failed", kind="crashed", reason=reason)
 
 
-def _send(to: Connection, job: TilingJob, cfg: TilingConfig, versions: str, folder: Path) -> None:
+def _send(to: Connection, job: SlideToTile, cfg: TilingConfig, versions: str, folder: Path) -> None:
     """What `_tile` returns or raises, through a pipe."""
     _begin()
     try:
@@ -243,7 +243,7 @@ def _context() -> multiprocessing.context.ForkServerContext:
 
 
 def _pooled(
-    jobs: Iterable[TilingJob], cfg: TilingConfig, versions: str, folder: Path, workers: int
+    jobs: Iterable[SlideToTile], cfg: TilingConfig, versions: str, folder: Path, workers: int
 ) -> Iterator[Record]:
     from concurrent.futures import ProcessPoolExecutor, as_completed
 
@@ -259,14 +259,14 @@ def _pooled(
                 future.cancel()
 
 
-def _fingerprint(job: TilingJob, cfg: TilingConfig, versions: str, slide: str) -> str:
+def _fingerprint(job: SlideToTile, cfg: TilingConfig, versions: str, slide: str) -> str:
     given = [content_digest(p) if p else "" for p in (job.mask, job.coordinates)]
     learned = cfg.tissue.method == "learned"
     weights = file_identity(str(cfg.tissue.weights)) if learned else ""
     return digest(cfg.canonical(), versions, slide, job.mpp, *given, weights)
 
 
-def _finished(job: TilingJob, cfg: TilingConfig, versions: str, folder: Path) -> Record | None:
+def _finished(job: SlideToTile, cfg: TilingConfig, versions: str, folder: Path) -> Record | None:
     """The record of a slide whose files were made from the same inputs."""
     path = Files.of(folder, job.slide_id).tiles
     if not job.path or not path.is_file():
@@ -287,7 +287,7 @@ def _finished(job: TilingJob, cfg: TilingConfig, versions: str, folder: Path) ->
         return None
 
 
-def _tile(job: TilingJob, cfg: TilingConfig, versions: str, folder: Path) -> Record:
+def _tile(job: SlideToTile, cfg: TilingConfig, versions: str, folder: Path) -> Record:
     """Tile one slide; whatever is wrong with it becomes its record."""
     files = Files.of(folder, job.slide_id)
     if not job.path:
@@ -322,7 +322,7 @@ def _tile(job: TilingJob, cfg: TilingConfig, versions: str, folder: Path) -> Rec
     return record
 
 
-def _examine(job: TilingJob, cfg: TilingConfig) -> Findings:
+def _examine(job: SlideToTile, cfg: TilingConfig) -> Findings:
     path = Path(job.path)
     if path.is_file() and tiff.is_tiff(path):
         pages = tiff.read_pages(path)

@@ -18,7 +18,7 @@ from pipeline.extraction import writer
 from pipeline.extraction.engine import encoding, reading, writing
 from pipeline.extraction.engine.channel import Channel, Stopped
 from pipeline.extraction.engine.encoding import encode_in_parts
-from pipeline.extraction.engine.messages import ExtractionJob, Settings
+from pipeline.extraction.engine.messages import Settings, SlideToRead
 from pipeline.extraction.engine.run import extract
 from pipeline.tile_reading.grid import read_grid
 from pipeline.tile_reading.reader import open_source
@@ -34,17 +34,17 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> list[ExtractionJob]:
+def jobs(tmp_path: Path) -> list[SlideToRead]:
     made = []
     for i in range(5):
         slide = write_svs(tmp_path / f"{i}.svs", tissue(160, 96, seed=i))
         tiles = write_tiles(tmp_path / f"{i}_tiles.h5", grid_coords(160, 96, 32))
         output = {"tiny": tmp_path / "out" / f"{i}.h5"}
-        made.append(ExtractionJob(str(i), slide, read_grid(tiles), output, {"tiny": f"print {i}"}))
+        made.append(SlideToRead(str(i), slide, read_grid(tiles), output, {"tiny": f"print {i}"}))
     return made
 
 
-def test_two_devices_share_the_slides(jobs: list[ExtractionJob], encoder: Encoder) -> None:
+def test_two_devices_share_the_slides(jobs: list[SlideToRead], encoder: Encoder) -> None:
     """Two device workers take turns at one queue; every slide is made once, and rightly."""
     settings = Settings(batch_size=4, workers=1)
     first, second = torch.device("cpu"), torch.device("cpu", 0)
@@ -60,7 +60,7 @@ def test_two_devices_share_the_slides(jobs: list[ExtractionJob], encoder: Encode
     np.testing.assert_array_equal(read_level(open_features(jobs[2].outputs["tiny"])), alone)
 
 
-def test_batch_size_changes_only_the_last_bit(jobs: list[ExtractionJob], encoder: Encoder) -> None:
+def test_batch_size_changes_only_the_last_bit(jobs: list[SlideToRead], encoder: Encoder) -> None:
     found = []
     for size in (1, 4, 64):
         extract(jobs[:1], {CPU: [encoder]}, Settings(batch_size=size, workers=1))
@@ -70,7 +70,7 @@ def test_batch_size_changes_only_the_last_bit(jobs: list[ExtractionJob], encoder
 
 
 def test_blocks_that_the_device_decodes_give_the_same_features(
-    jobs: list[ExtractionJob], encoder: Encoder
+    jobs: list[SlideToRead], encoder: Encoder
 ) -> None:
     """The way of a GPU's decoder through the whole engine, on a device that every machine has."""
     found = []
@@ -107,7 +107,7 @@ def test_out_of_memory_halves_the_batch(encoder: Encoder, monkeypatch: pytest.Mo
 
 
 def test_tiles_for_a_gpu_wait_in_pinned_memory(
-    jobs: list[ExtractionJob], monkeypatch: pytest.MonkeyPatch
+    jobs: list[SlideToRead], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not for the CPU; and nothing but 8-bit pixels is kept for the way over the bus."""
     asked: list[bool] = []
@@ -126,7 +126,7 @@ def test_tiles_for_a_gpu_wait_in_pinned_memory(
 
 
 def test_the_writer_keeps_few_rows_in_memory(
-    jobs: list[ExtractionJob], monkeypatch: pytest.MonkeyPatch
+    jobs: list[SlideToRead], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows go to the disk as they come, however large the slide is."""
     held: list[int] = []
@@ -160,7 +160,7 @@ def test_convolutions_run_with_the_channels_last() -> None:
 
 
 def test_not_even_one_tile_fits(
-    jobs: list[ExtractionJob], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+    jobs: list[SlideToRead], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_device(e: Encoder, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         raise torch.OutOfMemoryError("out of memory")
@@ -177,7 +177,7 @@ def test_not_even_one_tile_fits(
     ids=["reading", "writing", "encoding"],
 )
 def test_an_error_of_the_machine_ends_the_run(
-    jobs: list[ExtractionJob],
+    jobs: list[SlideToRead],
     encoder: Encoder,
     monkeypatch: pytest.MonkeyPatch,
     loop: object,
@@ -202,7 +202,7 @@ def test_an_error_of_the_machine_ends_the_run(
 
 
 def test_one_slide_that_fails_does_not_stop_the_rest(
-    jobs: list[ExtractionJob], encoder: Encoder
+    jobs: list[SlideToRead], encoder: Encoder
 ) -> None:
     jobs[1].path.write_bytes(b"II*\0" + b"\0" * 50)
     records = extract(jobs, {CPU: [encoder]}, Settings(batch_size=4, workers=1))

@@ -13,7 +13,7 @@ from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders.build import Encoder, build, encode
 from pipeline.extraction import devices
 from pipeline.extraction.engine.encoding import encode_in_parts
-from pipeline.extraction.engine.messages import ExtractionJob, Settings
+from pipeline.extraction.engine.messages import Settings, SlideToRead
 from pipeline.extraction.engine.run import extract
 from pipeline.tile_reading.decoders import gpu_decodes
 from pipeline.tile_reading.grid import read_grid
@@ -35,13 +35,13 @@ def _build(device: torch.device, precision: str = "fp32", **teacher: object) -> 
     return build("tiny", cfg, device=device, precision=precision)
 
 
-def _job(folder: Path, encoder: str) -> ExtractionJob:
+def _job(folder: Path, encoder: str) -> SlideToRead:
     slide = write_svs(folder / "slide.svs", tissue(400, 300))
     grid = read_grid(write_tiles(folder / "tiles.h5", grid_coords(400, 300, 32)))
-    return ExtractionJob("slide", slide, grid, {encoder: folder / "out.h5"}, {encoder: "print"})
+    return SlideToRead("slide", slide, grid, {encoder: folder / "out.h5"}, {encoder: "print"})
 
 
-def _extract(job: ExtractionJob, encoder: Encoder, **settings: object) -> np.ndarray:
+def _extract(job: SlideToRead, encoder: Encoder, **settings: object) -> np.ndarray:
     records = extract([job], {encoder.device: [encoder]}, Settings(workers=2, **settings))  # type: ignore[arg-type]
     assert records[job.slide_id, encoder.name].status == "ok"
     return read_level(open_features(job.outputs[encoder.name])).astype(np.float32)

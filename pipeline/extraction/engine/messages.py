@@ -15,7 +15,7 @@ from pipeline.tile_reading.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True)
-class ExtractionJob:
+class SlideToRead:
     """A slide and what is to be made of it.
 
     Attributes:
@@ -56,7 +56,7 @@ class Settings:
 class Batch:
     """Tiles on their way to the device; `error` ends the slide, `tiles` None ends it well."""
 
-    job: ExtractionJob
+    job: SlideToRead
     rows: np.ndarray
     tiles: torch.Tensor | None
     dropped: int = 0
@@ -67,6 +67,6 @@ class Batch:
 class Result:
     """Features on their way to the writer; teacher -> None ends the slide."""
 
-    job: ExtractionJob
+    job: SlideToRead
     features: Mapping[str, Block] | None
     error: SlideError | None = None

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.errors import SlideError
 from pipeline.extraction.engine.channel import Channel
-from pipeline.extraction.engine.messages import Batch, ExtractionJob, Settings
+from pipeline.extraction.engine.messages import Batch, Settings, SlideToRead
 from pipeline.files.identity import check_unchanged
 from pipeline.runtime.machine_errors import is_machines
 from pipeline.tile_reading.reader import open_source
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def read_slides(
-    next_job: Callable[[], ExtractionJob | None],
+    next_job: Callable[[], SlideToRead | None],
     to: Channel[Batch],
     settings: Settings,
     device: torch.device,
@@ -46,7 +46,7 @@ def read_slides(
 
 
 def read_batches(
-    job: ExtractionJob, settings: Settings, device: torch.device = CPU
+    job: SlideToRead, settings: Settings, device: torch.device = CPU
 ) -> Iterator[Batch]:
     """A slide's tiles in batches, in pinned memory for a GPU, or on it if it decodes them.
 
@@ -86,7 +86,7 @@ def read_batches(
     _check_slide(job)
 
 
-def _check_slide(job: ExtractionJob, thorough: bool = False) -> None:
+def _check_slide(job: SlideToRead, thorough: bool = False) -> None:
     """Tiles and pixels must be of the same file."""
     if job.grid.slide:
         check_unchanged(job.path, job.grid.slide, thorough)

@@ -21,7 +21,7 @@ from pipeline.contracts.ledger import Record
 from pipeline.encoders.build import Encoder
 from pipeline.extraction.engine.channel import Channel, Stopped
 from pipeline.extraction.engine.encoding import encode_batches
-from pipeline.extraction.engine.messages import Batch, ExtractionJob, Result, Settings
+from pipeline.extraction.engine.messages import Batch, Result, Settings, SlideToRead
 from pipeline.extraction.engine.reading import read_slides
 from pipeline.extraction.engine.writing import write_slides
 from pipeline.runtime import progress
@@ -30,7 +30,7 @@ READ_AHEAD = 3  # batches between reader and device, and between device and writ
 
 
 def extract(
-    jobs: Sequence[ExtractionJob],
+    jobs: Sequence[SlideToRead],
     encoders: Mapping[torch.device, Sequence[Encoder]],
     settings: Settings,
 ) -> dict[tuple[str, str], Record]:
@@ -53,7 +53,7 @@ def extract(
     records: dict[tuple[str, str], Record] = {}
     errors: list[BaseException] = []
 
-    def next_job() -> ExtractionJob | None:
+    def next_job() -> SlideToRead | None:
         with lock:
             return next(queue, None)
 
@@ -94,7 +94,7 @@ def _guard(work: Callable[[], None], stop: threading.Event, errors: list[BaseExc
 
 
 def _threads(
-    next_job: Callable[[], ExtractionJob | None],
+    next_job: Callable[[], SlideToRead | None],
     device: torch.device,
     encoders: Sequence[Encoder],
     settings: Settings,

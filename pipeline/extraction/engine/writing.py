@@ -13,7 +13,7 @@ from pipeline.contracts.ledger import Record
 from pipeline.encoders.build import Encoder
 from pipeline.errors import SlideError
 from pipeline.extraction.engine.channel import Channel
-from pipeline.extraction.engine.messages import ExtractionJob, Result
+from pipeline.extraction.engine.messages import Result, SlideToRead
 from pipeline.extraction.writer import Block, facts, feature_file
 
 
@@ -77,7 +77,7 @@ def _write_slide(
 
 
 def _finish(
-    file: contextlib.ExitStack, job: ExtractionJob, teacher: str, error: SlideError | None
+    file: contextlib.ExitStack, job: SlideToRead, teacher: str, error: SlideError | None
 ) -> Record:
     """Close a feature file, or throw it away with an error, and say what became of it."""
     stage = f"extraction/{teacher}"
@@ -102,7 +102,7 @@ def finished(slide_id: str, teacher: str, path: Path) -> Record:
     return Record(slide_id, f"extraction/{teacher}", "ok", path=str(path), facts=facts(path))
 
 
-def _attributes(job: ExtractionJob, encoder: Encoder) -> dict[str, Any]:
+def _attributes(job: SlideToRead, encoder: Encoder) -> dict[str, Any]:
     return {
         **encoder.facts,
         "teacher": encoder.name,
