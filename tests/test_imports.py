@@ -24,8 +24,9 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("accounting", "aggregators", "tile_reading"),
     ("distillation", "linear", "tile_training"),
     ("pretraining",),
-    tuple(room for room in stages.ROOMS if room != "probing"),
-    ("prediction", "probing"),  # they train, or ask what training made
+    tuple(room for room in stages.ROOMS if room not in ("probing", "external")),
+    ("external", "probing"),  # they train, or ask what training made
+    ("prediction",),
     ("plan",),
     ("commands",),
     ("cli",),

@@ -35,6 +35,7 @@ class SyntheticConfig(Section):
     slide_px: tuple[int, int] = (2000, 3200)
     broken_slides: bool = True
     seed: int = 7
+    hospital: Literal["first", "second"] = "first"
 
     @model_validator(mode="after")
     def _sensible(self) -> SyntheticConfig:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.explaining import explain
+from pipeline.config.external import with_training
 from pipeline.config.whole import Config
 from pipeline.errors import ConfigError
 
@@ -32,7 +33,7 @@ def parse(data: Mapping[str, Any], source: str = "config") -> Config:
             "out what is meant"
         )
     try:
-        return Config.model_validate(dict(data))
+        return Config.model_validate(dict(with_training(data, source)))
     except ValidationError as error:
         raise ConfigError(explain(error, Config.model_json_schema(), source)) from None
 

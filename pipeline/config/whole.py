@@ -16,10 +16,12 @@ from pipeline.config.cohort import CohortConfig
 from pipeline.config.controls import PLAIN, Controls, controls
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.expanded import expanded
+from pipeline.config.external import ExternalConfig
 from pipeline.config.extraction import ExtractionConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.mapping import MappingConfig
 from pipeline.config.models import (
+    STACKS,
     FusionModel,
     LinearModel,
     ShazamV1Model,
@@ -50,6 +52,22 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="after")
+    def _applied_exist(self) -> Config:
+        external, specs = self.section(ExternalConfig), self.model_specs()
+        for name in external.models if external else ():
+            if name not in specs:
+                raise ValueError(
+                    f"external.models: the training cohort has no model `{name}`"
+                    f"{nearest(name, specs)}"
+                )
+            if specs[name].kind in STACKS:
+                raise ValueError(
+                    f"external.models: `{name}` is of kind {specs[name].kind}, which reads other "
+                    "models or the sheet; only models that see slides are applied elsewhere"
+                )
+        return self
 
     @model_validator(mode="after")
     def _references(self) -> Config:
@@ -146,6 +164,13 @@ class Config(Section):
                     f"training: model `{name}` is sized_as `{sized_as}`, which is not one of the "
                     f"students{nearest(sized_as, students)}"
                 )
+
+    def applied(self) -> list[str]:
+        """The models that are trained here, or of an external cohort those that are applied."""
+        external = self.section(ExternalConfig)
+        specs = self.model_specs()
+        seeing = [name for name, spec in specs.items() if spec.kind not in STACKS]
+        return list(external.models or seeing) if external else list(specs)
 
     def section(self, kind: type[S]) -> S | None:
         """The section of a class; None where the config has none.

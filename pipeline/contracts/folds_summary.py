@@ -14,7 +14,7 @@ from pipeline.files.typed_json import read_typed
 
 FILE = "folds.json"
 Label = Literal["test", "validation"]
-Tests = Literal["partition", "incomplete", "overlapping"]
+Tests = Literal["partition", "incomplete", "overlapping", "external"]
 
 
 @dataclasses.dataclass(frozen=True)

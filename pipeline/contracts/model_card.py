@@ -23,6 +23,7 @@ class Member:
     Attributes:
         fold, seed: of its training.
         head: what `training.tasks.from_facts` makes its head from.
+        max_tiles: most tiles of a case that it reads, spread evenly; None: all.
         score_mean, score_deviation: of the risks of its own training cases, by which risks of
             several models come to one scale; 0 and 1 where there is no risk.
     """
@@ -30,6 +31,7 @@ class Member:
     fold: int
     seed: int
     head: dict[str, Any]
+    max_tiles: int | None
     score_mean: float
     score_deviation: float
 
@@ -142,7 +144,8 @@ class ModelCard:
         precision: of the encoders, as the config says.
         head_precision: of the models after them.
         on_bad_tile: what becomes of a tile that cannot be read.
-        max_tiles: most tiles of a case that a model reads, spread evenly; None: all.
+        max_tiles: most tiles of a case that are encoded, spread evenly; None: all, also where the
+            members read different numbers.
         members: the ensemble, by fold and seed.
         calibration: from the ensemble's mean to what it is worth.
         familiar: what the training cohort was like.

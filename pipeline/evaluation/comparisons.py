@@ -6,6 +6,9 @@ better or worse in at most 5 % of cohorts, which tests that take the trained mod
 (docs/statistics.md, benchmarks/verdict_error.py). Where test parts overlap, it is the corrected
 resampled t-test over them; one split has no such test. Its p values of one metric are a family
 (Holm). The paired bootstrap over cases and DeLong's test (AUC) stand next to it.
+
+On an external cohort, whose cases no model has learned from, the models are given, and the paired
+bootstrap over cases is the test that decides.
 """
 
 from __future__ import annotations
@@ -43,10 +46,10 @@ def compare(
 
     Columns: student, other, metric, difference (student less other), low, high, p_value, p_holm
     (within the metric), verdict (of the student: `better`, `worse`, `open` where nothing is shown,
-    `untested`), test (`folds and cases`, `over folds`, or `cases` with one split, without a p
-    value), n (cases that both predict), n_undefined (resamples without a difference), p_cases
-    (paired bootstrap over cases), p_delong (AUC alone), fold_difference and p_folds (corrected
-    resampled t-test), higher_is_better.
+    `untested`), test (`folds and cases`, `over folds`, `external cases`, or `cases` with one split,
+    without a p value), n (cases that both predict), n_undefined (resamples without a difference),
+    p_cases (paired bootstrap over cases), p_delong (AUC alone), fold_difference and p_folds
+    (corrected resampled t-test), higher_is_better.
 
     Args:
         student: its pooled predictions and measures.
@@ -115,7 +118,9 @@ def differences(
         mean, error, p_folds = fold_test(folds[0][name] - folds[1][name], _test_to_train(bench))
         between, p, test = interval(given[1:], confidence), float("nan"), "cases"
         low, high = between.low, between.high
-        if redrawn is not None:
+        if bench.fixed:
+            p, test, p_folds = p_value(given[1:]), "external cases", float("nan")
+        elif redrawn is not None:
             drawn = widened(redrawn[0][name] - redrawn[1][name], len(bench.folds))[1:]
             between, p, test = interval(drawn, confidence), p_value(drawn), "folds and cases"
             low, high = between.low, between.high

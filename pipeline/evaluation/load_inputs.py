@@ -65,7 +65,7 @@ def open_bench(
         assert labels.time is not None and labels.event is not None
         edge = last_edge(predictions)
         points = time_points(labels.time, labels.event, cfg.horizons, edge)
-    pools = [_pool(model, task, labels, points) for model in predictions]
+    pools = [pool_of(model, task, labels, points) for model in predictions]
     tested = {case for fold in folds for case in fold.test}
     rows = np.array([i for i, case in enumerate(labels.cases) if case in tested], dtype=np.int64)
     weights = resample_weights(len(rows), cfg.bootstraps, cfg.seed)
@@ -99,7 +99,15 @@ def _redrawn(cfg: EvaluationConfig, labels: Labels, folds: Sequence[Fold]) -> np
     return resample_folds(tests, len(labels.cases), cfg.bootstraps, cfg.seed)
 
 
-def _pool(model: Predictions, task: Task, labels: Labels, points: TimePoints | None) -> Pool:
+def pool_of(model: Predictions, task: Task, labels: Labels, points: TimePoints | None) -> Pool:
+    """A model's predictions on a common scale, with survival curves where it gives them.
+
+    Args:
+        model: the predictions.
+        task: the task.
+        labels: of all cases that they speak of.
+        points: times of a survival task; None for others.
+    """
     if not isinstance(task, SurvivalTask) or points is None:
         return prepare(model)
     return prepare(model, curve_table(model, task, labels, np.array(points.grid)))

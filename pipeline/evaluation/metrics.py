@@ -88,6 +88,7 @@ class Bench:
         folds: the task's folds.
         redrawn: resamples of folds and of their cases, (resamples + 1, n), row 0 all ones; None
             where test parts overlap, or there is only one.
+        fixed: the cases had no part in the training, and the models are taken as they are.
     """
 
     def __init__(
@@ -98,9 +99,10 @@ class Bench:
         points: TimePoints | None,
         folds: Sequence[Fold],
         redrawn: np.ndarray | None,
+        fixed: bool = False,
     ) -> None:
         self.task, self.labels, self.weights = task, labels, weights
-        self.points, self.folds = points, folds
+        self.points, self.folds, self.fixed = points, folds, fixed
         self._redrawn = redrawn
         self._scorers: dict[tuple[bytes, Draws], Scorer] = {}
 

@@ -70,6 +70,7 @@ def read_predictions(
     labels: Labels,
     folds: Sequence[Fold],
     auxiliary: str = "",
+    trained: Path | None = None,
 ) -> Predictions:
     """Read `models/<task>/<model>/predictions.parquet`, or what the model says of another endpoint.
 
@@ -81,11 +82,13 @@ def read_predictions(
         labels: labels of all cases that the folds know.
         folds: the folds that it was trained on.
         auxiliary: the name of `task`, where it is an auxiliary one of the model.
+        trained: results folder in which the model was trained; None: the same.
 
     Raises:
         ArtifactError: the table is missing, damaged, or does not fit the folds or the labels.
     """
     folder = root / "models" / task_name / model
+    made = (trained or root) / "models" / task_name / model
     path = (
         folder / "auxiliary" / f"{auxiliary}.parquet"
         if auxiliary
@@ -108,11 +111,11 @@ def read_predictions(
     bad = ~np.isfinite(values).all(axis=1)
     finite = pd.DataFrame(np.where(bad[:, None], np.nan, values), table.index, list(columns))
     kept = pd.concat([table[[*KEYS, *survival]], finite], axis=1)
-    trained = set(zip(table["seed"], table["fold"], strict=True))
+    fits = set(zip(table["seed"], table["fold"], strict=True))
     metas = {
         (meta.seed, meta.fold): meta
-        for meta in sorted(read_metas(folder), key=lambda meta: (meta.seed, meta.fold))
-        if (meta.seed, meta.fold) in trained
+        for meta in sorted(read_metas(made), key=lambda meta: (meta.seed, meta.fold))
+        if (meta.seed, meta.fold) in fits
     }
     return Predictions(
         name=model,

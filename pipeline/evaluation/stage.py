@@ -29,6 +29,7 @@ With the trained models stands `average`, the mean of the single-teacher models'
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,8 +44,8 @@ from pipeline.contracts.cohort_facts import FILE, read_cohort_facts
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.evaluation_summary import write_evaluation_summary
 from pipeline.contracts.folds import read_folds
-from pipeline.contracts.folds_summary import read_folds_summary
-from pipeline.contracts.labels import Task
+from pipeline.contracts.folds_summary import FoldsSummary, read_folds_summary
+from pipeline.contracts.labels import Labels, Task
 from pipeline.errors import ConfigError, nearest
 from pipeline.evaluation.attribution import attribution_table
 from pipeline.evaluation.auxiliary_endpoints import auxiliary_table
@@ -121,21 +122,102 @@ def run(
         read_predictions(root, task_name, task, m, labels, folds) for m in (*models, *zero_shot)
     ]
     bench, pools = open_bench(cfg, task, labels, folds, predictions)
+    field = line_up(predictions, pools, bench)
+    folder = root / "evaluation" / task_name
+    by_name, known = field.by_name, controls or Controls()
+    parts = attribution_table(known, cfg.student, by_name, bench, cfg.confidence)
+    beyond = covariates_table(known, cfg.student, by_name, bench, cfg.confidence)
+    lacking = lacking_teachers(root)
+    missing = missing_table(list(by_name.values()), lacking, bench, cfg.confidence)
+    _write_or_remove(folder / "attribution.parquet", parts)
+    _write_or_remove(folder / "covariates.parquet", beyond)
+    _write_or_remove(folder / "missing_teachers.parquet", missing)
+    _write_or_remove(folder / "stacks.parquet", stack_table(predictions))
+    _write_or_remove(folder / "nested.parquet", nested_table(predictions, field.pools, bench))
+    stacked = {m.name for m in predictions if m.meta and m.meta.model["kind"] in STACKS}
+    networks = [name for name in models if name not in stacked]
+    learned_too = auxiliary_table(cfg, root, task_name, auxiliary or {}, networks, folds, cases)
+    _write_or_remove(folder / "auxiliary.parquet", learned_too)
+    publish(
+        cfg=cfg,
+        task_name=task_name,
+        bench=bench,
+        field=field,
+        predictions=predictions,
+        plain=_of_one_teacher(predictions),
+        split=summed,
+        labels=labels,
+        root=root,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """Every model on the bench, the best first.
+
+    Attributes:
+        pools, measured: of each model.
+        members: the models that `average` is the mean of.
+    """
+
+    pools: list[Pool]
+    measured: list[Measured]
+    members: list[str]
+
+    @property
+    def by_name(self) -> dict[str, tuple[Pool, Measured]]:
+        return {pool.name: (pool, one) for pool, one in zip(self.pools, self.measured, strict=True)}
+
+
+def line_up(predictions: Sequence[Predictions], pools: Sequence[Pool], bench: Bench) -> Field:
+    """Measure the models, and `average` where there are several single-teacher models.
+
+    Args:
+        predictions: of each trained model.
+        pools: the same on a common scale.
+        bench: cases, labels and resamples.
+    """
     members = _singles(predictions)
+    pools = list(pools)
     if len(members) > 1:
         pools.append(average(AVERAGE, [pool for pool in pools if pool.name in members]))
     measured = [bench.measure(pool) for pool in progress.counted(pools, "models measured")]
-    order = _order(measured, PRIMARY[task.type])
-    pools, measured = [pools[i] for i in order], [measured[i] for i in order]
-    by_name = {pool.name: (pool, one) for pool, one in zip(pools, measured, strict=True)}
-    parts = attribution_table(controls or Controls(), cfg.student, by_name, bench, cfg.confidence)
-    beyond = covariates_table(controls or Controls(), cfg.student, by_name, bench, cfg.confidence)
-    lacking = lacking_teachers(root)
-    missing = missing_table(list(by_name.values()), lacking, bench, cfg.confidence)
-    student = by_name.pop(cfg.student)
-    labelled = summed.labelled
+    order = _order(measured, PRIMARY[bench.task.type])
+    return Field([pools[i] for i in order], [measured[i] for i in order], members)
+
+
+def publish(
+    *,
+    cfg: EvaluationConfig,
+    task_name: str,
+    bench: Bench,
+    field: Field,
+    predictions: Sequence[Predictions],
+    plain: Sequence[str],
+    split: FoldsSummary,
+    labels: Labels,
+    root: Path,
+) -> None:
+    """Compare the student with every other model, and write the task's tables, figures' points and
+    last its summary.
+
+    Args:
+        cfg: the stage's config.
+        task_name: the task's name.
+        bench: cases, labels and resamples.
+        field: the models on it.
+        predictions: of each trained model.
+        plain: the simple models of one teacher, of which the best is named.
+        split: how its cases were split.
+        labels: of all cases that the folds hold.
+        root: the results folder.
+    """
+    task, pools, measured = bench.task, field.pools, field.measured
+    others = field.by_name
+    student = others.pop(cfg.student)
+    labelled = split.labelled
     metrics = metric_table(measured, bench, cfg.confidence).assign(labelled=labelled)
-    comparisons = compare(student, list(by_name.values()), bench, cfg.confidence)
+    comparisons = compare(student, list(others.values()), bench, cfg.confidence)
     comparisons = comparisons.assign(labelled=labelled)
     groups = _groups(pools, bench, cfg, task)
     curves = figure_points(list(zip(pools, measured, strict=True)), groups, bench, cfg)
@@ -144,28 +226,19 @@ def run(
     write_table(folder / "metrics.parquet", metrics, csv=True)
     write_table(folder / "comparisons.parquet", comparisons, csv=True)
     write_table(folder / "per_case.parquet", _per_case(pools, bench, groups, cfg))
-    _write_or_remove(folder / "attribution.parquet", parts)
-    _write_or_remove(folder / "covariates.parquet", beyond)
-    _write_or_remove(folder / "missing_teachers.parquet", missing)
-    _write_or_remove(folder / "stacks.parquet", stack_table(predictions))
-    _write_or_remove(folder / "nested.parquet", nested_table(predictions, pools, bench))
     _write_or_remove(folder / "targets.parquet", target_table(pools, bench, cfg.confidence))
     _write_or_remove(folder / "profiles.parquet", case_table(pools, bench, labels))
-    stacked = {m.name for m in predictions if m.meta and m.meta.model["kind"] in STACKS}
-    networks = [name for name in models if name not in stacked]
-    learned_too = auxiliary_table(cfg, root, task_name, auxiliary or {}, networks, folds, cases)
-    _write_or_remove(folder / "auxiliary.parquet", learned_too)
     curves["forest"] = forest(metrics, comparisons, PRIMARY[task.type])
     write_json(folder / "curves.json", jsonable(curves))
     found = summary(
         cfg=cfg,
         task_name=task_name,
         bench=bench,
-        split=summed,
+        split=split,
         predictions=predictions,
         pools=pools,
-        members=members,
-        plain=_of_one_teacher(predictions),
+        members=field.members,
+        plain=plain,
         metrics=metrics,
         comparisons=comparisons,
         curves=curves,
@@ -184,7 +257,7 @@ def _write_or_remove(path: Path, table: pd.DataFrame | None) -> None:
         old.unlink(missing_ok=True)
 
 
-def _singles(models: list[Predictions]) -> list[str]:
+def _singles(models: Sequence[Predictions]) -> list[str]:
     """The single-teacher models: by their meta.json, or by name where there is none."""
     return [
         m.name
@@ -193,7 +266,7 @@ def _singles(models: list[Predictions]) -> list[str]:
     ]
 
 
-def _of_one_teacher(models: list[Predictions]) -> list[str]:
+def _of_one_teacher(models: Sequence[Predictions]) -> list[str]:
     """The simple models of one teacher: those that are averaged, and linear ones."""
     linear = [
         m.name

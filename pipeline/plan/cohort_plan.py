@@ -19,6 +19,7 @@ from pipeline.cohort.sheet import chunk_digest, identities, slide_rows
 from pipeline.cohort.stage import portable
 from pipeline.cohort.synthetic import embedded
 from pipeline.config.cohort import SyntheticConfig
+from pipeline.config.external import ExternalConfig
 from pipeline.config.probing import ProbingConfig
 from pipeline.config.vision_language import VisionLanguageConfig
 from pipeline.config.whole import Config
@@ -32,6 +33,7 @@ from pipeline.encoders.tile_scales import check_inputs, check_scales
 from pipeline.encoders.timm_names import check_timm_name
 from pipeline.encoders.weight_files import local_file, package_file
 from pipeline.errors import ConfigError
+from pipeline.external.trained import check_apart
 from pipeline.extraction.first_look import check_alike
 from pipeline.extraction.locate import (
     check_not_shared,
@@ -119,11 +121,15 @@ def cohort_plan(
     if check:
         if cohort.source == "sheet" and "shared_slides" not in cohort.accept:
             report("the sheet's slides", shared_slides(rows, identities(cohort, rows, recall)))
-        made = config.folds.import_dir is None
+        external = config.section(ExternalConfig)
+        if external is not None:
+            check_apart(rows, identities(cohort, rows, recall), base / external.trained)
+        made = config.folds.import_dir is None and external is None
         folds = config.folds.k if made else None
         check_labels(rows, config.tasks, folds=folds, accepted=cohort.accept)
-        check_covariates(rows, cohort.covariates, config.tasks)
-        if cohort.source == "sheet" or not made:
+        if external is None:
+            check_covariates(rows, cohort.covariates, config.tasks)
+        if external is None and (cohort.source == "sheet" or not made):
             imported = _folds_digest(config.folds.import_dir, base)
             check_splits(config, rows, base, imported, recall)
         _check_paths(config, rows, base)

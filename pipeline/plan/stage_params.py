@@ -15,6 +15,7 @@ from pipeline.cohort.synthetic.embedded import annotation_pattern
 from pipeline.config.cohort import CohortConfig, Covariate
 from pipeline.config.controls import Controls
 from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.external import ExternalConfig, ExternalJob, ExternalPredictionsJob
 from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.config.folds import FoldsJob
 from pipeline.config.mapping import MappingConfig
@@ -361,6 +362,30 @@ def vision_language(config: Config, teacher: str, captions: str = "") -> VisionL
         seeds=config.training.seeds,
         facts=teacher_facts(config, teacher),
         captions=captions,
+    )
+
+
+def external_predictions(config: Config, task: str) -> ExternalPredictionsJob:
+    """One model of one task on an external cohort."""
+    external = config.section(ExternalConfig)
+    assert external is not None
+    return ExternalPredictionsJob(
+        external=external.model_copy(update={"models": ()}),
+        task=_alone(config, task),
+        max_tiles=config.training.max_tiles_per_case,
+        precision=config.training.precision,
+    )
+
+
+def external(config: Config, task: str) -> ExternalJob:
+    """A task's evaluation on an external cohort."""
+    section = config.section(ExternalConfig)
+    assert section is not None
+    return ExternalJob(
+        external=section,
+        evaluation=config.evaluation,
+        task=_alone(config, task),
+        applied=config.applied(),
     )
 
 

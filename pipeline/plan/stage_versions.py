@@ -140,6 +140,16 @@ def evaluation(task: TaskConfig) -> Versions:
     return stage("evaluation") | {f"{task.type} metrics": metrics}
 
 
+def external_predictions() -> Versions:
+    """Trained models on a cohort that had no part in their training."""
+    return {"external predictions": version_of("pipeline.external.predictions")}
+
+
+def external(task: TaskConfig) -> Versions:
+    """A task's measures on such a cohort."""
+    return stage("external") | evaluation(task)
+
+
 def _encoder(name: str, settings: TeacherConfig) -> Versions:
     """A teacher's loader, the layout of its checkpoint, and its architecture where that is ours."""
     row = row_of(name, settings)

@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.bags.files import open_features, read_level
 from pipeline.bags.sampling import spread
 from pipeline.config.extraction import TeacherConfig
+from pipeline.config.models import STACKS
 from pipeline.config.tasks import ClassificationTask, SurvivalTask
 from pipeline.config.tiling import TilingConfig
 from pipeline.config.whole import Config
@@ -45,6 +46,7 @@ from pipeline.evaluation.metrics import PRIMARY
 from pipeline.evaluation.pooling import Pool, pooled, prepare
 from pipeline.evaluation.predictions import read_predictions
 from pipeline.evaluation.survival_curves import QUANTILES
+from pipeline.external.predictions import limit_of
 from pipeline.extraction.check import pinned
 from pipeline.files.identity import MISSING, file_identity
 from pipeline.files.parquet import read_table
@@ -108,10 +110,13 @@ def export(source: Source, out: Path, embed: Embed) -> ModelCard:
     members = []
     for meta in progress.counted(metas, "models"):
         mean, deviation = _moments(found.table, meta)
-        members.append(Member(meta.fold, meta.seed, meta.head, mean, deviation))
+        limit = limit_of(meta, config.training.max_tiles_per_case)
+        members.append(Member(meta.fold, meta.seed, meta.head, limit, mean, deviation))
         network, _, _ = load_checkpoint(_folder(source, meta))
         state = network.state_dict()
         tensors |= {f"{member_prefix(members[-1])}.{name}": v for name, v in state.items()}
+    limits = {member.max_tiles for member in members}
+    max_tiles = limits.pop() if len(limits) == 1 else None
     encoders = []
     for at, name in enumerate(progress.counted(first.teachers, "encoders")):
         encoder, state = _encoder(source, name, first.dims[at], embed)
@@ -139,7 +144,7 @@ def export(source: Source, out: Path, embed: Embed) -> ModelCard:
         precision=config.extraction.precision,
         head_precision=config.training.precision,
         on_bad_tile=config.extraction.on_bad_tile,
-        max_tiles=config.training.max_tiles_per_case,
+        max_tiles=max_tiles,
         members=members,
         calibration=_calibration(config, task, prepare(found), labels, folds, evaluated),
         familiar=familiar,
@@ -184,6 +189,12 @@ def _metas(source: Source) -> list[ModelMeta]:
     if source.model_name not in config.model_specs():
         known = nearest(source.model_name, config.model_specs())
         raise UserError(f"--model {source.model_name}: the cohort has no such model{known}")
+    kind = config.model_specs()[source.model_name].kind
+    if kind in STACKS:
+        raise UserError(
+            f"`{source.model_name}` is of kind {kind}, which reads other models' predictions or "
+            "columns of the sheet and no slide; export a model that sees slides"
+        )
     found = []
     for fold in read_folds(source.root, source.task_name):
         for seed in config.training.seeds:

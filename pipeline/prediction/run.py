@@ -153,9 +153,9 @@ def _case(
         if not used:
             return [Outcome(s, records[s.slide_id], seconds=seconds) for s in slides], None
         store = _store(file.card, used, out, machine.device)
-        limit = file.card.max_tiles
+        only, precision = np.array([0]), file.card.head_precision
         outputs = [
-            outputs_of(one.network, store, np.array([0]), limit, file.card.head_precision)[0]
+            outputs_of(one.network, store, only, one.member.max_tiles, precision)[0]
             for one in ensemble
         ]
         verdict = judge(file.card, ensemble, outputs)
@@ -175,7 +175,7 @@ def _case(
                 for one in file.card.encoders
                 for s in used
             }
-            shown = None if options.all_tiles else limit
+            shown = None if options.all_tiles else file.card.max_tiles
             tiles = tile_table(file.card, ensemble, store, verdict.best, names, shown)
             page.write(file, outcomes, verdict, tiles, out)
         return outcomes, verdict

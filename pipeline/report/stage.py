@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.accounting import run_summary
+from pipeline.config.external import ExternalConfig
 from pipeline.config.whole import Config
 from pipeline.contracts.folds_summary import FoldsSummary, read_folds_summary
 from pipeline.encoders import speaking
@@ -18,7 +19,16 @@ from pipeline.files.artifacts import sweep, write_json, write_text
 from pipeline.report import results
 from pipeline.report.figures import style
 from pipeline.report.figures.charts import Drawing
-from pipeline.report.sections import attention, flow, provenance, slides, tasks, teachers, timings
+from pipeline.report.sections import (
+    attention,
+    external,
+    flow,
+    provenance,
+    slides,
+    tasks,
+    teachers,
+    timings,
+)
 from pipeline.report.sections.planned_vs_actual import Planner
 from pipeline.report.tables import cells
 
@@ -45,13 +55,20 @@ def run(*, config: Config, root: Path, planner: Planner | None = None) -> None:
     """
     sweep(root, root / "report")
     opened = results.read(config, root)
-    folds = {task: read_folds_summary(root, task) for task in opened.tasks}
+    elsewhere = config.section(ExternalConfig)
+    trained = [] if elsewhere else opened.tasks
+    folds = {task: read_folds_summary(root, task) for task in trained}
     looked = attention.section(opened)
     sections = {
         "flow": flow.section(opened, folds),
         "slides": slides.section(opened),
         "teachers": teachers.section(opened),
-        "tasks": [tasks.section(opened, task, folds[task]) for task in opened.tasks],
+        "tasks": [
+            external.section(opened, task, Path(elsewhere.trained))
+            if elsewhere
+            else tasks.section(opened, task, folds[task])
+            for task in opened.tasks
+        ],
         "attention": looked,
         "timings": timings.section(opened, planner),
         "provenance": provenance.section(opened),
@@ -83,6 +100,16 @@ def notices(opened: results.Results, folds: Mapping[str, FoldsSummary]) -> list[
                 "Validation, not test.",
                 f"The folds of {', '.join(labelled)} use the same cases to choose a model and to "
                 f"measure it; every number there is too good by an unknown amount.",
+            )
+        )
+    elsewhere = opened.config.section(ExternalConfig)
+    if elsewhere:
+        found.append(
+            Notice(
+                "caution",
+                "External cohort.",
+                f"No model was trained or chosen on these cases: those of {elsewhere.trained} were "
+                "applied as they are, each case by the mean of all folds' models.",
             )
         )
     if opened.config.cohort.source == "synthetic":

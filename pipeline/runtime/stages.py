@@ -309,6 +309,31 @@ STAGES = (
         writes="`evaluation/<task>/`",
     ),
     Stage(
+        name="external_predictions",
+        room="external",
+        command="external-predictions",
+        job="external:ExternalPredictionsJob",
+        module="external.predictions",
+        options=("task", "model", "workers", "gpus", "device"),
+        config=("external", "tasks", "training"),
+        libraries=(*ARRAYS, "torch", "scikit-learn", "scikit-survival"),
+        tables=(),  # training names it
+        does="models of another cohort's run on a cohort that had no part in it",
+        writes="`models/<task>/<model>/predictions.parquet`",
+    ),
+    Stage(
+        name="external",
+        room="external",
+        command="external",
+        job="external:ExternalJob",
+        options=("task",),
+        config=("external", "evaluation", "tasks"),
+        libraries=(*ARRAYS, "torch", "scipy", "scikit-learn", "scikit-survival", "lifelines"),
+        tables=(),  # evaluation names it
+        does="the same measures and comparisons, with cut-offs of the training cohort",
+        writes="`evaluation/<task>/`",
+    ),
+    Stage(
         name="report",
         room="report",
         command="report",

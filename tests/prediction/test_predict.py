@@ -138,7 +138,9 @@ def test_a_model_that_weighs_no_tiles_has_a_map_of_influence(study: Path, tmp_pa
 def test_fewer_tiles_are_encoded_than_a_large_case_has(
     study: Path, survival: ModelFile, tmp_path: Path
 ) -> None:
-    few = dataclasses.replace(survival, card=dataclasses.replace(survival.card, max_tiles=3))
+    members = [dataclasses.replace(one, max_tiles=3) for one in survival.card.members]
+    card = dataclasses.replace(survival.card, max_tiles=3, members=members)
+    few = dataclasses.replace(survival, card=card)
     slide = slides_of(study, ["SYN-0001"])[0]
     thin = run(few, [slide], Options(tmp_path / "thin"))
     whole = run(few, [slide], Options(tmp_path / "whole", all_tiles=True))

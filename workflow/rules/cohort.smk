@@ -34,7 +34,11 @@ rule cohort:
     conda:
         "../../envs/shazam.yaml"
     params:
-        cfg=told("cohort", sheet=lambda wildcards: COHORT.sheet()),
+        cfg=told(
+            "cohort",
+            cohort=lambda wildcards: CHECKED,
+            sheet=lambda wildcards: COHORT.sheet(),
+        ),
         version=version(stage_versions.stage("cohort")),
     shell:
         "python -m pipeline cohort check --cfg {params.cfg:q} --root $(dirname {output.slides:q})"

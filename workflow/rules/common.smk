@@ -15,6 +15,7 @@ if (REPOSITORY / "pipeline").is_dir():
 
 from pipeline.accounting import rates, run_summary, time_limits
 from pipeline.cohort import covariates, labels
+from pipeline.config.external import ExternalConfig
 from pipeline.config.models import STACKS
 from pipeline.config.reading import parse as parse_config
 from pipeline.config.reading import refuse_double_keys
@@ -69,7 +70,10 @@ MAPPED = tile_scales.feature_folders(CONFIG)
 # Besides the config's own, the tile teachers that slide encoders bring along.
 TILE_TEACHERS = inputs.tile_teachers(CONFIG)
 SPECS = CONFIG.model_specs()
-MODELS = list(SPECS)
+MODELS = CONFIG.applied()
+EXTERNAL = CONFIG.section(ExternalConfig)
+# Models of the sheet's columns are not applied elsewhere, where a sheet may lack them.
+CHECKED = CONFIG.cohort.model_copy(update={"covariates": {}} if EXTERNAL else {})
 # Models that see slides, and those that read what these say.
 STACKED = "|".join(re.escape(m) for m in MODELS if SPECS[m].kind in STACKS) or "none"
 SEEING = "|".join(re.escape(m) for m in MODELS if SPECS[m].kind not in STACKS) or "none"
@@ -167,6 +171,10 @@ def stacked(table):
 
 def evaluation_version(wildcards):
     return stage_versions.text(stage_versions.evaluation(CONFIG.tasks[wildcards.task]))
+
+
+def external_version(wildcards):
+    return stage_versions.text(stage_versions.external(CONFIG.tasks[wildcards.task]))
 
 
 def chunk_job(wildcards):
@@ -274,7 +282,8 @@ def say_plan():
     """A dry-run ends with what the rest of the run would cost; with nothing where none is left."""
     for line in labels.told(COHORT.rows, CONFIG.tasks):
         print(line, file=sys.stderr)
-    for line in covariates.told(COHORT.rows, CONFIG.cohort.covariates):
+    columns = {} if EXTERNAL is not None else CONFIG.cohort.covariates
+    for line in covariates.told(COHORT.rows, columns):
         print(line, file=sys.stderr)
     slides = {row.slide_id: row.case_id for row in COHORT.rows}
     for line in teacher_lines.told(CONFIG, slides):

@@ -39,6 +39,8 @@ RESOURCES = "resources"
 ANNOTATIONS = "annotations"
 LABELS = ("time", "event", "subtype", "score", "age", "sex", "stage")
 COARSE_MPP, FINE_MPP = 0.5, 0.25
+# The second hospital: its patients' ids, its stains, its scanner, and how far its seeds are away.
+SECOND, SECOND_SITE, SECOND_SCALE, SECOND_SEEDS = "EXT", "harbour", 0.92, 10_007
 PENS = ("blue", "green", "black", "red")
 FINGERPRINT = "Drawn from"
 HEADER_BYTES = 4096
@@ -105,8 +107,14 @@ def identities(cfg: CohortConfig) -> dict[str, str]:
 
 
 def cases(cfg: SyntheticConfig) -> tuple[HiddenCase, ...]:
-    """The cases with their hidden states."""
-    return hidden_cases(cfg.cases, cfg.censoring, cfg.seed)
+    """The cases with their hidden states; those of the second hospital are other patients."""
+    if cfg.hospital == "first":
+        return hidden_cases(cfg.cases, cfg.censoring, cfg.seed)
+    found = hidden_cases(cfg.cases, cfg.censoring, cfg.seed + SECOND_SEEDS)
+    return tuple(
+        dataclasses.replace(case, case_id=f"{SECOND}{case.case_id[3:]}", site=SECOND_SITE)
+        for case in found
+    )
 
 
 @lru_cache(maxsize=4)
@@ -152,6 +160,7 @@ def _slide(
     # A second slide is scanned at twice the resolution; a smaller piece keeps the file small.
     largest = high if letter == "A" else (low + high) / 2
     mpp = COARSE_MPP if letter == "A" else FINE_MPP
+    scale = SECOND_SCALE if cfg.hospital == "second" else 1.0
     sides = [round(rng.uniform(low, largest) * COARSE_MPP / mpp) for _ in range(2)]
     # Two slides of one tumour differ a little.
     share = case.tumour_fraction + rng.gauss(0, 0.03)
@@ -162,7 +171,7 @@ def _slide(
         facts={
             "width": sides[0],
             "height": sides[1],
-            "mpp": mpp,
+            "mpp": mpp * scale,
             "site": case.site,
             "tumour_fraction": min(max(share, TUMOUR_RANGE[0] / 2), 0.9),
             "pleomorphism": case.pleomorphism,

@@ -28,6 +28,7 @@ SITE_STAINS = {
     "east": (1.05, 0.97, 0.020),
     "south": (0.97, 1.04, -0.010),
     "west": (1.02, 0.99, -0.025),
+    "harbour": (1.12, 0.93, 0.030),  # the second hospital's, of an external cohort
 }
 PEN_COLOURS = {
     "blue": (40, 60, 170),

@@ -30,9 +30,17 @@ DECIDES = {
     "trained again would differ too",
     "over folds": "the corrected resampled t-test over the splits, whose test parts overlap "
     "(Nadeau and Bengio)",
+    "external cases": "a paired bootstrap over the cases of this cohort, from which no model has "
+    "learned: the models are taken as they are",
     "cases": "no test: one split trains each model once, and what another training would change "
     "cannot be seen",
 }
+EXTERNAL = "external cases"
+RECIPES = (
+    " The bootstrap over cases and DeLong's test say whether these very models would differ on "
+    "more cases; of two equally good recipes they call one better far more often than in 5 % of "
+    "cohorts (docs/statistics.md)."
+)
 TESTS = {
     "p_value": ("p", "of the test that decides"),
     "p_holm": ("p, Holm", "the former, adjusted for the number of models"),
@@ -82,9 +90,7 @@ def table(opened: Evaluation, infos: Mapping[str, ModelInfo], others: Sequence[s
             Column("cases", True),
         ],
         rows=rows,
-        read=f"What decides is {decides}. The bootstrap over cases and DeLong's test say whether "
-        "these very models would differ on more cases; of two equally good recipes they call one "
-        "better far more often than in 5 % of cohorts (docs/statistics.md).",
+        read=f"What decides is {decides}." + ("" if tests == [EXTERNAL] else RECIPES),
         source=(f"evaluation/{opened.task}/comparisons.csv",),
     )  # fmt: skip
 

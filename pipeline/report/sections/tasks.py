@@ -70,13 +70,13 @@ class TaskSection:
     stacks: Table | None
     forest: Drawing | None
     curves: tuple[Drawing, ...]
-    cost: Drawing
-    costs: Table
+    cost: Drawing | None
+    costs: Table | None
     training: Drawing | None
     inner: nested_cv.InnerSection | None
     tests: Table
     every_metric: Table
-    folds: Table
+    folds: Table | None
 
 
 def section(results: Results, task: str, folds: FoldsSummary) -> TaskSection:
@@ -121,7 +121,7 @@ def section(results: Results, task: str, folds: FoldsSummary) -> TaskSection:
         training=histories.drawing(results, task, infos, [*main, *parts]),
         inner=nested_cv.section(results, opened, infos, [*main, *parts]),
         tests=comparisons.table(opened, infos, [*others, *parts]),
-        every_metric=_every_metric(opened, infos, [*main, *parts]),
+        every_metric=every_metric(opened, infos, [*main, *parts]),
         folds=_folds(folds),
     )
 
@@ -252,8 +252,14 @@ def _over(row: Mapping[str, Any], of: str) -> Cell:
     return Cell(Markup("{}").format(shown), number(mean).key)
 
 
-def _every_metric(opened: Evaluation, infos: Mapping[str, ModelInfo], names: list[str]) -> Table:
-    """One row per metric, a column a model."""
+def every_metric(opened: Evaluation, infos: Mapping[str, ModelInfo], names: list[str]) -> Table:
+    """One row per metric, a column a model.
+
+    Args:
+        opened: the task's evaluation.
+        infos: model → its label and colour.
+        names: of the models, in order.
+    """
     shown = opened.metric_names[:METRIC_ROWS]
     rows = []
     for metric in shown:
