@@ -30,6 +30,8 @@ COVERED_BY = {
     "slides": "tiling/stage",
     "encoders": "extraction/stage",
     "tile_reading": "extraction/stage",
+    "tile_training": "encoder_distillation/stage",
+    "config/tile_training": "encoder_distillation/stage",
     "bags": "training/stage",
     "aggregators": "training/stage",
     "distillation": "distillation/shazam_v2",

@@ -120,7 +120,7 @@ def gflop_per_tile(name: str, facts: TeacherConfig, root: Path | None = None) ->
     found = preflight(root, name)
     if found is not None:
         return found.gflop_per_tile
-    if facts.source != "registry":
+    if not facts.in_registry:
         return None
     row = registry.resolve(facts.model or name)
     if not row.patch:
@@ -145,7 +145,7 @@ def values_per_tile(
     found = preflight(root, name)
     if found is not None:
         return sum(found.dims[level] for level in levels)
-    if facts.source != "registry":
+    if not facts.in_registry:
         return None
     return registry.resolve(facts.model or name).dim * len(levels)
 

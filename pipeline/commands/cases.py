@@ -72,6 +72,7 @@ def training(
             workers=workers,
             device=device,
             auxiliary=job.auxiliary,
+            made=job.made,
         )
 
 
@@ -102,6 +103,7 @@ def out_of_fold(
             workers=workers,
             device=device,
             auxiliary=job.auxiliary,
+            made=job.made,
         )
 
 

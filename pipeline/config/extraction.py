@@ -14,10 +14,12 @@ SLIDE_KEYS = ("input", "layers", "max_tiles")
 
 class TeacherConfig(Section):
     """One teacher: an encoder we run (a row of the registry, whose weights are on a hub or in an
-    installed Python package; any model of `timm` or `open_clip`; or one of whole slides), or
-    imported features."""
+    installed Python package; any model of `timm` or `open_clip`; one of whole slides; or one that
+    the pipeline made, in its folder), or imported features."""
 
-    source: Literal["registry", "package", "timm", "open_clip", "slide", "import"] = "registry"
+    source: Literal["registry", "package", "timm", "open_clip", "slide", "folder", "import"] = (
+        "registry"
+    )
     model: str | None = None
     weights: Literal["hub", "local", "random", "package"] = "hub"
     seed: int = 0
@@ -41,6 +43,10 @@ class TeacherConfig(Section):
             raise ValueError("source: import needs `path:`, the folder of feature files")
         if self.source == "timm" and not self.model:
             raise ValueError("source: timm needs `model:`, a timm model name")
+        if self.source == "folder" and not self.path:
+            raise ValueError("source: folder needs `path:`, a folder `teachers/<name>`")
+        if self.source == "folder" and self.weights != "local":
+            raise ValueError("source: folder has its weights in that folder")
         if self.weights == "package" and self.source != "package":
             raise ValueError("weights: package goes with source: package")
         if self.weights == "hub" and self.source == "package":
@@ -62,8 +68,9 @@ class TeacherConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _weights_of_source(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("source") == "package":
-            return {"weights": "package", **data}
+        own = {"package": "package", "folder": "local"}
+        if isinstance(data, Mapping) and data.get("source") in own:
+            return {"weights": own[data["source"]], **data}
         return data
 
     @property

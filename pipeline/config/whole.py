@@ -14,10 +14,11 @@ from pydantic import Field, ValidationError, create_model, model_validator
 
 from pipeline.config.cohort import CohortConfig
 from pipeline.config.controls import PLAIN, Controls, controls
+from pipeline.config.encoder_distillation import EncoderDistillationConfig, Made, made
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.expanded import expanded
 from pipeline.config.external import ExternalConfig
-from pipeline.config.extraction import ExtractionConfig
+from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.mapping import MappingConfig
 from pipeline.config.models import (
@@ -72,6 +73,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _references(self) -> Config:
         teachers = set(self.extraction.teachers)
+        self._students_learn()
+        known = teachers | {one.teacher for one in self.made()}
         for name, model in {**self.training.models, **self.training.ablations}.items():
             named: tuple[str, ...] = ()
             if isinstance(model, SingleModel | LinearModel) and model.teacher not in (
@@ -82,7 +85,8 @@ class Config(Section):
             elif isinstance(model, FusionModel | ShazamV1Model | ShazamV2Model):
                 named = model.drop_teachers
             for teacher in named:
-                if teacher not in teachers:
+                single = isinstance(model, SingleModel | LinearModel)
+                if teacher not in (known if single else teachers):
                     raise ValueError(
                         f"training: model `{name}` names the teacher `{teacher}`, which is not in "
                         f"extraction.teachers{nearest(teacher, teachers)}"
@@ -154,6 +158,53 @@ class Config(Section):
                         f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
                     ) from None
 
+    def _students_learn(self) -> None:
+        section = self.section(EncoderDistillationConfig)
+        given = self.extraction.teachers
+        able = [n for n, facts in given.items() if facts.source not in ("import", "slide")]
+        for name, student in section.students.items() if section else ():
+            where = f"encoder_distillation.students.{name}"
+            if not able:
+                raise ValueError(f"{where}: there is no teacher that is run here to learn from")
+            weighted = student.weights if isinstance(student.weights, dict) else {}
+            for teacher in (*student.teachers, *weighted):
+                if teacher not in able:
+                    raise ValueError(
+                        f"{where}: `{teacher}` is not a teacher that is run here"
+                        f"{nearest(teacher, able)}"
+                    )
+            if student.pool == "training" and self.folds.import_dir is not None:
+                raise ValueError(
+                    f"{where}.pool: `training` needs folds that are made here; use `separate`"
+                )
+        for one in self.made():
+            for taken in {one.name, one.teacher} & set(given):
+                raise ValueError(
+                    f"encoder_distillation: an encoder is called `{taken}` as a teacher is; rename "
+                    f"the student `{one.student}`"
+                )
+
+    def made(self) -> list[Made]:
+        """The encoders that the workflow makes, each a teacher of its own afterwards."""
+        return made(self.section(EncoderDistillationConfig), self.tasks, self.folds.k)
+
+    def with_made(self) -> Config:
+        """The same with the encoders that the workflow makes among the teachers.
+
+        Models that read all teachers do not read these: they are compared with their teachers.
+        """
+        folder = f"results/{self.cohort.name}/teachers"
+        more = {
+            one.name: TeacherConfig(
+                source="folder", path=f"{folder}/{one.name}", weights="local",
+                acknowledge_licence=True,
+            )
+            for one in self.made()
+        }  # fmt: skip
+        teachers = {**self.extraction.teachers, **more}
+        extraction = self.extraction.model_copy(update={"teachers": teachers})
+        return self.model_copy(update={"extraction": extraction})
+
     def _sizes_exist(self) -> None:
         known = {**self.training.models, **self.training.ablations}
         students = [n for n, m in known.items() if isinstance(m, ShazamV1Model | ShazamV2Model)]
@@ -208,7 +259,9 @@ class Config(Section):
     def _named(self, ablations: bool) -> dict[str, Any]:
         """The models that the config names."""
         every = {**self.training.models, **self.training.ablations}
-        found = expanded(every, list(self.extraction.teachers), list(self.cohort.covariates))
+        own = dict.fromkeys(one.teacher for one in self.made())
+        teachers = [*self.extraction.teachers, *own]
+        found = expanded(every, teachers, list(self.cohort.covariates))
         kept = every if ablations else self.training.models
         return {name: spec for one in kept for name, spec in found[one].items()}
 

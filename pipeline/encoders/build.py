@@ -119,7 +119,7 @@ def make_network(name: str, cfg: TeacherConfig, weights_dir: str | None = None) 
     Raises:
         ConfigError: as in `build`.
     """
-    row = registry.check(name, cfg) if cfg.in_registry else None
+    row = registry.check(name, cfg)
     if row is not None and row.loader == "remote":
         module = remote.load(row, wanted_revision(cfg, row))
         return Network(row, module, registry_transform(row, cfg, fixed=True))
@@ -310,19 +310,12 @@ def from_timm(name: str, cfg: TeacherConfig) -> tuple[nn.Module, Transform]:
             f"extraction.teachers.{name}.model: timm has no model `{arch}`"
             f"{nearest(arch, timm.list_models())}"
         )
-    given = timm.get_pretrained_cfg(arch)
-    native = int(given.input_size[-1]) if given else 224
-    px = cfg.input_px or native
-    size: dict[str, Any] = {}
-    if px != native and given and given.fixed_input_size:
-        # Without weights a network is made for its input. With weights it stays as it was trained
-        # and its positions are interpolated in each pass, never resampled at load.
-        size = {"img_size": px} if cfg.weights == "random" else {"dynamic_img_size": True}
+    px, size = timm_size(cfg)
     try:
         module = seeded(arch, cfg.seed, num_classes=0, **size)
     except TypeError:
         raise ConfigError(
-            f"extraction.teachers.{name}.input_px: {arch} takes tiles of {native} px only"
+            f"extraction.teachers.{name}.input_px: {arch} takes tiles of its own size only"
         ) from None
     check_patch(name, module, px)
     data = resolve_model_data_config(module)
@@ -352,6 +345,18 @@ def from_open_clip(name: str, cfg: TeacherConfig, weights_dir: str | None) -> Ne
             f"{transform.crop} px only; remove input_px"
         )
     return Network(None, module, transform)
+
+
+def timm_size(cfg: TeacherConfig) -> tuple[int, dict[str, Any]]:
+    """The input of a timm model in pixels, and the arguments that make it take that size."""
+    given = timm.get_pretrained_cfg(str(cfg.model))
+    native = int(given.input_size[-1]) if given else 224
+    px = cfg.input_px or native
+    if px == native or not given or not given.fixed_input_size:
+        return px, {}
+    # Without weights a network is made for its input. With weights it stays as it was trained
+    # and its positions are interpolated in each pass, never resampled at load.
+    return px, {"img_size": px} if cfg.weights == "random" else {"dynamic_img_size": True}
 
 
 def seeded(arch: str, seed: int, **kwargs: Any) -> nn.Module:

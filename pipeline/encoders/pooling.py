@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-TOKEN_POOLINGS = ("cls", "mean", "cls_mean")
+TOKEN_POOLINGS = ("cls", "mean", "cls_mean", "registers")
 
 
 def pool_tokens(prefix: Tensor, patches: Tensor, pooling: str) -> Tensor:
     """One vector from the tokens of a vision transformer.
 
     Args:
-        prefix: (B, P, C): the class token, then registers, which are never pooled (Virchow2,
-            H0-mini: P is 5).
+        prefix: (B, P, C): the class token, then registers, which the authors of Virchow2 and
+            H0-mini (P is 5) do not pool.
         patches: (B, T, C): the patch tokens.
-        pooling: `cls`; `mean` of the patch tokens; or `cls_mean`, both side by side (Virchow,
-            model card).
+        pooling: `cls`; `mean` of the patch tokens; `cls_mean`, both side by side (Virchow, model
+            card); or `registers`, the mean of these: a student's tokens, one for each teacher.
 
     Returns:
         (B, C), or (B, 2C) with `cls_mean`.
@@ -27,6 +27,8 @@ def pool_tokens(prefix: Tensor, patches: Tensor, pooling: str) -> Tensor:
         return patches.mean(dim=1)
     if pooling == "cls_mean":
         return torch.cat([prefix[:, 0], patches.mean(dim=1)], dim=-1)
+    if pooling == "registers":
+        return prefix[:, 1:].mean(dim=1)
     raise ValueError(f"pooling `{pooling}` is not one of {TOKEN_POOLINGS}")
 
 

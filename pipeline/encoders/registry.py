@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Mapping, Set
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.config.extraction import TeacherConfig
 
 PATH = Path(__file__).with_name("registry.yaml")
+ROW = "row.json"  # of an encoder that the pipeline made, beside its weights
 
 # What a model's weights file may be called.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -34,7 +36,7 @@ PLACES = {"hf_id", "revision", "file", "distribution", "url", "sha256"}
 ALIGNED = "aligned"
 
 Loader = Literal["timm", "remote", "none"]
-Pooling = Literal["cls", "cls_mean", "mean", "proj", "model"]
+Pooling = Literal["cls", "cls_mean", "mean", "registers", "stage", "proj", "model"]
 R = TypeVar("R", bound="Row")
 
 
@@ -191,16 +193,60 @@ def nearest_row(name: str, known: Mapping[str, R], problem: str, remedy: str) ->
     raise ConfigError(f"teacher `{name}`: {problem}; {hint} {remedy}")
 
 
-def check(name: str, cfg: TeacherConfig) -> Model:
+def row_of(name: str, cfg: TeacherConfig) -> Model | None:
+    """The row of a configured teacher; None of one that has none, e.g. any model of timm.
+
+    Args:
+        name: the teacher's name in the config.
+        cfg: its settings.
+
+    Raises:
+        ConfigError: there is no such model, or the folder has no row.
+    """
+    if cfg.source == "folder":
+        return read_row(Path(str(cfg.path)).expanduser())
+    return resolve(cfg.model or name) if cfg.in_registry else None
+
+
+def read_row(folder: Path) -> Model:
+    """The row of an encoder that the pipeline made.
+
+    Args:
+        folder: `teachers/<name>`.
+
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
+    path = folder / ROW
+    try:
+        facts = json.loads(path.read_text())
+        for name in ("mean", "std", "mpp", "taps"):
+            facts[name] = tuple(facts[name])
+        return Model(**facts)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{folder}: no {ROW}, so it is no encoder that the pipeline made; give a folder "
+            "`teachers/<name>` of a cohort's results"
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path}: damaged ({error}); make the encoder again") from None
+
+
+def check(name: str, cfg: TeacherConfig) -> Model | None:
     """The row of a configured teacher, if it can be run as it is configured.
 
     Called when the workflow is parsed, so that nothing starts that must fail later.
+
+    Returns:
+        None of a teacher without a row.
 
     Raises:
         ConfigError: there is no such model, its licence restricts what is trained on its outputs
             and that is not acknowledged, or it has no such pooling.
     """
-    row = resolve(cfg.model or name)
+    row = row_of(name, cfg)
+    if row is None:
+        return None
     where = f"extraction.teachers.{name}"
     check_terms(name, cfg, row)
     if row.loader == "remote" and cfg.weights != "hub":

@@ -28,7 +28,8 @@ class Taps:
 
     Attributes:
         low, mid: 0-based index of the block or stage after which each is taken.
-        pooling: `cls`, `mean`, `cls_mean`; `proj` (the network's head); or `model` (its own).
+        pooling: `stage` (the last stage's maps, before a head makes them wider); `cls`, `mean`,
+            `cls_mean`, `registers`; `proj` (the network's head); or `model` (its own).
         prefix: tokens before the patch tokens; None for networks that have feature maps.
     """
 
@@ -71,12 +72,14 @@ def find_taps(
         )
     has_tokens = "return_prefix_tokens" in inspect.signature(forward).parameters
     prefix = int(getattr(module, "num_prefix_tokens", 0)) if has_tokens else 0
-    if pooling not in (None, "proj", "model", *TOKEN_POOLINGS):
+    if pooling not in (None, "stage", "proj", "model", *TOKEN_POOLINGS):
         raise ConfigError(
-            f"pooling `{pooling}` is not one of {', '.join(TOKEN_POOLINGS)}, proj, model"
+            f"pooling `{pooling}` is not one of {', '.join(TOKEN_POOLINGS)}, stage, proj, model"
         )
-    if pooling in ("cls", "cls_mean") and not prefix:
+    if pooling in ("cls", "cls_mean", "registers") and not prefix:
         raise ConfigError(f"{name} has no class token: pooling `{pooling}` is not possible")
+    if pooling == "stage" and has_tokens:
+        raise ConfigError(f"{name} has no stages: pooling `stage` is not possible")
     low, mid = taps or tap_blocks(len(_entries(module)))
     return Taps(low, mid, pooling or "model", prefix or None)
 
@@ -97,6 +100,8 @@ def forward_levels(
         level to (B, dimension).
     """
     network: Any = module
+    if taps.pooling == "stage":
+        return _stages(network, images, taps, levels)
     wanted = [(level, getattr(taps, level)) for level in ("low", "mid") if level in levels]
     if not wanted:
         return _outputs(network, network.forward_features(images), taps, levels)
@@ -131,6 +136,16 @@ def _outputs(
     if ALIGNED in levels:
         result[ALIGNED] = F.normalize(network.forward_head(features).float(), dim=-1)
     return result
+
+
+def _stages(network: Any, images: Tensor, taps: Taps, levels: Sequence[str]) -> dict[str, Tensor]:
+    """All levels from the stages themselves; what comes after the last one is not run."""
+    at = {"low": taps.low, "mid": taps.mid, "high": len(_entries(network)) - 1}
+    at = {level: at[level] for level in ("low", "mid", "high") if level in levels}
+    indices = sorted(set(at.values()))
+    maps = network.forward_intermediates(images, indices=indices, intermediates_only=True)
+    pooled = {index: pool_map(one) for index, one in zip(indices, maps, strict=True)}
+    return {level: pooled[index] for level, index in at.items()}
 
 
 def _pool_output(network: Any, features: Tensor, taps: Taps) -> Tensor:

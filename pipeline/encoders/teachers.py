@@ -162,7 +162,7 @@ def _weights_outlook(
     if cfg.weights == "package" and row is not None:
         return f"weights: in the Python package {row.distribution}"
     if cfg.weights == "local":
-        return f"weights: {weight_files.local_file(name, row, weights_dir)}"
+        return f"weights: {weight_files.file_here(name, cfg, row, weights_dir)}"
     token = "there is a token" if _token() else "there is no token"
     if row is None:
         return f"weights: the hub's, as {cfg.source} names them; {token}"
@@ -206,7 +206,7 @@ def _steps(name: str, cfg: TeacherConfig, weights_dir: str | None) -> Iterator[C
         if cfg.source == slides.SLIDE:
             yield from _slide_steps(name, cfg, weights_dir)
             return
-        row = registry.check(name, cfg) if cfg.in_registry else None
+        row = registry.check(name, cfg)
         if row is not None:
             yield from _terms(row)
         step = "architecture"

@@ -78,7 +78,7 @@ def build(name: str, cfg: TeacherConfig, weights_dir: str | None = None) -> Text
         ConfigError: the teacher has no text tower that can be built here, or no weights.
         ArtifactError: the weights are damaged or of another model.
     """
-    row = registry.check(name, cfg) if cfg.in_registry else None
+    row = registry.check(name, cfg)
     if not registry.speaks(name, cfg):
         raise ConfigError(f"teacher `{name}`: has no text tower; {_speaking()}")
     module, layout = _module(name, cfg, row, weights_dir)

@@ -37,7 +37,27 @@ def local_identity(name: str, cfg: TeacherConfig, row: Row | None, weights_dir: 
         return file_identity(package_file(name, row))
     if cfg.weights != "local":
         return ""
-    return file_identity(local_file(name, row, weights_dir))
+    return file_identity(file_here(name, cfg, row, weights_dir))
+
+
+def file_here(name: str, cfg: TeacherConfig, row: Row | None, weights_dir: str | None) -> Path:
+    """A teacher's weights file with `weights: local`.
+
+    Args:
+        name: the teacher's name in the config.
+        cfg: its settings.
+        row: its row of the registry, if it has one.
+        weights_dir: `extraction.weights_dir` of the config.
+
+    Raises:
+        ConfigError: it is missing.
+    """
+    if cfg.source != "folder":
+        return local_file(name, row, weights_dir)
+    path = Path(str(cfg.path)).expanduser() / HUB_FILES[0]
+    if not path.is_file():
+        raise ConfigError(f"extraction.teachers.{name}.path: there is no {path}")
+    return path
 
 
 def package_file(name: str, row: Row) -> Path:

@@ -63,7 +63,7 @@ def find(
     if cfg.weights == "random":
         return Source("random", f"seed {cfg.seed}")
     if cfg.weights == "local":
-        path = weight_files.local_file(name, row, weights_dir)
+        path = weight_files.file_here(name, cfg, row, weights_dir)
         identity = file_identity(path)
         return Source("local", identity, identity, path)
     if cfg.weights == "package":

@@ -31,7 +31,7 @@ from pipeline.tile_reading.grid import read_grid
 VERSION = 1
 
 # Keys of a teacher that decide whether it may run or which file it is, not what it computes.
-NOT_NUMBERS = {"acknowledge_licence", "revision", "sha256"}
+NOT_NUMBERS = {"acknowledge_licence", "revision", "sha256", "path"}
 
 
 def run(
@@ -130,7 +130,7 @@ def teacher_fingerprint(
             revision that is written into the config later, for the same file, changes nothing.
     """
     spec = cfg.teachers[teacher]
-    row = registry.resolve(spec.model or teacher) if spec.in_registry else None
+    row = registry.row_of(teacher, spec)
     if identity is None:
         identity = local_identity(teacher, spec, row, cfg.weights_dir)
     facts = {

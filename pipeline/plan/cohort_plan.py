@@ -31,7 +31,7 @@ from pipeline.encoders.slide_level.registry import row_of
 from pipeline.encoders.speaking import check_words
 from pipeline.encoders.tile_scales import check_inputs, check_scales
 from pipeline.encoders.timm_names import check_timm_name
-from pipeline.encoders.weight_files import local_file, package_file
+from pipeline.encoders.weight_files import file_here, package_file
 from pipeline.errors import ConfigError
 from pipeline.external.trained import check_apart
 from pipeline.extraction.first_look import check_alike
@@ -45,6 +45,7 @@ from pipeline.files.digests import digest
 from pipeline.files.identity import content_digest, file_identity
 from pipeline.files.names import as_on_disk
 from pipeline.files.recall import Recall
+from pipeline.plan.encoder_jobs import check_tiles
 from pipeline.plan.split_check import check_splits
 
 
@@ -105,16 +106,17 @@ def cohort_plan(
         check_inputs(config)
         for name, facts in every_teacher(config).items():
             model = row_of(name, facts)
-            if facts.in_registry:
+            if facts.in_registry or facts.source == "folder":
                 registry.check(name, facts)
             if facts.source == "timm":
                 check_timm_name(name, facts)
             if facts.source != "import" and facts.weights == "local":
-                local_file(name, model, config.extraction.weights_dir)
+                file_here(name, facts, model, config.extraction.weights_dir)
             if facts.weights == "package" and model is not None:
                 package_file(name, model)
         check_scales(config)
         check_words(config)
+        check_tiles(config)
     else:
         cohort = cohort.model_copy(update={"missing_files": "ledger"})
     rows = slide_rows(cohort, base)

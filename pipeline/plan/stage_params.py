@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from pipeline.cohort.synthetic.embedded import annotation_pattern
 from pipeline.config.cohort import CohortConfig, Covariate
@@ -33,6 +33,7 @@ from pipeline.encoders.slide_level.inputs import every_teacher, input_of
 from pipeline.encoders.slide_level.registry import row_of
 from pipeline.encoders.weight_files import local_identity
 from pipeline.errors import ConfigError
+from pipeline.plan import encoder_jobs
 from pipeline.runtime import stages
 
 
@@ -68,10 +69,18 @@ class MappingJob(Section):
 
 
 class TrainingJob(Section):
+    """One model of one task.
+
+    Attributes:
+        made: an encoder that the workflow made, by the name that the model calls it, and the folder
+            of its features; with `{fold}` in it, each fold has an encoder of its own.
+    """
+
     training: TrainingConfig
     model: ModelConfig
     task: TaskConfig
     auxiliary: dict[str, TaskConfig]
+    made: dict[str, str] = Field(default_factory=dict)
 
 
 class StackingJob(Section):
@@ -175,6 +184,8 @@ def check(config: Config, teacher: str) -> CheckJob:
 def teacher_facts(config: Config, teacher: str) -> dict[str, Any]:
     """A teacher's row of the registry, and which file its local weights are: another file is
     another teacher."""
+    if teacher in {one.name for one in config.made()}:
+        return {}  # it does not exist yet; a job's inputs say what it has become
     settings = every_teacher(config)[teacher]
     row = row_of(teacher, settings)
     facts = row.facts() if row else {}
@@ -194,7 +205,7 @@ def slide_encoders(config: Config, teacher: str) -> SlideEncodersJob:
     return SlideEncodersJob(
         extraction=config.extraction.model_copy(update={"teachers": named, "together": ()}),
         input=reads,
-        manifests=_features_of(config, reads)[0],
+        manifests=encoder_jobs.features_of(config, reads)[0],
         facts=teacher_facts(config, teacher),
     )
 
@@ -224,7 +235,7 @@ def probing(config: Config, teacher: str, annotations: str) -> ProbingJob:
         annotations: digest of the annotation files; the embedded cohort brings its own.
     """
     section = _unset(_probing(config), "students", "epochs")
-    manifests, tiles = _features_of(config, teacher)
+    manifests, tiles = encoder_jobs.features_of(config, teacher)
     return ProbingJob(
         probing=_annotated(config, section),
         manifests=manifests,
@@ -235,7 +246,9 @@ def probing(config: Config, teacher: str, annotations: str) -> ProbingJob:
 
 def tile_students(config: Config, annotations: str) -> TileStudentsJob:
     """All teachers' tiles at once; `annotations` as in `probing`."""
-    found = {teacher: _features_of(config, teacher) for teacher in config.extraction.teachers}
+    found = {
+        teacher: encoder_jobs.features_of(config, teacher) for teacher in config.extraction.teachers
+    }
     section = _unset(_probing(config), "members", "shots", "episodes", "portions")
     return TileStudentsJob(
         probing=_annotated(config, section),
@@ -261,14 +274,6 @@ def _annotated(config: Config, section: ProbingConfig) -> ProbingConfig:
     if section.annotations is None and config.cohort.source == "synthetic":
         return section.model_copy(update={"annotations": annotation_pattern(config.cohort)})
     return section
-
-
-def _features_of(config: Config, teacher: str) -> tuple[str, str]:
-    """Folder of `features/` with a teacher's manifests, and the folder of the tiles it saw."""
-    groups = ["+".join(group) for group in tile_scales.groups(config)]
-    manifests = next((g for g in groups if teacher in g.split("+")), teacher)
-    run = every_teacher(config)[teacher].source not in ("import", "slide")
-    return manifests, tile_scales.folder(tile_scales.scale_of(config, teacher) if run else "")
 
 
 def _alone(config: Config, task: str) -> Any:
@@ -306,6 +311,7 @@ def training(config: Config, task: str, model: str) -> TrainingJob:
         model=config.model_specs()[model],
         task=config.tasks[task],
         auxiliary=_auxiliary(config, task),
+        made=encoder_jobs.read_by(config, task, model),
     )
 
 

@@ -152,7 +152,8 @@ def external(task: TaskConfig) -> Versions:
 
 def _encoder(name: str, settings: TeacherConfig) -> Versions:
     """A teacher's loader, the layout of its checkpoint, and its architecture where that is ours."""
-    row = row_of(name, settings)
+    # An encoder that the pipeline made may not be there yet; it has the plain layout.
+    row = None if settings.source == "folder" else row_of(name, settings)
     if settings.source == SLIDE and row is not None:
         module = "remote" if row.loader == "remote" else row.arch
         return {
@@ -164,7 +165,8 @@ def _encoder(name: str, settings: TeacherConfig) -> Versions:
     if settings.source == "open_clip":
         found["loader open_clip"] = version_of("pipeline.encoders.open_clip_models")
     if settings.weights != "random":
-        layout = row.layout if row else settings.source
+        source = "timm" if settings.source == "folder" else settings.source
+        layout = row.layout if row else source
         found[f"layout {layout}"] = version_of("pipeline.encoders.checkpoint_layouts", layout)
     if row is not None and row.arch in versions_in("pipeline.encoders.architectures"):
         found[f"architecture {row.arch}"] = version_of("pipeline.encoders.architectures", row.arch)

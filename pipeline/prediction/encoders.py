@@ -34,7 +34,7 @@ def open_encoder(
     """
     settings = TeacherConfig.model_validate(card.settings)
     name = card.name
-    row = registry.resolve(settings.model or name) if settings.in_registry else None
+    row = registry.row_of(name, settings)
     if row is not None and _plain(row.facts()) != _plain(card.facts):
         raise ConfigError(
             f"encoder `{name}`: this version of the package knows {row.title} by other facts than "

@@ -241,6 +241,18 @@ STAGES = (
         writes="`folds/<task>/` (also CLAM's `splits_<k>.csv`)",
     ),
     Stage(
+        name="encoder_distillation",
+        room="encoder_distillation",
+        command="encoder-distillation",
+        job="encoder_distillation:EncoderDistillationJob",
+        options=("teacher", "workers", "gpus", "device"),
+        config=("encoder_distillation",),
+        libraries=(*ARRAYS, *SLIDES, "pillow", "torch", "timm", "transformers", "open_clip_torch"),
+        tables=(),  # an encoder takes hours, and its state goes on where it was
+        does="one small tile encoder from all teachers, which then is a teacher of its own",
+        writes="`teachers/<name>/`",
+    ),
+    Stage(
         name="training",
         room="training",
         command="training",

@@ -35,12 +35,14 @@ class Batch:
         places: int64 (B,), its place in the slide's coordinates.
         unreadable: (slide, place, reason) of tiles that were drawn and cannot be read; another tile
             of the same visit stands in for each.
+        answers: teacher -> what it says of each tile, where such answers are kept.
     """
 
     tiles: Tensor
     slides: Tensor
     places: Tensor
     unreadable: tuple[tuple[int, int, str], ...] = ()
+    answers: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device; the copy does not wait."""
@@ -52,7 +54,8 @@ class Batch:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         tiles, slides, places = change(self.tiles), change(self.slides), change(self.places)
-        return Batch(tiles, slides, places, self.unreadable)
+        answers = {name: change(values) for name, values in self.answers.items()}
+        return Batch(tiles, slides, places, self.unreadable, answers)
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -64,10 +67,12 @@ class Batch:
             start: the first.
             stop: the one after the last.
         """
-        return Batch(self.tiles[start:stop], self.slides[start:stop], self.places[start:stop])
+        return dataclasses.replace(self._each(lambda values: values[start:stop]), unreadable=())
 
 
 Draws = Callable[[int], list[tuple[int, np.ndarray]]]
+# A slide's place and places of its tiles -> teacher -> (n, dimension).
+Answers = Callable[[int, np.ndarray], dict[str, Tensor]]
 
 
 class Tiles(Dataset[Batch]):
@@ -77,28 +82,40 @@ class Tiles(Dataset[Batch]):
         slides: where tiles are read from.
         draws: batch number -> slides' places, each with its tiles' places.
         transform: of the network; tiles are resized and cropped as it asks, not normalised.
+        answers: what teachers say of a slide's tiles, read with them; None: nobody is asked.
     """
 
-    def __init__(self, slides: Sequence[TiledSlide], draws: Draws, transform: Transform) -> None:
+    def __init__(
+        self,
+        slides: Sequence[TiledSlide],
+        draws: Draws,
+        transform: Transform,
+        answers: Answers | None = None,
+    ) -> None:
         self._slides = list(slides)
         self._draws = draws
         self._transform = transform
+        self._answers = answers
         self._open: collections.OrderedDict[int, SingleTiles] = collections.OrderedDict()
 
     def __getitem__(self, number: int) -> Batch:
         tiles, slides, places = [], [], []
         unreadable: list[tuple[int, int, str]] = []
+        said: dict[str, list[Tensor]] = {}
         for slide, wanted in self._draws(number):
             pixels, read, bad = self._read(slide, wanted)
             tiles.append(resized(torch.from_numpy(pixels), self._transform))
             slides.append(np.full(len(read), slide))
             places.append(read)
             unreadable += bad
+            for name, values in (self._answers(slide, read) if self._answers else {}).items():
+                said.setdefault(name, []).append(values)
         return Batch(
             torch.cat(tiles),
             torch.from_numpy(np.concatenate(slides)),
             torch.from_numpy(np.concatenate(places)),
             tuple(unreadable),
+            {name: torch.cat(values) for name, values in said.items()},
         )
 
     def _read(

@@ -12,7 +12,7 @@ import torch
 from pipeline.bags.store import open_store
 from pipeline.config.models import LinearModel, ModelConfig
 from pipeline.config.training import TrainingConfig
-from pipeline.contracts.case_map import read_case_map
+from pipeline.contracts.case_map import read_case_map, with_made
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.folds import PARTS, Fold, read_folds
 from pipeline.contracts.folds_summary import read_folds_summary
@@ -73,6 +73,7 @@ def open_job(
     versions: str,
     place: torch.device,
     auxiliary: Mapping[str, Task],
+    made: Mapping[str, str],
 ) -> tuple[TrainingJob, list[Fold]]:
     """What all trainings of a model share, its bags in memory where they fit, and the folds.
 
@@ -84,6 +85,7 @@ def open_job(
         versions: of the code that this model is trained with.
         place: where it is trained.
         auxiliary: the tasks that `task.auxiliary` names.
+        made: the encoder made here that the model reads, and the folder of its features.
 
     Raises:
         ArtifactError: folds, labels and features do not fit together.
@@ -105,6 +107,7 @@ def open_job(
             f"folds/{task_name}: case `{unknown[0]}` is not in case_to_features.json "
             f"({len(unknown)} such cases); run `folds` again"
         )
+    mapping = with_made(mapping, root, _of_fold(made, of.folds[0]))
     teachers, levels = reads(model, mapping)
     job = TrainingJob(
         cfg,
@@ -122,6 +125,29 @@ def open_job(
         job = with_cox(job)
     outputs = job.head(np.arange(len(cases))).outputs
     return dataclasses.replace(job, model=sized(model, mapping, outputs)), of.folds
+
+
+def in_fold(job: TrainingJob, root: Path, made: Mapping[str, str], fold: Fold) -> TrainingJob:
+    """The same with what an encoder of the fold's own sees, where each fold has one.
+
+    Args:
+        job: from `open_job`.
+        root: the results folder.
+        made: as of `open_job`; `{fold}` in a folder's name stands for the fold's number.
+        fold: the fold.
+    """
+    own = _of_fold(made, fold)
+    if own == made:
+        return job
+    mapping = with_made(read_case_map(root), root, own)
+    store, cases = job.store, list(job.store.cases)
+    teachers, levels = [t.name for t in store.teachers], list(store.teachers[0].levels)
+    opened = open_store(mapping, root, teachers, levels, cases, store.device)
+    return dataclasses.replace(job, store=opened)
+
+
+def _of_fold(made: Mapping[str, str], fold: Fold) -> dict[str, str]:
+    return {name: folder.format(fold=fold.index) for name, folder in made.items()}
 
 
 def with_features(cases: Iterable[str], job: TrainingJob) -> np.ndarray:

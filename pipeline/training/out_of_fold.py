@@ -33,7 +33,7 @@ from pipeline.runtime import progress
 from pipeline.runtime.cpu_budget import cpu_budget
 from pipeline.training.job import TrainingJob, device_of, prepare, seed_of
 from pipeline.training.loop import Trial, train
-from pipeline.training.opening import open_job, with_features
+from pipeline.training.opening import in_fold, open_job, with_features
 from pipeline.training.predict import predict
 
 # Raised when these predictions change. 1: the first.
@@ -54,11 +54,12 @@ def run(
     workers: int,
     device: str,
     auxiliary: Mapping[str, Task] | None = None,
+    made: Mapping[str, str] | None = None,
 ) -> None:
     """Predict the training cases of every fold and seed by models that have not seen them.
 
     Args:
-        cfg, model_name, model, task_name, task, root, workers, device, auxiliary: as of the
+        cfg, model_name, model, task_name, task, root, workers, device, auxiliary, made: as of the
             training, which is done.
         versions: of the code that this is made with.
 
@@ -78,6 +79,7 @@ def run(
         versions=versions,
         place=place,
         auxiliary=auxiliary or {},
+        made=made or {},
     )
     folder = root / "models" / task_name / model_name
     work = [(fold, seed) for fold in folds for seed in cfg.seeds]
@@ -85,7 +87,7 @@ def run(
     for fold, seed in progress.counted(work, "models"):
         own = folder / f"fold_{fold.index}" / f"seed_{seed}"
         sweep(own)
-        tables.append(_fold(job, fold, seed, own))
+        tables.append(_fold(in_fold(job, root, made or {}, fold), fold, seed, own))
     write_columns(folder / FILE, stack_columns(tables))
 
 

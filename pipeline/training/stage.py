@@ -43,7 +43,7 @@ from pipeline.training.job import Prepared, TrainingJob, device_of, prepare, see
 from pipeline.training.loop import Fitted, Trial, told, train
 from pipeline.training.multitask import MultiHead
 from pipeline.training.nested import chosen, forget, search, unseen_in_place, with_inner
-from pipeline.training.opening import open_job, with_features
+from pipeline.training.opening import in_fold, open_job, with_features
 from pipeline.training.predict import predict
 from pipeline.training.refit import refitted
 from pipeline.training.tasks import cutoffs
@@ -74,6 +74,7 @@ def run(
     workers: int,
     device: str,
     auxiliary: Mapping[str, Task] | None = None,
+    made: Mapping[str, str] | None = None,
 ) -> None:
     """Train one model of one task on every fold and seed, and predict all cases.
 
@@ -89,6 +90,8 @@ def run(
             there are decides in which order sums are made, and so their last digits.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ….
         auxiliary: the tasks that `task.auxiliary` names.
+        made: the encoder made here that the model reads, and the folder of its features; with
+            `{fold}` in it each fold reads those of its own encoder, which saw no test case.
 
     Raises:
         UserError: inputs do not fit together, or a part cannot be learned from.
@@ -105,12 +108,18 @@ def run(
         versions=versions,
         place=place,
         auxiliary=auxiliary or {},
+        made=made or {},
     )
     folder = root / "models" / task_name / model_name
     sweep(folder, *folder.glob("fold_*/seed_*"))
     work = [(fold, seed) for fold in folds for seed in cfg.seeds]
     tables = [
-        _fold(job, fold, seed, folder / f"fold_{fold.index}" / f"seed_{seed}")
+        _fold(
+            in_fold(job, root, made or {}, fold),
+            fold,
+            seed,
+            folder / f"fold_{fold.index}" / f"seed_{seed}",
+        )
         for fold, seed in progress.counted(work, "models")
     ]
     for name in (one.name for one in job.auxiliary):

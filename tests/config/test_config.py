@@ -34,7 +34,8 @@ def test_default_config_is_valid_and_expands_one_model_per_teacher() -> None:
     config = load(DEFAULT)
     names = list(config.model_specs())
     assert [n for n in names if n.startswith("single_")] == [
-        f"single_{t}" for t in config.extraction.teachers
+        f"single_{t}"
+        for t in (*config.extraction.teachers, "small_transductive", "small_undistilled")
     ]
     assert config.evaluation.student in names
 
@@ -290,7 +291,11 @@ def test_merged_yaml_is_no_double_key(tmp_path: Path) -> None:
 
 
 def test_empty_teachers_and_a_student_that_is_not_there() -> None:
-    data = demo(extraction__teachers={}) | {"training": {}, "evaluation": {}}
+    data = demo(extraction__teachers={}) | {
+        "training": {},
+        "evaluation": {},
+        "encoder_distillation": None,
+    }
     with pytest.raises(ConfigError, match=r"extraction\.teachers: empty"):
         parse(data)
     data = demo(evaluation__student="shazam_v3") | {"training": {}}

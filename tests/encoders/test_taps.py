@@ -131,3 +131,18 @@ def test_pooling_without_a_class_token_is_refused() -> None:
 def test_network_that_cannot_be_tapped_is_refused() -> None:
     with pytest.raises(ConfigError, match="Sequential has no forward_intermediates"):
         find_taps(nn.Sequential(nn.Conv2d(3, 3, 1)))
+
+
+def test_the_last_stage_is_what_the_head_would_have_read() -> None:
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
+    images = torch.randn(2, 3, 64, 64)
+    taps = find_taps(network, "stage")
+    with torch.no_grad():
+        found = forward_levels(network, images, taps, ("low", "mid", "high"))
+        plain = forward_levels(network, images, find_taps(network), ("low", "mid", "high"))
+        body = network.blocks(network.bn1(network.conv_stem(images)))
+    assert found["high"].shape == (2, 320)
+    torch.testing.assert_close(found["high"], body.mean((2, 3)))
+    assert torch.equal(found["low"], plain["low"]) and torch.equal(found["mid"], plain["mid"])
+    with pytest.raises(ConfigError, match="has no stages"):
+        find_taps(timm.create_model("vit_tiny_patch16_224", img_size=32), "stage")

@@ -25,6 +25,7 @@ from pipeline.errors import UserError
 from pipeline.files import recall
 from pipeline.plan import (
     cohort_plan,
+    encoder_jobs,
     estimate,
     lost_files,
     stage_params,
@@ -68,7 +69,6 @@ SLIDE_ENCODERS = list(inputs.slide_teachers(CONFIG))
 # Folders of `features/` that models learn from.
 MAPPED = tile_scales.feature_folders(CONFIG)
 # Besides the config's own, the tile teachers that slide encoders bring along.
-TILE_TEACHERS = inputs.tile_teachers(CONFIG)
 SPECS = CONFIG.model_specs()
 MODELS = CONFIG.applied()
 EXTERNAL = CONFIG.section(ExternalConfig)
@@ -79,6 +79,10 @@ STACKED = "|".join(re.escape(m) for m in MODELS if SPECS[m].kind in STACKS) or "
 SEEING = "|".join(re.escape(m) for m in MODELS if SPECS[m].kind not in STACKS) or "none"
 # Teachers that are asked in words, and the tasks that they are asked of.
 SPEAKING, ASKED = speaking.speaking(CONFIG), speaking.asked(CONFIG)
+# Encoders that the workflow makes, and the config in which they are teachers like the others.
+MADE = {one.name: one for one in CONFIG.made()}
+WHOLE = CONFIG.with_made()
+PROBED = [*TEACHERS, *(name for name, one in MADE.items() if not one.task)]
 
 
 def group_of(teacher):
@@ -110,13 +114,13 @@ def version(versions):
 
 def check_version(wildcards):
     teacher = wildcards.teacher
-    settings = {**TEACHERS, **TILE_TEACHERS}[teacher]
+    settings = inputs.every_teacher(WHOLE)[teacher]
     return stage_versions.text(stage_versions.check(teacher, settings))
 
 
 def extraction_version(wildcards):
     teachers = wildcards.teacher.split("+")
-    versions = stage_versions.extraction(TILE_TEACHERS, teachers)
+    versions = stage_versions.extraction(inputs.tile_teachers(WHOLE), teachers)
     return made_from(versions, f"features/{wildcards.teacher}", wildcards)
 
 
@@ -197,13 +201,13 @@ def tiling_job(wildcards):
 def tiles_of(wildcards):
     """The manifest of the tiles that a teacher, or a group of them, sees."""
     teacher = wildcards.teacher.split("+")[0]
-    folder = tile_scales.folder(tile_scales.scale_of(CONFIG, teacher))
+    folder = tile_scales.folder(tile_scales.scale_of(WHOLE, teacher))
     return f"<results>/{folder}/manifest/{wildcards.chunk}.json"
 
 
 def environment(wildcards):
     """A teacher whose packages do not fit the others' has its own environment."""
-    own = tile_scales.environment(CONFIG, wildcards.teacher.split("+")[0])
+    own = tile_scales.environment(WHOLE, wildcards.teacher.split("+")[0])
     return f"../../envs/{own or 'shazam'}.yaml"
 
 
@@ -211,7 +215,51 @@ def extraction_job(wildcards):
     digest = COHORT.digest(int(wildcards.chunk))
     if wildcards.teacher in IMPORTED:
         digest = COHORT.imported(wildcards.teacher, int(wildcards.chunk))
-    return stage_params.extraction(CONFIG, wildcards.teacher, digest).canonical()
+    return stage_params.extraction(WHOLE, wildcards.teacher, digest).canonical()
+
+
+def check_job(wildcards):
+    return stage_params.check(WHOLE, wildcards.teacher).canonical()
+
+
+def encoder_of(wildcards):
+    """What says that a made encoder is there; nothing of other teachers."""
+    made = wildcards.teacher in MADE
+    return f"<results>/teachers/{wildcards.teacher}/facts.json" if made else []
+
+
+def encoder_distillation_job(wildcards):
+    return encoder_jobs.told(CONFIG, wildcards.encoder).canonical()
+
+
+def features_in(groups):
+    """The manifests of some folders of features."""
+    return collect(
+        "<results>/features/{group}/manifest/{chunk}.json", group=groups, chunk=CHUNKS
+    )
+
+
+def taught_by(wildcards):
+    """What a student's teachers have seen; its control asks nobody."""
+    one = MADE[wildcards.encoder]
+    teachers = [] if one.control else encoder_jobs.taught_by(CONFIG, one.student)
+    return features_in(dict.fromkeys(map(group_of, teachers)))
+
+
+def fold_of_student(wildcards):
+    task = MADE[wildcards.encoder].task
+    return f"<results>/folds/{task}/folds.json" if task else []
+
+
+def features_of_made(wildcards):
+    """What the encoders that a model reads have seen, if it reads made ones."""
+    specs = CONFIG.model_specs()
+    teacher = getattr(specs[wildcards.model], "teacher", "")
+    return features_in(
+        name
+        for name, one in MADE.items()
+        if one.teacher == teacher and one.task in ("", wildcards.task)
+    )
 
 
 def tiling_minutes(wildcards, attempt):
@@ -222,12 +270,12 @@ def tiling_minutes(wildcards, attempt):
 
 def extraction_minutes(wildcards, input, attempt):
     teachers = wildcards.teacher.split("+")
-    return time_limits.extraction_minutes(CONFIG, teachers, Path(input.tiles), attempt)
+    return time_limits.extraction_minutes(WHOLE, teachers, Path(input.tiles), attempt)
 
 
 def probing_job(wildcards):
     annotations = cohort_plan.annotation_digest(CONFIG, COHORT, Path.cwd())
-    return stage_params.probing(CONFIG, wildcards.probed, annotations).canonical()
+    return stage_params.probing(WHOLE, wildcards.probed, annotations).canonical()
 
 
 def tile_students_job(wildcards):
@@ -249,7 +297,7 @@ def at_once(resource, otherwise):
 def manifests():
     """All that speak of slides' files which the workflow itself makes."""
     folders = ["tiles", *(f"tiles_{scale}" for scale in SCALES)] if ENCODERS else []
-    folders += [f"features/{group}" for group in ENCODERS + SLIDE_ENCODERS]
+    folders += [f"features/{g}" for g in [*ENCODERS, *SLIDE_ENCODERS, *MADE]]
     return [RESULTS / f / "manifest" / f"{c}.json" for f in folders for c in CHUNKS]
 
 

@@ -2,6 +2,8 @@ if ENCODERS or SLIDE_ENCODERS:
 
     rule extraction_check:
         # Once per teacher, where the network is: licence, token, weights, their hash, keys, output.
+        input:
+            encoder_of,
         output:
             facts="<results>/features/{teacher}/check.json",
         log:
@@ -9,12 +11,12 @@ if ENCODERS or SLIDE_ENCODERS:
         benchmark:
             "<benchmarks>/extraction_check/{teacher}.tsv"
         wildcard_constraints:
-            teacher="|".join(map(re.escape, RUN + SLIDE_ENCODERS)),
+            teacher="|".join(map(re.escape, [*RUN, *SLIDE_ENCODERS, *MADE])),
         localrule: True
         conda:
             environment
         params:
-            cfg=job(stage_params.check, "teacher"),
+            cfg=check_job,
             version=check_version,
         shell:
             "python -m pipeline extraction-check --cfg {params.cfg:q} --out {output.facts:q}"
@@ -38,7 +40,7 @@ if ENCODERS:
         benchmark:
             "<benchmarks>/extraction/{teacher}/{chunk}.tsv"
         wildcard_constraints:
-            teacher="|".join(map(re.escape, ENCODERS)),
+            teacher="|".join(map(re.escape, [*ENCODERS, *MADE])),
         conda:
             environment
         threads: 2

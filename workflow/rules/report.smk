@@ -5,8 +5,9 @@ rule report:
         slides="<results>/tiles/overview.csv" if ENCODERS else [],
         probes=collect(
             "<results>/probing/{probed}.json",
-            probed=TEACHERS if CONFIG.probing is not None else [],
+            probed=PROBED if CONFIG.probing is not None else [],
         ),
+        encoders=collect("<results>/teachers/{encoder}/facts.json", encoder=MADE),
         tile_students=(
             "<results>/probing/all/students.json"
             if CONFIG.probing is not None and CONFIG.probing.students

@@ -3,6 +3,7 @@ rule training:
         cases_to_features="<results>/case_to_features.json",
         cases="<results>/cases.parquet",
         folds="<results>/folds/{task}/folds.json",
+        made=features_of_made,
     output:
         predictions="<results>/models/{task}/{model}/predictions.parquet",
     log:

@@ -86,7 +86,7 @@ def row_of(name: str, cfg: TeacherConfig) -> Row | None:
     """
     if cfg.source == SLIDE:
         return resolve(cfg.model or name)
-    return registry.resolve(cfg.model or name) if cfg.in_registry else None
+    return registry.row_of(name, cfg)
 
 
 def check(name: str, cfg: TeacherConfig) -> SlideModel:

@@ -1,0 +1,394 @@
+"""The encoder distillation stage: a small tile encoder that answers as its teachers do.
+
+Writes `teachers/<name>/`:
+
+- `model.safetensors` and `row.json`: the encoder's weights and its row of the registry. With them
+  the folder is a teacher: here, and with `source: folder` in any other config.
+- `curve.csv`: losses, rate and held-out explained variance of each teacher, by step.
+- `facts.json`: what it learned from, how far it came, how alike it and its teachers are; last.
+
+While it learns, `training.pt` there holds all that is needed to go on after a kill.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import io
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from pipeline.config.encoder_distillation import EncoderDistillationJob, EncoderStudent
+from pipeline.contracts.folds import read_folds
+from pipeline.encoder_distillation import agreement, student
+from pipeline.encoder_distillation.learner import Distillation
+from pipeline.encoder_distillation.standardise import Standard, fit_standard
+from pipeline.encoder_distillation.targets import Answers, with_answers
+from pipeline.encoders.registry import HUB_FILES, ROW, Model
+from pipeline.encoders.taps import find_taps
+from pipeline.encoders.transforms import Transform, normalise
+from pipeline.errors import UserError
+from pipeline.files.artifacts import atomic_path, sweep, write_json, write_text
+from pipeline.files.digests import digest
+from pipeline.files.parquet import read_table
+from pipeline.runtime import progress
+from pipeline.runtime.cpu_budget import cpu_budget
+from pipeline.tile_training.loader import Batch, Even, Share, Tiles, batches
+from pipeline.tile_training.processes import Processes, processes
+from pipeline.tile_training.sampling import Sampler
+from pipeline.tile_training.slides import TiledSlide, hold_out, tiled_slides
+from pipeline.tile_training.state import forget_state
+from pipeline.tile_training.trainer import Fitted, fit
+
+# Raised when another encoder comes out. 1: the first.
+VERSION = 1
+
+FACTS = "facts.json"
+CURVE = "curve.csv"
+REGRESSED = 2048  # tiles that the heads' start is found from
+COMPARED = 2000  # held-out tiles of which neighbours are looked for
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What the steps of one job share.
+
+    Attributes:
+        name: of the encoder.
+        key: of the student in the config.
+        cfg: the student's config, with its teachers named.
+        job: what the job is told.
+        root: the results folder.
+        folder: where the encoder goes.
+    """
+
+    name: str
+    key: str
+    cfg: EncoderStudent
+    job: EncoderDistillationJob
+    root: Path
+    folder: Path
+
+
+def run(
+    *, job: EncoderDistillationJob, root: Path, teacher: str, workers: int, device: str
+) -> None:
+    """Make one encoder.
+
+    Args:
+        job: the config, and what the encoder learns from.
+        root: the results folder.
+        teacher: the encoder's name.
+        workers: processor cores to use.
+        device: auto, cpu, cuda or cuda:<n>; under `torchrun` each process takes a GPU of its own.
+
+    Raises:
+        UserError: there is nothing to learn from, or the encoder cannot be made so.
+        ArtifactError: an input is missing or damaged.
+    """
+    ((key, cfg),) = job.encoder_distillation.students.items()
+    cfg = cfg.model_copy(update={"teachers": cfg.teachers or tuple(job.teachers)})
+    work = Work(teacher, key, cfg, job, root, root / "teachers" / teacher)
+    sweep(work.folder)
+    cores = cpu_budget(workers)
+    with processes(device) as here:
+        torch.set_num_threads(max(1, cores - 1))
+        if job.control:
+            _control(work)
+        else:
+            _student(work, here, cores)
+
+
+def _control(work: Work) -> None:
+    """The student as it starts."""
+    module, plan = student.start(work.key, work.cfg, work.job.weights_dir, control=True)
+    slides = tiled_slides(work.root)
+    row = _row(work, module, plan, slides, taught=False)
+    _write(work, module, row, None, {"control": True, "pool": "", "title": row.title})
+
+
+def _student(work: Work, here: Processes, cores: int) -> None:
+    cfg, course = work.cfg, work.cfg.course
+    teachers = {name: work.job.teachers[name] for name in cfg.teachers}
+    slides, answers = with_answers(pool(work), work.root, teachers)
+    learned, held = _apart(slides, answers, hold_out(slides, course.held_out, course.seed))
+    module, plan = student.start(work.key, cfg, work.job.weights_dir)
+    started, _ = student.start(work.key, cfg, work.job.weights_dir, control=True)
+    standards = {
+        name: fit_standard(name, learned[1].parts(name), cfg.standardise)
+        for name in progress.counted(cfg.teachers, "teachers standardised")
+    }
+    whole = _whole(module, plan, cfg, answers.dims)
+    whole = whole.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    readers = cores if here.device.type == "cuda" else min(1, cores - 1)
+    counts = tuple(len(slide.grid.coords) for slide in learned[0])
+    visits = course.batch_size // course.accumulate // course.tiles_per_visit
+    share = Share(
+        Sampler(counts, course.tiles_per_visit, course.seed), visits, here.rank, here.world
+    )
+    held_out = _HeldOut(*held, plan.transform, course.held_out_tiles, readers, here.device)
+    _start_heads(whole, Tiles(learned[0], share, plan.transform, learned[1]), plan, standards, here)
+    learner = Distillation(whole, cfg, plan.transform, standards, held_out)
+    fitted = fit(
+        learner,
+        Tiles(learned[0], share, plan.transform, learned[1]),
+        course,
+        work.folder,
+        fingerprint=_fingerprint(work, learned, held, here),
+        here=here,
+        workers=readers,
+    )
+    if not here.first:
+        return
+    whole.load_state_dict(fitted.module)
+    whole.eval()
+    alike = _agreements(whole, started.to(here.device), plan, standards, held_out)
+    row = _row(work, whole.encoder, plan, slides, taught=True)
+    facts = {
+        "control": False,
+        "pool": cfg.pool,
+        "title": row.title,
+        "teachers": list(cfg.teachers),
+        "slides": {"learned": len(learned[0]), "held_out": len(held[0])},
+        "cases": {
+            "learned": sorted({slide.case_id for slide in learned[0]}),
+            "held_out": sorted({slide.case_id for slide in held[0]}),
+        },
+        "tiles": sum(counts),
+        "steps": fitted.steps,
+        "best_step": fitted.best_step,
+        "seconds": round(fitted.seconds, 1),
+        "waited": round(fitted.waited, 1),
+        "device": here.device.type,
+        "unreadable": [
+            {"slide": learned[0][slide].slide_id, "tile": place, "reason": reason}
+            for slide, place, reason in fitted.unreadable
+        ],
+        "agreement": alike,
+    }
+    _write(work, whole.encoder, row, fitted, facts)
+
+
+def pool(work: Work) -> list[TiledSlide]:
+    """The slides that a student may learn from.
+
+    Raises:
+        UserError: there are none.
+    """
+    slides = tiled_slides(work.root)
+    if work.cfg.pool == "all":
+        return slides
+    if work.cfg.pool == "training":
+        folds = {fold.index: fold for fold in read_folds(work.root, work.job.task)}
+        cases = set(folds[work.job.fold].train)
+        return [slide for slide in slides if slide.case_id in cases]
+    labelled = _labelled(work.root, work.job.labels)
+    found = [slide for slide in slides if slide.case_id not in labelled]
+    if not found:
+        raise UserError(
+            f"encoder_distillation.students.{work.key}.pool: separate, but every case has a label. "
+            "Add slides of other patients to the sheet, with empty labels; or learn from each "
+            "fold's training cases (`pool: training`), or from all (`pool: all`), whose numbers "
+            "are then called transductive"
+        )
+    return found
+
+
+def _labelled(root: Path, columns: Sequence[str]) -> set[str]:
+    """Cases with any label at all, in columns of these names or patterns."""
+    table = read_table(root / "slides.parquet")
+    named = [c for c in table.columns if any(fnmatch.fnmatchcase(c, p) for p in columns)]
+    given = table[named].astype(object)
+    blank = given.isna() | (given.astype(str).apply(lambda c: c.str.strip()) == "")
+    return set(table.loc[~blank.all(axis=1), "case_id"].astype(str))
+
+
+def _apart(
+    slides: list[TiledSlide],
+    answers: Answers,
+    parts: tuple[list[TiledSlide], list[TiledSlide]],
+) -> tuple[tuple[list[TiledSlide], Answers], tuple[list[TiledSlide], Answers]]:
+    """Slides to learn from and held-out ones, each with their answers."""
+    place = {slide.slide_id: i for i, slide in enumerate(slides)}
+    found = []
+    for part in parts:
+        chosen = [place[slide.slide_id] for slide in part]
+        files = tuple(answers.files[i] for i in chosen)
+        found.append((part, Answers(files, tuple(answers.rows[i] for i in chosen))))
+    return found[0], found[1]
+
+
+def _whole(
+    module: nn.Module, plan: student.Plan, cfg: EncoderStudent, dims: dict[str, int]
+) -> student.Student:
+    tokens = cfg.tokens == "per_teacher"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.course.seed)
+        return student.Student(
+            module.requires_grad_(True).eval(),
+            find_taps(module, plan.pooling),
+            {name: dims[name] for name in cfg.teachers},
+            tokens,
+            cfg.nested,
+            cfg.head_width,
+            plan.transform.crop,
+        )
+
+
+@torch.no_grad()
+def _start_heads(
+    whole: student.Student,
+    tiles: Tiles,
+    plan: student.Plan,
+    standards: dict[str, Standard],
+    here: Processes,
+) -> None:
+    """From the first tiles that training will see, as they are."""
+    views: list[list[torch.Tensor]] = []
+    targets: dict[str, list[torch.Tensor]] = {name: [] for name in standards}
+    seen = 0
+    for batch in batches(tiles, itertools.count(), 0, here.device):
+        images = normalise(batch.tiles.permute(0, 3, 1, 2).float(), plan.transform)
+        _, read = whole.eval().embed(images.contiguous(memory_format=torch.channels_last))
+        views.append(read)
+        for name, standard in standards.items():
+            targets[name].append(standard(batch.answers[name]))
+        seen += len(batch)
+        if seen >= REGRESSED:
+            break
+    columns = [torch.cat(list(of)) for of in zip(*views, strict=True)]
+    student.start_heads(whole, columns, {name: torch.cat(of) for name, of in targets.items()})
+    # Every process has regressed on tiles of its own.
+    here.average([parameter for parameter in whole.heads.parameters()])
+
+
+class _HeldOut:
+    """Held-out tiles, spread evenly over their slides, with the teachers' answers."""
+
+    def __init__(
+        self,
+        slides: list[TiledSlide],
+        answers: Answers,
+        transform: Transform,
+        tiles: int,
+        readers: int,
+        device: torch.device,
+    ) -> None:
+        each = max(1, math.ceil(tiles / len(slides)))
+        self._even = Even(tuple(len(slide.grid.coords) for slide in slides), each)
+        self._tiles = Tiles(slides, self._even, transform, answers)
+        self._readers, self._device = readers, device
+
+    def __call__(self) -> Iterator[Batch]:
+        numbers = range(len(self._even))
+        return batches(self._tiles, numbers, self._readers, self._device)
+
+
+@torch.no_grad()
+def _agreements(
+    whole: student.Student,
+    started: nn.Module,
+    plan: student.Plan,
+    standards: dict[str, Standard],
+    held_out: _HeldOut,
+) -> dict[str, dict[str, float]]:
+    """Teacher -> how alike it and the student see held-out tiles, now and before it learned."""
+    views: dict[str, list[np.ndarray]] = {}
+
+    def see(name: str, values: torch.Tensor) -> None:
+        views.setdefault(name, []).append(values.float().cpu().numpy())
+
+    taps = find_taps(started, None if plan.pooling == "registers" else plan.pooling)
+    started = started.eval()
+    for batch in held_out():
+        images = normalise(batch.tiles.permute(0, 3, 1, 2).float(), plan.transform)
+        embedding, answers = whole(images)
+        see("student", embedding)
+        see("before", student.forward_levels(started, images, taps, ("high",))["high"])
+        for teacher, of_sizes in answers.items():
+            see(f"target {teacher}", standards[teacher](batch.answers[teacher]))
+            see(f"answer {teacher}", of_sizes[-1])
+    whole_views = {name: np.concatenate(parts) for name, parts in views.items()}
+    count = len(whole_views["student"])
+    some = np.linspace(0, count - 1, min(count, COMPARED)).astype(int)
+    found = {}
+    for teacher in standards:
+        target = whole_views[f"target {teacher}"]
+        answer = whole_views[f"answer {teacher}"]
+        row = {"explained": agreement.explained_variance(answer, target)}
+        for view in ("student", "before"):
+            seen = whole_views[view]
+            row[f"cka_{view}"] = agreement.cka(seen, target)
+            row[f"overlap_{view}"] = agreement.neighbour_overlap(seen[some], target[some])
+        found[teacher] = {key: round(value, 6) for key, value in row.items()}
+    return found
+
+
+def _row(
+    work: Work, module: nn.Module, plan: student.Plan, slides: list[TiledSlide], *, taught: bool
+) -> Model:
+    """The encoder's registry row; its licence is every teacher's and that of what it started as."""
+    attributes = slides[0].grid.attributes
+    side = float(attributes["tile_px"]) * float(attributes["target_mpp"])
+    known = work.job.facts
+    named = list(work.cfg.teachers) if taught else []
+    sources = [work.job.start, *(known[name] for name in named)]
+    licences = list(dict.fromkeys(str(facts.get("licence", "")) for facts in sources))
+    of = ", ".join(str(known[name]["title"]) for name in named)
+    return student.row_of(
+        work.name,
+        module,
+        plan,
+        title=f"{work.key}, a student of {of}" if taught else f"{work.key} before it learned",
+        licence="; ".join(filter(None, licences)),
+        restricted=any(bool(facts.get("restricted")) for facts in sources),
+        mpp=side / plan.transform.crop,
+    )
+
+
+def _write(
+    work: Work, module: nn.Module, row: Model, fitted: Fitted | None, facts: dict[str, Any]
+) -> None:
+    folder = work.folder
+    (folder / FACTS).unlink(missing_ok=True)
+    state = {name: v.detach().cpu().contiguous() for name, v in module.state_dict().items()}
+    with atomic_path(folder / HUB_FILES[0]) as temporary:
+        temporary.write_bytes(save(state))
+    write_json(folder / ROW, dataclasses.asdict(row))
+    if fitted is not None:
+        text = io.StringIO()
+        pd.DataFrame(fitted.rows).to_csv(text, index=False, float_format="%.6g")
+        write_text(folder / CURVE, text.getvalue())
+    write_json(folder / FACTS, {**facts, "parameters": row.params, "licence": row.licence})
+    forget_state(folder)
+
+
+def _fingerprint(
+    work: Work,
+    learned: tuple[list[TiledSlide], Answers],
+    held: tuple[list[TiledSlide], Answers],
+    here: Processes,
+) -> str:
+    """Of all that decides the course of the training."""
+    slides = [
+        [s.slide_id, s.grid.fingerprint, s.grid.slide, len(s.grid.coords)]
+        for s in (*learned[0], *held[0])
+    ]
+    features = [
+        [str(f.path), f.path.stat().st_mtime_ns, f.path.stat().st_size]
+        for part in (learned, held)
+        for files in part[1].files
+        for f in files.values()
+    ]
+    return digest(
+        VERSION, work.name, work.cfg.canonical(), slides, features, here.world, here.device.type
+    )

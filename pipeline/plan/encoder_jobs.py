@@ -1,0 +1,127 @@
+"""The encoders that the workflow makes: what their jobs are told, and who reads what they see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.config.encoder_distillation import (
+    EncoderDistillationConfig,
+    EncoderDistillationJob,
+    EncoderStudent,
+)
+from pipeline.config.extraction import TeacherConfig
+from pipeline.config.whole import Config
+from pipeline.contracts.labels import columns_of
+from pipeline.encoders import registry, tile_scales
+from pipeline.encoders.slide_level.inputs import every_teacher
+from pipeline.errors import ConfigError
+
+
+def told(config: Config, encoder: str) -> EncoderDistillationJob:
+    """One encoder that is made.
+
+    Args:
+        config: the config.
+        encoder: its name.
+    """
+    one = next(one for one in config.made() if one.name == encoder)
+    section = config.section(EncoderDistillationConfig)
+    assert section is not None
+    student = section.students[one.student]
+    alone = section.model_copy(update={"students": {one.student: student}})
+    common = {
+        "encoder_distillation": alone,
+        "control": one.control,
+        "start": _licence(one.student, student.encoder),
+        "weights_dir": config.extraction.weights_dir,
+    }
+    if one.control:
+        # What it starts as is the same whatever it learns afterwards.
+        plain = EncoderStudent(encoder=student.encoder, depth=student.depth, width=student.width)
+        alone = section.model_copy(update={"students": {one.student: plain}})
+        return EncoderDistillationJob(**(common | {"encoder_distillation": alone}))
+    named = taught_by(config, one.student)
+    columns = [c for task in config.tasks.values() for c in columns_of(task)]
+    return EncoderDistillationJob(
+        **common,
+        teachers={name: features_of(config, name)[0] for name in named},
+        facts={name: _licence(name, config.extraction.teachers[name]) for name in named},
+        labels=tuple(columns) if student.pool == "separate" else (),
+        task=one.task,
+        fold=one.fold,
+    )
+
+
+def taught_by(config: Config, student: str) -> list[str]:
+    """The teachers that a student learns from: those that it names, else all that are run here.
+
+    Args:
+        config: the config.
+        student: its key.
+    """
+    section = config.section(EncoderDistillationConfig)
+    assert section is not None
+    able = [
+        name
+        for name, facts in config.extraction.teachers.items()
+        if facts.source not in ("import", "slide")
+    ]
+    return list(section.students[student].teachers) or able
+
+
+def _licence(name: str, settings: TeacherConfig) -> dict[str, Any]:
+    row = registry.row_of(name, settings)
+    if row is not None:
+        restricted = row.derivative_restricted
+        return {"title": row.title, "licence": row.licence, "restricted": restricted}
+    random = settings.weights == "random"
+    licence = "" if random else f"of {settings.model}: see its page"
+    return {"title": str(settings.model or name), "licence": licence, "restricted": False}
+
+
+def read_by(config: Config, task: str, model: str) -> dict[str, str]:
+    """The made encoder that a model reads, and the folder of `features/` where its features are.
+
+    Args:
+        config: the config.
+        task: the model's task.
+        model: its name.
+
+    Returns:
+        nothing of a model that reads none; `{fold}` stands for the number of a fold.
+    """
+    teacher = getattr(config.model_specs()[model], "teacher", "")
+    found = [one for one in config.made() if one.teacher == teacher and one.task in ("", task)]
+    if not found:
+        return {}
+    one = found[0]
+    return {teacher: f"{one.student}.{task}.{{fold}}" if one.task else one.name}
+
+
+def check_tiles(config: Config) -> None:
+    """Refuse a student of a teacher whose tiles are not the cohort's.
+
+    Raises:
+        ConfigError: names it.
+    """
+    section = config.section(EncoderDistillationConfig)
+    for student in section.students if section else ():
+        for teacher in taught_by(config, student):
+            if scale := tile_scales.scale_of(config, teacher):
+                raise ConfigError(
+                    f"encoder_distillation.students.{student}: the teacher `{teacher}` sees other "
+                    f"tiles ({scale}) than the student would; name the others (`teachers:`)"
+                )
+
+
+def features_of(config: Config, teacher: str) -> tuple[str, str]:
+    """Folder of `features/` with a teacher's manifests, and the folder of the tiles it saw.
+
+    Args:
+        config: the config.
+        teacher: the teacher's name.
+    """
+    groups = ["+".join(group) for group in tile_scales.groups(config)]
+    manifests = next((g for g in groups if teacher in g.split("+")), teacher)
+    run = every_teacher(config)[teacher].source not in ("import", "slide")
+    return manifests, tile_scales.folder(tile_scales.scale_of(config, teacher) if run else "")
