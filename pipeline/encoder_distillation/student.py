@@ -154,6 +154,7 @@ class Student(nn.Module):
         per_teacher: whether it has a token for each teacher, in their order.
         sizes: smaller sizes of the embedding.
         width: of the heads' hidden layer.
+        px: side of the input in pixels.
 
     Raises:
         ConfigError: a size is not smaller than the embedding.

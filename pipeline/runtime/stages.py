@@ -247,7 +247,16 @@ STAGES = (
         job="encoder_distillation:EncoderDistillationJob",
         options=("teacher", "workers", "gpus", "device"),
         config=("encoder_distillation",),
-        libraries=(*ARRAYS, *SLIDES, "pillow", "torch", "timm", "transformers", "open_clip_torch"),
+        libraries=(
+            *ARRAYS,
+            *SLIDES,
+            "pillow",
+            "torch",
+            "timm",
+            "transformers",
+            "open_clip_torch",
+            "lightly",
+        ),
         tables=(),  # an encoder takes hours, and its state goes on where it was
         does="one small tile encoder from all teachers, which then is a teacher of its own",
         writes="`teachers/<name>/`",
