@@ -384,14 +384,14 @@ def test_ordered_classes_have_a_quadratic_kappa(results: Make) -> None:
     assert comparisons.loc[comparisons["metric"] == "f1", "p_delong"].isna().all()
 
 
-def test_words_stand_beside_the_models(tmp_path: Path) -> None:
+def test_words_stand_beside_the_models(results: Make) -> None:
     """With intervals and a paired difference, and without a part in the average of teachers."""
-    results = Results(tmp_path, TASKS["classification"])
-    results.add("student", 0.2)
-    results.add("single_a", 0.8)
-    results.add("single_b", 0.8)
-    results.add("zero_shot_a", 1.5)
-    found = results.evaluate(zero_shot=("zero_shot_a",))
+    made = results("classification")
+    made.add("student", 0.2)
+    made.add("single_a", 0.8)
+    made.add("single_b", 0.8)
+    made.add("zero_shot_a", 1.5)
+    found = made.evaluate(zero_shot=("zero_shot_a",))
     rows = {row["model"]: row for row in found["models"]}
     assert rows["zero_shot_a"]["low"] < rows["zero_shot_a"]["value"] < rows["student"]["value"]
     against = {row["other"]: row for row in found["comparisons"]}
