@@ -215,6 +215,11 @@ def _open_clip(state: dict[str, Any], module: nn.Module) -> State:
     return clip_layouts.part(unwrap(state), "visual.")
 
 
+def _open_clip_whole(state: dict[str, Any], module: nn.Module) -> State:
+    found = clip_layouts.whole(unwrap(state))
+    return {name: values for name, values in found.items() if not name.endswith("attn_mask")}
+
+
 def _open_clip_text(state: dict[str, Any], module: nn.Module) -> State:
     found = clip_layouts.part(unwrap(state), "text.", "logit_scale")
     return {name: values for name, values in found.items() if not name.endswith("attn_mask")}
@@ -260,6 +265,7 @@ LAYOUTS: dict[str, Callable[[dict[str, Any], nn.Module], State]] = {
     "in_order": _in_order,
     "open_clip": _open_clip,
     "open_clip_text": _open_clip_text,
+    "open_clip_whole": _open_clip_whole,
     "conch_text": _conch_text,
     "keep_text": _keep_text,
 }
@@ -279,6 +285,7 @@ VERSIONS = {
     "in_order": 1,
     "open_clip": 1,
     "open_clip_text": 1,
+    "open_clip_whole": 1,
     "conch_text": 1,
     "keep_text": 1,
 }

@@ -2,9 +2,9 @@
 
 A teacher with `source: open_clip` is one of open_clip's architectures by name (`ViT-B-32`), with a
 tag for published weights (`ViT-B-32/laion2b_s34b_b79k`), a repository of the hub
-(`hf-hub:owner/name`), or a folder of `extraction.weights_dir` with its own description:
-`open_clip_config.json`, or `config.json` of a CLIP of transformers, whose architecture is the same
-under other names.
+(`hf-hub:owner/name`), a description of a new one (`small.json`), or a folder of
+`extraction.weights_dir` with its own description: `open_clip_config.json`, or `config.json` of a
+CLIP of transformers, whose architecture is the same under other names.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ def find_recipe(name: str, cfg: TeacherConfig, weights_dir: str | None) -> Recip
             if (folder / file).is_file():
                 return read_recipe(folder / file)
     model = str(cfg.model)
+    if model.endswith(".json"):
+        return read_recipe(Path(model).expanduser())
     if model.startswith(HUB):
         return _hub_recipe(name, model.removeprefix(HUB), cfg.revision or "main")
     where = f"extraction.teachers.{name}.model"
@@ -115,10 +117,15 @@ def read_recipe(path: Path) -> Recipe:
         path: `open_clip_config.json`, or `config.json`.
 
     Raises:
+        ConfigError: there is no such file.
         ArtifactError: the file is damaged, or describes no such model.
     """
     try:
-        facts = json.loads(path.read_text())
+        text = path.read_text()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such description of a model") from None
+    try:
+        facts = json.loads(text)
         if "model_cfg" not in facts:
             return Recipe(config=from_transformers(facts))
         made = facts.get("preprocess_cfg", {})

@@ -20,6 +20,7 @@ from pipeline.cohort.stage import portable
 from pipeline.cohort.synthetic import embedded
 from pipeline.config.cohort import SyntheticConfig
 from pipeline.config.external import ExternalConfig
+from pipeline.config.pairs import PairsConfig
 from pipeline.config.probing import ProbingConfig
 from pipeline.config.vision_language import VisionLanguageConfig
 from pipeline.config.whole import Config
@@ -222,10 +223,23 @@ def captions_digest(config: Config, base: Path) -> str:
         base: folder that relative paths of the config start from.
     """
     section = config.section(VisionLanguageConfig)
-    if section is None or section.captions is None:
-        return ""
-    path = base / section.captions
-    return content_digest(path) if path.is_file() else ""
+    return _file_digest(None if section is None else section.captions, base)
+
+
+def pairs_digest(config: Config, base: Path) -> str:
+    """Of the file that `pairs.captions` names; '' where it names none, or none is there.
+
+    Args:
+        config: the config.
+        base: folder that relative paths of the config start from.
+    """
+    section = config.section(PairsConfig)
+    return _file_digest(None if section is None else section.captions, base)
+
+
+def _file_digest(name: str | None, base: Path) -> str:
+    path = None if name is None else base / name
+    return content_digest(path) if path is not None and path.is_file() else ""
 
 
 def _portable_row(row: SlideRow, base: Path) -> list[object]:

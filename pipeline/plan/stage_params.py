@@ -7,11 +7,12 @@ not belong here.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, TypeAdapter
 
-from pipeline.cohort.synthetic.embedded import annotation_pattern
+from pipeline.cohort.synthetic.embedded import annotation_pattern, sheet_path
 from pipeline.config.cohort import CohortConfig, Covariate
 from pipeline.config.controls import Controls
 from pipeline.config.evaluation import EvaluationConfig
@@ -20,6 +21,7 @@ from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.config.folds import FoldsJob
 from pipeline.config.mapping import MappingConfig
 from pipeline.config.models import ModelConfig
+from pipeline.config.pairs import PairsConfig, PairsJob
 from pipeline.config.probing import ProbingConfig, ProbingJob, TileStudentsJob
 from pipeline.config.section import Section
 from pipeline.config.slide_encoders import SlideEncodersJob
@@ -392,6 +394,27 @@ def external(config: Config, task: str) -> ExternalJob:
         evaluation=config.evaluation,
         task=_alone(config, task),
         applied=config.applied(),
+    )
+
+
+def pairs(config: Config, captions: str, slides: str) -> PairsJob:
+    """The training on captioned tiles.
+
+    Args:
+        config: the config.
+        captions: digest of the file of captions; empty: none.
+        slides: digest of the slides.
+    """
+    section = config.section(PairsConfig)
+    assert section is not None
+    embedded = config.cohort.source == "synthetic" and section.captions is None
+    return PairsJob(
+        pairs=section,
+        weights_dir=config.extraction.weights_dir,
+        captions=captions,
+        tiles="tiles",
+        embedded=str(sheet_path(config.cohort, Path()).parent) if embedded else "",
+        slides=slides,
     )
 
 

@@ -22,7 +22,7 @@ from pipeline.config.reading import refuse_double_keys
 from pipeline.encoders import speaking, tile_scales
 from pipeline.encoders.slide_level import inputs
 from pipeline.errors import UserError
-from pipeline.files import recall
+from pipeline.files import digests, recall
 from pipeline.plan import (
     cohort_plan,
     encoder_jobs,
@@ -77,6 +77,12 @@ CHECKED = CONFIG.cohort.model_copy(update={"covariates": {}} if EXTERNAL else {}
 # Models that see slides, and those that read what these say.
 STACKED = "|".join(re.escape(m) for m in MODELS if SPECS[m].kind in STACKS) or "none"
 SEEING = "|".join(re.escape(m) for m in MODELS if SPECS[m].kind not in STACKS) or "none"
+# What a training on captioned tiles leaves.
+PAIRED = (
+    [f"results/{CONFIG.cohort.name}/teachers/{CONFIG.pairs.name}/facts.json"]
+    if CONFIG.pairs is not None
+    else []
+)
 # Teachers that are asked in words, and the tasks that they are asked of.
 SPEAKING, ASKED = speaking.speaking(CONFIG), speaking.asked(CONFIG)
 # Encoders that the workflow makes, and the config in which they are teachers like the others.
@@ -281,6 +287,12 @@ def probing_job(wildcards):
 def tile_students_job(wildcards):
     annotations = cohort_plan.annotation_digest(CONFIG, COHORT, Path.cwd())
     return stage_params.tile_students(CONFIG, annotations).canonical()
+
+
+def pairs_job(wildcards):
+    captions = cohort_plan.pairs_digest(CONFIG, Path.cwd())
+    slides = [COHORT.digest(int(chunk)) for chunk in CHUNKS]
+    return stage_params.pairs(CONFIG, captions, digests.digest(slides)).canonical()
 
 
 def vision_language_job(wildcards):
