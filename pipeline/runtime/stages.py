@@ -333,6 +333,7 @@ STAGES = (
             "open_clip_torch",
             "transformers",
             "tokenizers",
+            "lightly",
         ),
         tables=("teachers/*/facts.json",),
         does="a vision-language teacher that learns a lab's own words from captioned tiles",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from pipeline.contracts.folds import read_folds
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.files.artifacts import read_json, write_json
 from tests.contracts.test_cohort_facts import cohort_facts
-from tests.evaluation.conftest import TASKS, Results
 
 Make = Callable[..., Any]
 

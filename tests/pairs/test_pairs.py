@@ -177,7 +177,8 @@ def test_four_pairs_can_be_learned(config: dict[str, Any], precision: str) -> No
         found = one.backward(_tiles(), Pass(step, 1.0, generator, precision))
         optimiser.step()
     after = one.validate(one.module.eval())
-    assert before["score"] < 1.0 and after["score"] == 1.0
+    assert before["recall_1"] < 1.0 and after["recall_1"] == 1.0
+    assert after["score"] > before["score"] + 0.5
     assert set(found) == {"loss", "contrastive"} | ({"caption"} if config is COCA else set())
     if config is COCA:
         assert after["caption_loss"] < 0.7 * before["caption_loss"]
