@@ -175,8 +175,8 @@ def _plain(teacher: str) -> ModelConfig:
 def _without_distillation(model: ModelConfig) -> ModelConfig | None:
     """The same without its distillation loss; None where it has none."""
     distillation = getattr(model, "distillation", None)
-    if distillation is None or not distillation.weight:
+    if distillation is None or not (distillation.weight or distillation.linear):
         return None
-    without = distillation.model_copy(update={"weight": 0.0})
+    without = distillation.model_copy(update={"weight": 0.0, "linear": 0.0})
     # It has all keys of the published form but this one.
     return model.model_copy(update={"distillation": without, "faithful": False})

@@ -175,7 +175,8 @@ def _encoder(name: str, settings: TeacherConfig) -> Versions:
 
 def _model(model: ModelConfig) -> Versions:
     if isinstance(model, ShazamV1Model | ShazamV2Model):
-        return _student(model.kind) | _distillation(model.distillation.loss)
+        answers = _answers() if model.distillation.linear else {}
+        return _student(model.kind) | _distillation(model.distillation.loss) | answers
     if isinstance(model, LinearModel):
         return {"model linear": version_of("pipeline.linear.linear")}
     assert not isinstance(model, STACKED)  # `stacking` has theirs
@@ -188,6 +189,13 @@ def _model(model: ModelConfig) -> Versions:
 
 def _distillation(loss: str) -> Versions:
     return {f"distillation {loss}": _own(distillation_losses()[loss])}
+
+
+def _answers() -> Versions:
+    return {
+        "linear answers": version_of("pipeline.training.linear_answers"),
+        "model linear": version_of("pipeline.linear.linear"),
+    }
 
 
 def _student(kind: str) -> Versions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -10,17 +11,18 @@ from pydantic import TypeAdapter
 
 from pipeline.aggregators.network import Lesson, Network, Shape
 from pipeline.bags.store import Store
-from pipeline.config.models import ModelConfig
+from pipeline.config.models import LinearModel, ModelConfig
 from pipeline.config.tasks import SurvivalTask, TaskConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.labels import Labels, Task
 from pipeline.files.digests import digest
 from pipeline.training.head import Head
-from pipeline.training.loop import objective
+from pipeline.training.linear_answers import Answers
+from pipeline.training.loop import Trial, objective
 from pipeline.training.models import build_network
 from pipeline.training.multitask import AuxiliaryTask
-from pipeline.training.predict import Batches
-from pipeline.training.tasks import fit_head
+from pipeline.training.predict import Batches, predict
+from pipeline.training.tasks import fit_head, main_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +70,23 @@ class Prepared:
         network: with fresh weights, on the store's device.
         head: of the task.
         y: float32 (cases, columns), the head's targets.
+        answers: of a linear model that the network learns from besides the labels.
     """
 
     network: Network
     head: Head
     y: np.ndarray
+    answers: Answers | None = None
+
+    def trial(self, parts: Mapping[str, np.ndarray], cfg: TrainingConfig, seed: int) -> Trial:
+        """The training of it.
+
+        Args:
+            parts: case numbers of `train` and `val`.
+            cfg: epochs, batch size and so on.
+            seed: of the order, the tile draws and the dropout.
+        """
+        return Trial(self.network, self.head, self.y, parts, cfg, seed, self.answers)
 
 
 def prepare(
@@ -100,7 +114,28 @@ def prepare(
     torch.manual_seed(draw)
     network = build_network(model, job.shape(head.outputs))
     network.fit(lesson(job, cfg, head, y, train, draw))
-    return Prepared(network.to(job.store.device), head, y)
+    answers = _answers(job, cfg, model, train, draw, head)
+    return Prepared(network.to(job.store.device), head, y, answers)
+
+
+def _answers(
+    job: TrainingJob,
+    cfg: TrainingConfig,
+    model: ModelConfig,
+    train: np.ndarray,
+    draw: int,
+    head: Head,
+) -> Answers | None:
+    """Answers of a linear model of the training cases, if the model learns from such."""
+    distillation = getattr(model, "distillation", None)
+    if distillation is None or not distillation.linear:
+        return None
+    alone = with_cox(dataclasses.replace(job, auxiliary=()))
+    own = None if isinstance(job.task, SurvivalTask) else main_of(head)
+    taught = prepare(alone, cfg, LinearModel(kind="linear"), train, draw, own)
+    said = np.full((len(job.store.cases), taught.head.outputs), np.nan, dtype=np.float32)
+    said[train] = predict(taught.network, job.store, train, cfg.max_tiles_per_case)
+    return Answers(said, distillation.linear)
 
 
 def lesson(

@@ -19,10 +19,11 @@ from pipeline.errors import UserError
 from pipeline.runtime import progress
 from pipeline.training.classification import ClassificationHead
 from pipeline.training.head import Head
+from pipeline.training.linear_answers import Answers, answers_loss
 from pipeline.training.multitask import MultiHead
 from pipeline.training.predict import Batches, outputs, precision, predict
 from pipeline.training.sampler import batches
-from pipeline.training.tasks import own, type_of
+from pipeline.training.tasks import main_of, own, type_of
 
 CLIP = 5.0  # largest norm of a gradient
 
@@ -41,6 +42,7 @@ class Trial:
         parts: case numbers of `train` and `val` (which may be empty). Nothing else is read.
         cfg: epochs, patience, batch size and so on.
         seed: of the order, the tile draws and the dropout.
+        answers: of a linear model, to learn from besides the labels.
     """
 
     network: Network
@@ -49,6 +51,7 @@ class Trial:
     parts: Mapping[str, np.ndarray]
     cfg: TrainingConfig
     seed: int
+    answers: Answers | None = None
 
     def order_key(self) -> Order:
         """Trials with the same key see the same cases and tiles in the same order."""
@@ -240,7 +243,8 @@ class _Alone:
     def __init__(self, trial: Trial, store: Store) -> None:
         self.trial, self.store = trial, store
         self.validation = Batches(store, trial.parts["val"], trial.cfg.max_tiles_per_case)
-        self.targets = torch.from_numpy(trial.y).to(store.device)
+        self.targets = self._on_device(trial.y)
+        self.answers = None if trial.answers is None else self._on_device(trial.answers.said)
         self.weights = [p for p in trial.network.parameters() if p.requires_grad]
         self.optimiser = adamw(self.weights, trial.cfg)
         self.drawn: Drawn = {}
@@ -259,7 +263,7 @@ class _Alone:
             output = network(batch)
             aim = self.targets[batch.cases]
             extra = network.extra_loss(output, batch, head.classes_of(aim))
-        loss: Tensor = head.loss(output.out.float(), aim)
+        loss = self._loss(output.out.float(), aim, batch.cases)
         if extra is not None:
             loss = loss + extra
         self.optimiser.zero_grad(set_to_none=False)
@@ -267,6 +271,18 @@ class _Alone:
         nn.utils.clip_grad_norm_(self.weights, CLIP)
         self.optimiser.step()
         return {0: float(loss.detach())}
+
+    def _on_device(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.store.device)
+
+    def _loss(self, out: Tensor, aim: Tensor, cases: Tensor) -> Tensor:
+        """Of the labels and, where there are any, of a linear model's answers."""
+        head, answers = self.trial.head, self.trial.answers
+        loss = head.loss(out, aim)
+        if answers is None or self.answers is None:
+            return loss
+        told = answers_loss(head, out, self.answers[cases])
+        return (1 - answers.share) * loss + answers.share * told
 
     def validate(self) -> list[np.ndarray]:
         out = outputs(self.trial.network, self.validation, self.trial.cfg.precision)
@@ -321,7 +337,7 @@ def objective(head: Head) -> Objective:
     endpoints = []
     for name, one, outs, columns in head.places() if isinstance(head, MultiHead) else ():
         endpoints.append(Endpoint(name, objective(one), outs, columns))
-    main = head.main if isinstance(head, MultiHead) else head
+    main = main_of(head)
     weights = main.weights if isinstance(main, ClassificationHead) else ()
     return Objective(type_of(main), head.loss, weights, tuple(endpoints))
 

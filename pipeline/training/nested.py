@@ -328,7 +328,7 @@ def _prepared(job: TrainingJob, inner: Inner) -> Prepared:
 
 
 def _trial(inner: Inner, ready: Prepared) -> Trial:
-    return Trial(ready.network, ready.head, ready.y, inner.parts, inner.cfg, inner.draw)
+    return ready.trial(inner.parts, inner.cfg, inner.draw)
 
 
 def _table(fitted: Fitted) -> np.ndarray:

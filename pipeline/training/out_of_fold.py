@@ -32,7 +32,7 @@ from pipeline.linear.estimators import parts
 from pipeline.runtime import progress
 from pipeline.runtime.cpu_budget import cpu_budget
 from pipeline.training.job import TrainingJob, device_of, prepare, seed_of
-from pipeline.training.loop import Trial, train
+from pipeline.training.loop import train
 from pipeline.training.opening import in_fold, open_job, with_features
 from pipeline.training.predict import predict
 
@@ -149,7 +149,7 @@ def _said(
     if meta.nested is not None:
         cfg, model = cfg.at(meta.nested.chosen, model)
     ready = prepare(job, cfg, model, learn, draw)
-    trial = Trial(ready.network, ready.head, ready.y, {"train": learn, "val": learn[:0]}, cfg, draw)
+    trial = ready.trial({"train": learn, "val": learn[:0]}, cfg, draw)
     train(trial, job.store, meta.best_epoch)
     out = predict(
         ready.network, job.store, np.concatenate([learn, asked]), cfg.max_tiles_per_case,

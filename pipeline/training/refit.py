@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.training.job import Prepared, TrainingJob, prepare
-from pipeline.training.loop import Trial, train
+from pipeline.training.loop import train
 
 
 def refitted(
@@ -25,5 +25,5 @@ def refitted(
     both = np.sort(np.concatenate([learning["train"], learning["val"]]))
     again = prepare(job, job.cfg, job.model, both, draw, ready.head)
     parts = {"train": both, "val": both[:0]}
-    train(Trial(again.network, again.head, again.y, parts, job.cfg, draw), job.store, epochs)
+    train(again.trial(parts, job.cfg, draw), job.store, epochs)
     return again

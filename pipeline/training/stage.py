@@ -40,7 +40,7 @@ from pipeline.training.checkpoint import save_checkpoint
 from pipeline.training.head import Head
 from pipeline.training.history import Watch, history_log
 from pipeline.training.job import Prepared, TrainingJob, device_of, prepare, seed_of
-from pipeline.training.loop import Fitted, Trial, told, train
+from pipeline.training.loop import Fitted, told, train
 from pipeline.training.multitask import MultiHead
 from pipeline.training.nested import chosen, forget, search, unseen_in_place, with_inner
 from pipeline.training.opening import in_fold, open_job, with_features
@@ -272,8 +272,7 @@ def _train(
     length: int | None,
     watch: Watch,
 ) -> Fitted:
-    trial = Trial(ready.network, ready.head, ready.y, learning, cfg, draw)
-    return train(trial, job.store, length, watch)
+    return train(ready.trial(learning, cfg, draw), job.store, length, watch)
 
 
 def _fingerprint(

@@ -79,6 +79,11 @@ def own(head: Head, out: Any, y: Any) -> tuple[Head, Any, Any]:
     return (head.main, *head.own(out, y)) if isinstance(head, MultiHead) else (head, out, y)
 
 
+def main_of(head: Head) -> Head:
+    """The head of the task's own endpoint."""
+    return head.main if isinstance(head, MultiHead) else head
+
+
 def type_of(head: Head) -> TaskType:
     """The type of the task that a head of one endpoint belongs to."""
     if isinstance(head, ClassificationHead):
