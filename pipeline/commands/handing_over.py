@@ -32,6 +32,13 @@ def export_model(
             "and whoever predicts needs them."
         ),
     ] = "auto",
+    onnx: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write each encoder and each model as ONNX into this folder, compared with "
+            "PyTorch (needs the extra `onnx`)."
+        ),
+    ] = None,
 ) -> None:
     """Write a validated model as one file, which turns a raw slide into a prediction.
 
@@ -48,6 +55,8 @@ def export_model(
     from pipeline.files.artifacts import write_text
     from pipeline.prediction import export
     from pipeline.prediction.markdown import model_card
+    from pipeline.prediction.model_file import read_model
+    from pipeline.prediction.onnx_export import write_onnx
 
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: the file must be called NAME.safetensors")
@@ -66,6 +75,11 @@ def export_model(
             typer.echo(f"  the weights of {one.name} are not in it: {one.licence or 'no licence'}")
     for line in card.restrictions:
         typer.echo(f"  {line}")
+    if onnx is not None:
+        with progress.bar():
+            found = write_onnx(read_model(out), onnx, place)
+        worst = max(one.difference for one in found)
+        typer.echo(f"{onnx}: {len(found)} ONNX files, at most {worst:.1g} off PyTorch")
 
 
 def _written_down(root: Path) -> Path:
