@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from pipeline.config.external import ExternalConfig
 from pipeline.config.whole import Config
 from pipeline.contracts.folds_summary import FoldsSummary, read_folds_summary
 from pipeline.encoders import speaking
-from pipeline.files.artifacts import sweep, write_json, write_text
+from pipeline.files.artifacts import atomic_path, sweep, write_json, write_text
 from pipeline.report import results
 from pipeline.report.figures import style
 from pipeline.report.figures.charts import Drawing
@@ -28,6 +30,7 @@ from pipeline.report.sections import (
     tasks,
     teachers,
     timings,
+    words,
 )
 from pipeline.report.sections.planned_vs_actual import Planner
 from pipeline.report.tables import cells
@@ -59,6 +62,7 @@ def run(*, config: Config, root: Path, planner: Planner | None = None) -> None:
     trained = [] if elsewhere else opened.tasks
     folds = {task: read_folds_summary(root, task) for task in trained}
     looked = attention.section(opened)
+    asked = words.section(opened)
     sections = {
         "flow": flow.section(opened, folds),
         "slides": slides.section(opened),
@@ -70,12 +74,14 @@ def run(*, config: Config, root: Path, planner: Planner | None = None) -> None:
             for task in opened.tasks
         ],
         "attention": looked,
+        "words": asked,
         "timings": timings.section(opened, planner),
         "provenance": provenance.section(opened),
     }
     drawings = _drawings(sections)
     _write_figures(root / "report", drawings)
     _write_attention(root, looked)
+    _write_words(root, asked)
     write_text(root / "report" / "config.yaml", provenance.config_yaml(config))
     write_text(root / "report.html", render(config, opened, folds, sections))
 
@@ -210,6 +216,18 @@ def _write_figures(folder: Path, drawings: list[Drawing]) -> None:
             old.unlink()
     for drawing in drawings:
         write_text(folder / f"{drawing.name}.svg", drawing.document)
+
+
+def _write_words(root: Path, section: words.WordsSection | None) -> None:
+    """Write the maps of words as PNG and as GeoJSON, in place of those of an earlier run."""
+    shutil.rmtree(root / words.FOLDER, ignore_errors=True)
+    for slide in (slide for one in (section.spoken if section else ()) for slide in one.maps):
+        write_json(root / words.FOLDER / f"{slide.name}.geojson", slide.squares)
+        for drawn in slide.maps[1:]:
+            label = re.sub(r"[^A-Za-z0-9-]+", "_", drawn.label)
+            path = root / words.FOLDER / f"{slide.name}-{label}.png"
+            with atomic_path(path) as temporary:
+                drawn.image.save(temporary, "PNG")
 
 
 def _write_attention(root: Path, section: attention.AttentionSection) -> None:

@@ -45,6 +45,33 @@ def attention_geojson(
     if influence is not None:
         for x, y, felt in zip(*(influence[c] for c in ("x", "y", "influence")), strict=True):
             measured.setdefault((int(x), int(y)), {})["influence"] = round(float(felt), 6)
+    return _collection(measured, tile, origin)
+
+
+def squares_geojson(
+    places: pd.DataFrame,
+    values: Mapping[str, pd.Series],
+    tile: float,
+    origin: tuple[int, int] = (0, 0),
+) -> dict[str, Any]:
+    """A GeoJSON FeatureCollection of QuPath detections with any measurements.
+
+    Args:
+        places: columns x, y (level-0 pixels), a row a tile.
+        values: name of a measurement -> its value at each row.
+        tile: side of a tile in level-0 pixels.
+        origin: the level-0 pixel (x, y) that is (0, 0) in the file.
+    """
+    measured = {
+        (int(x), int(y)): {name: round(float(column.iloc[i]), 5) for name, column in values.items()}
+        for i, (x, y) in enumerate(zip(places["x"], places["y"], strict=True))
+    }
+    return _collection(measured, tile, origin)
+
+
+def _collection(
+    measured: Mapping[tuple[int, int], dict[str, float]], tile: float, origin: tuple[int, int]
+) -> dict[str, Any]:
     side = round(tile)
     left, top = origin
     features = [

@@ -208,6 +208,11 @@ def by_sign(influence: pd.Series) -> NDArray[np.uint8]:
     return _rgb(SIGNED_MAP, 0.5 + 0.5 * np.clip(values / full, -1, 1))
 
 
+def coloured(places: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Colours (N, 3) of values from 0 to 1, on one scale for several maps."""
+    return _rgb(MAP, places)
+
+
 def _rgb(name: str, places: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(colormaps[name](places)[:, :3] * 255, dtype=np.uint8)
 
