@@ -55,7 +55,7 @@ def training(
     device: Device = "auto",
 ) -> None:
     """Train one model of one task on every fold and seed, and predict all cases."""
-    job = stage_params.read(stage_params.TrainingJob, cfg)
+    job = stage_params.read(stage_params.ModelJob, cfg)
     gpu_locks.claim(gpus)
     versions = stage_versions.training(job.training, job.model, job.task, job.auxiliary.values())
     with recorded(root, "training", task=task, model=model):
@@ -86,7 +86,7 @@ def out_of_fold(
     device: Device = "auto",
 ) -> None:
     """Train one model again without parts of each fold's training cases, and predict these."""
-    job = stage_params.read(stage_params.TrainingJob, cfg)
+    job = stage_params.read(stage_params.ModelJob, cfg)
     gpu_locks.claim(gpus)
     versions = stage_versions.out_of_fold(job.training, job.model, job.task, job.auxiliary.values())
     with recorded(root, "out_of_fold", task=task, model=model):

@@ -70,7 +70,7 @@ class MappingJob(Section):
     tiled: bool
 
 
-class TrainingJob(Section):
+class ModelJob(Section):
     """One model of one task.
 
     Attributes:
@@ -299,7 +299,7 @@ def folds(config: Config, task: str, imported: str = "") -> FoldsJob:
     )
 
 
-def training(config: Config, task: str, model: str) -> TrainingJob:
+def training(config: Config, task: str, model: str) -> ModelJob:
     """One model of one task.
 
     Args:
@@ -308,7 +308,7 @@ def training(config: Config, task: str, model: str) -> TrainingJob:
         model: the model's name.
     """
     alone = config.training.model_copy(update={"models": {}, "ablations": {}})
-    return TrainingJob(
+    return ModelJob(
         training=alone,
         model=config.model_specs()[model],
         task=config.tasks[task],
