@@ -16,14 +16,15 @@ from pipeline.bags.batch import Batch
 # Raised when predictions of a kind of model change, whatever its aggregator.
 VERSIONS = {"single": 1, "mean": 1, "concat": 1}
 
+LEVELS = ("low", "mid", "high")
+
 
 class PerTeacher(Network):
-    """One aggregator per teacher on one level; subclasses say how their outputs become one.
+    """One aggregator per teacher and level; subclasses say how their outputs become one.
 
     Args:
-        shape: teachers, widths, outputs.
+        shape: teachers, the levels that are read with their widths, outputs.
         aggregator: name of the MIL model.
-        level: which level to read.
         arguments: the aggregator's own.
         out: outputs of each aggregator.
     """
@@ -32,36 +33,39 @@ class PerTeacher(Network):
         self,
         shape: Shape,
         aggregator: str,
-        level: str,
         arguments: Mapping[str, Any],
         out: int,
     ) -> None:
         super().__init__(shape)
-        self.level = level
+        # In an order of their own: that of a description read from a file is another.
+        self.pairs = [
+            (t, level) for t, dims in enumerate(shape.dims) for level in LEVELS if level in dims
+        ]
         self.aggregators = nn.ModuleList(
-            build(aggregator, dims[level], out, **arguments) for dims in shape.dims
+            build(aggregator, shape.dims[t][level], out, **arguments) for t, level in self.pairs
         )
 
     def pooled(self, batch: Batch) -> list[Bag]:
         scaled = self.scaler(batch)
         bags = []
-        for t, model in enumerate(self.aggregators):
-            x, mask = scaled[t][self.level], batch.masks[t]
-            emphasis = batch.emphasised(t, self.level)
+        for (t, level), model in zip(self.pairs, self.aggregators, strict=True):
+            x, mask = scaled[t][level], batch.masks[t]
+            emphasis = batch.emphasised(t, level)
             weighs = emphasis is not None and isinstance(model, Weighing)
             bags.append(model(x, mask, emphasis) if weighs else model(x, mask))
         return bags
 
     def combine(self, outputs: Tensor, present: Tensor) -> Tensor:
-        """(B, T, out) of each teacher and bool (B, T) -> (B, C)."""
+        """(B, P, out) of each teacher and level and bool (B, P) -> (B, C)."""
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Output:
         bags = self.pooled(batch)
-        out = self.combine(torch.stack([bag.out for bag in bags], dim=1), batch.present)
+        present = batch.present[:, [t for t, _ in self.pairs]]
+        out = self.combine(torch.stack([bag.out for bag in bags], dim=1), present)
         attention = {
-            (t, self.level): shares(bag.scores)
-            for t, bag in enumerate(bags)
+            pair: shares(bag.scores)
+            for pair, bag in zip(self.pairs, bags, strict=True)
             if bag.scores is not None
         }
         return Output(out, attention, bags=tuple(bags))
@@ -70,9 +74,9 @@ class PerTeacher(Network):
         if classes is None:
             return None
         losses = []
-        for model, bag, mask in zip(self.aggregators, output.bags, batch.masks, strict=True):
+        for (t, _), model, bag in zip(self.pairs, self.aggregators, output.bags, strict=True):
             assert isinstance(model, Aggregator)
-            loss = model.instance_loss(bag, mask, classes)
+            loss = model.instance_loss(bag, batch.masks[t], classes)
             if loss is not None:
                 losses.append(loss)
         return torch.stack(losses).mean() * INSTANCE_WEIGHT if losses else None
@@ -82,19 +86,16 @@ INSTANCE_WEIGHT = 0.3 / 0.7  # CLAM: 0.7 bag loss + 0.3 instance loss
 
 
 class Mean(PerTeacher):
-    """The mean of per-teacher heads; with one teacher, the single-teacher baseline.
+    """The mean of one head per teacher and level; with one teacher, the single-teacher baseline.
 
     Args:
-        shape: teachers, widths, outputs.
+        shape: teachers, the levels that are read with their widths, outputs.
         aggregator: name of the MIL model.
-        level: which level to read.
         arguments: the aggregator's own.
     """
 
-    def __init__(
-        self, shape: Shape, aggregator: str, level: str, arguments: Mapping[str, Any]
-    ) -> None:
-        super().__init__(shape, aggregator, level, arguments, shape.outputs)
+    def __init__(self, shape: Shape, aggregator: str, arguments: Mapping[str, Any]) -> None:
+        super().__init__(shape, aggregator, arguments, shape.outputs)
 
     def combine(self, outputs: Tensor, present: Tensor) -> Tensor:
         weights = present.to(outputs.dtype)
@@ -106,8 +107,8 @@ class Concat(PerTeacher):
     """Pooled vectors side by side, then a head; a missing teacher is a learned vector.
 
     Args:
-        shape, aggregator, level, arguments: as in PerTeacher.
-        d_model: width of each teacher's vector and of the head.
+        shape, aggregator, arguments: as in PerTeacher.
+        d_model: width of each vector and of the head.
         dropout: of the vectors.
     """
 
@@ -115,18 +116,17 @@ class Concat(PerTeacher):
         self,
         shape: Shape,
         aggregator: str,
-        level: str,
         arguments: Mapping[str, Any],
         d_model: int,
         dropout: float,
     ) -> None:
-        super().__init__(shape, aggregator, level, arguments, d_model)
-        teachers = len(shape.teachers)
-        self.absent = nn.Parameter(torch.zeros(teachers, d_model))
+        super().__init__(shape, aggregator, arguments, d_model)
+        vectors = len(self.pairs)
+        self.absent = nn.Parameter(torch.zeros(vectors, d_model))
         self.head = nn.Sequential(
-            nn.LayerNorm(teachers * d_model),
+            nn.LayerNorm(vectors * d_model),
             nn.Dropout(dropout),
-            nn.Linear(teachers * d_model, d_model),
+            nn.Linear(vectors * d_model, d_model),
             nn.ReLU(),
             nn.Linear(d_model, shape.outputs),
         )

@@ -94,11 +94,12 @@ class Model(Section):
 
 
 class PooledModel(Model):
-    """Bags of each teacher, pooled by an aggregator, whose own keys subclasses have as fields."""
+    """Bags of each teacher and level, each pooled by an aggregator of its own, whose keys
+    subclasses have as fields."""
 
     kind: str
     aggregator: str = "abmil"
-    level: Level = "high"
+    levels: tuple[Level, ...] = Field(("high",), min_length=1)
 
     def arguments(self) -> dict[str, Any]:
         """The aggregator's own keys."""
@@ -108,7 +109,9 @@ class PooledModel(Model):
 
 
 class SingleModel(PooledModel):
-    """One teacher and one aggregator (MIL model); `teacher: each` makes one model per teacher."""
+    """One teacher and one aggregator (MIL model); `teacher: each` makes one model per teacher. Of
+    several levels: the mean of one head per level.
+    """
 
     kind: Literal["single"]
     teacher: str = "each"

@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.aggregators.network import Network, Shape, fitted_count, parameter_count
 from pipeline.bags.batch import Batch
 from pipeline.config.models import (
+    CovariatesModel,
+    EnsembleModel,
     LinearModel,
     ModelConfig,
     ShazamV1Model,
@@ -28,9 +30,15 @@ SOURCES = {
     "concat": "feature concatenation, the usual fusion of encoders",
     "mean": "averaging of models, e.g. Breiman 1996",
     "linear": "Hoerl & Kennard 1970 (ridge); Cox 1972, Verweij & van Houwelingen 1994 (survival)",
+    "ensemble": "Wolpert 1992; Breiman 1996, stacked regressions",
+    "covariates": "Hoerl & Kennard 1970 (ridge); Cox 1972 (survival)",
     "shazam_v1": "Shazam, the published student of tiles",
     "shazam_v2": "Shazam, the published student of slides",
 }
+STACKED_KINDS = (
+    ("ensemble", EnsembleModel, "parameters and cost of its members, and a weight each"),
+    ("covariates", CovariatesModel, "a coefficient a column, no slide is read"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +52,7 @@ class Kind:
         learned: parameters that are trained, and those of a linear model.
         fitted: numbers that are fitted without gradients: means, deviations.
         gflop: of one prediction.
+        cost: in words, of kinds whose numbers are those of others.
     """
 
     name: str
@@ -52,6 +61,7 @@ class Kind:
     learned: int
     fitted: int
     gflop: float
+    cost: str = ""
 
 
 def kinds(teachers: int, width: int, tiles: int) -> list[Kind]:
@@ -63,8 +73,14 @@ def kinds(teachers: int, width: int, tiles: int) -> list[Kind]:
         tiles: of the case whose prediction is counted.
     """
     return [
-        _kind(name, what, source, config, teachers, width, tiles)
-        for name, what, source, config in _known()
+        *(
+            _kind(name, what, source, config, teachers, width, tiles)
+            for name, what, source, config in _known()
+        ),
+        *(
+            Kind(kind, _summary(cls), SOURCES[kind], 0, 0, 0.0, cost)
+            for kind, cls, cost in STACKED_KINDS
+        ),
     ]
 
 
@@ -72,10 +88,13 @@ def table(found: list[Kind]) -> str:
     """The kinds as text, two lines of what each is and one of what it costs."""
     blocks = []
     for kind in found:
-        numbers = f"{kind.learned:,} parameters, {kind.fitted:,} fitted numbers"
+        numbers = kind.cost or (
+            f"{kind.learned:,} parameters, {kind.fitted:,} fitted numbers, "
+            f"{kind.gflop:.3g} GFLOP a prediction"
+        )
         lines = textwrap.wrap(f"{kind.what} Source: {kind.source}.", 98)
         blocks.append(
-            "\n".join([f"{kind.name}: {numbers}, {kind.gflop:.3g} GFLOP a prediction"]
+            "\n".join([f"{kind.name}: {numbers}"]
                       + [f"  {line}" for line in lines])
         )  # fmt: skip
     return "\n".join(blocks)

@@ -46,10 +46,7 @@ def reads(model: ModelConfig, mapping: CaseMap) -> tuple[list[str], list[str]]:
     elif isinstance(model, FusionModel | ShazamV1Model | ShazamV2Model):
         teachers = [t for t in known if t not in model.drop_teachers]
     assert not isinstance(model, STACKED)  # those read other models, and no features
-    if isinstance(model, ShazamV2Model | LinearModel):
-        levels: list[str] = list(model.levels)
-    else:
-        levels = [LEVEL if isinstance(model, ShazamV1Model) else model.level]
+    levels: list[str] = [LEVEL] if isinstance(model, ShazamV1Model) else list(model.levels)
     able = [t for t in teachers if set(levels) & set(mapping.teachers[t].dims)]
     if not able:
         raise ConfigError(
@@ -58,7 +55,8 @@ def reads(model: ModelConfig, mapping: CaseMap) -> tuple[list[str], list[str]]:
         )
     if isinstance(model, SingleModel | FusionModel) and len(able) < len(teachers):
         lacking = sorted(set(teachers) - set(able))
-        raise ConfigError(f"{', '.join(lacking)} has no level `{levels[0]}`; use `level: high`")
+        wanted = " or ".join(f"`{level}`" for level in levels)
+        raise ConfigError(f"{', '.join(lacking)} has no level {wanted}; use `levels: [high]`")
     return able, levels
 
 
@@ -75,7 +73,7 @@ def build_network(model: ModelConfig, shape: Shape) -> Network:
 
 
 def _pooled(model: SingleModel | FusionModel, shape: Shape) -> PerTeacher:
-    own = (shape, model.aggregator, model.level, model.arguments())
+    own = (shape, model.aggregator, model.arguments())
     return (
         Concat(*own, model.d_model, model.dropout) if isinstance(model, ConcatModel) else Mean(*own)
     )

@@ -145,23 +145,22 @@ class _Stack:
     ) -> dict[tuple[int, str], Tensor]:
         """(teacher, level) -> (all cases, d): scaled and reduced bags of the given cases."""
         assert isinstance(network, Mean)
-        dims = self.store.teachers
         table = {
-            (t, network.level): torch.zeros(
-                len(self.store.cases), teacher.dims[network.level], device=self.store.device
+            (t, level): torch.zeros(
+                len(self.store.cases), network.shape.dims[t][level], device=self.store.device
             )
-            for t, teacher in enumerate(dims)
+            for t, level in network.pairs
         }
         cases = list(rows)
         for start in range(0, len(cases), REDUCED_CASES):
             part = cases[start : start + REDUCED_CASES]
             batch = gather(self.store, {case: rows[case] for case in part})
             scaled = network.scaler(batch)
-            for t, model in enumerate(network.aggregators):
+            for (t, level), model in zip(network.pairs, network.aggregators, strict=True):
                 assert isinstance(model, Aggregator)
-                vectors = model.reduce(scaled[t][network.level], batch.masks[t])
+                vectors = model.reduce(scaled[t][level], batch.masks[t])
                 assert vectors is not None
-                table[t, network.level][batch.cases] = vectors
+                table[t, level][batch.cases] = vectors
         return table
 
     def _one_tile(self, table: Mapping[tuple[int, str], Tensor], cases: np.ndarray) -> Batch:

@@ -123,7 +123,7 @@ def test_a_point_of_the_grid_sets_training_and_model() -> None:
         (
             {"kind": "single", "aggregator": "clam_sb", "faithful": True},
             "odd.faithful: not a key of `kind: single`, `aggregator: clam_sb`; its keys: "
-            "covariates, kind, aggregator, level, teacher, d_model, dropout, k",
+            "covariates, kind, aggregator, levels, teacher, d_model, dropout, k",
         ),
         ({"kind": "single", "aggregator": "transformer", "faithful": True}, "not a key of"),
         ({"kind": "single", "aggregator": "mean_pool", "d_model": 64}, "odd.d_model: not a key"),
@@ -131,7 +131,7 @@ def test_a_point_of_the_grid_sets_training_and_model() -> None:
         (
             {"kind": "single", "aggregator": "dsmil", "faithful": True, "d_model": 64},
             "not a key of `kind: single`, `aggregator: dsmil`, `faithful: true`; its keys: "
-            "covariates, kind, aggregator, level, teacher, faithful",
+            "covariates, kind, aggregator, levels, teacher, faithful",
         ),
         ({"kind": "single", "dropot": 0.1}, "did you mean `dropout`; its keys:"),
         (

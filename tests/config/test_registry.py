@@ -199,7 +199,7 @@ def read(**keys):
 
 model = read(power=2)
 assert model.arguments() == {"power": 2.0}, model
-wrongs = ({"power": 0}, "greater than 0"), ({"d_model": 8}, "level, teacher, power")
+wrongs = ({"power": 0}, "greater than 0"), ({"d_model": 8}, "levels, teacher, power")
 for wrong, said in wrongs:
     try:
         read(**wrong)

@@ -18,7 +18,10 @@ from pipeline.bags.store import Store
 from pipeline.config.models import PUBLISHED, ModelConfig, ShazamV1Model, ShazamV2Model
 from pipeline.distillation.shazam_v1 import ShazamV1
 from pipeline.distillation.shazam_v2 import ShazamV2
-from tests.distillation.test_students import lesson, random_store  # noqa: F401
+from tests.distillation import test_students
+from tests.distillation.test_students import lesson
+
+random_store = test_students.random_store
 
 READ: TypeAdapter[Any] = TypeAdapter(ModelConfig)
 
@@ -61,7 +64,7 @@ def test_another_value_is_refused(keys: dict, says: str) -> None:
 def test_v1_compares_its_state_with_a_fixed_map_of_each_raw_feature(
     shape: Shape,
     batch: Batch,
-    random_store: Store,  # noqa: F811
+    random_store: Store,
 ) -> None:
     net = made("shazam_v1", shape, random_store, faithful=True)
     assert net.goals is not None and not net.goals.requires_grad
@@ -83,7 +86,7 @@ def test_v1_compares_its_state_with_a_fixed_map_of_each_raw_feature(
 def test_v2_compares_each_level_with_its_own_tokens_a_hundredth(
     shape: Shape,
     batch: Batch,
-    random_store: Store,  # noqa: F811
+    random_store: Store,
 ) -> None:
     net = made("shazam_v2", shape, random_store, faithful=True)
     output = net(batch)
@@ -103,7 +106,7 @@ def test_features_are_read_as_they_are(
     kind: str,
     shape: Shape,
     batch: Batch,
-    random_store: Store,  # noqa: F811
+    random_store: Store,
 ) -> None:
     loud = tuple({k: 100 * x for k, x in levels.items()} for levels in batch.features)
     sums = tuple({k: 100 * v for k, v in levels.items()} for levels in random_store.sums)

@@ -12,7 +12,9 @@ def test_each_kind_says_what_it_is_and_what_it_costs() -> None:
     found = {kind.name: kind for kind in kinds(2, 16, 30)}
     singles = {f"single, {name}" for name in aggregators()}
     assert set(found) == {*singles, *OTHERS, "concat", "mean"}
-    assert all(kind.what and kind.source and kind.learned > 0 for kind in found.values())
+    assert all(kind.what and kind.source for kind in found.values())
+    assert {n for n, kind in found.items() if kind.cost} == {"ensemble", "covariates"}
+    assert all(kind.learned > 0 for kind in found.values() if not kind.cost)
     linear = found["linear"]
     assert linear.learned == 2 * 16 + 1
     assert linear.gflop == pytest.approx(2 * 2 * 16 / 1e9)

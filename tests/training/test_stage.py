@@ -259,6 +259,22 @@ def test_missing_levels_are_masked_and_said(root: Path) -> None:
     assert "flat/low" not in meta["network"]["distilled"]
 
 
+@pytest.mark.parametrize("kind", ["single", "concat", "mean"])
+def test_several_levels_are_pooled_each_by_itself(root: Path, kind: str) -> None:
+    teacher = {"teacher": "deep"} if kind == "single" else {}
+    train(root, {"kind": kind, "levels": ["low", "high"], **teacher})
+    folder = root / "models/time/model/fold_0/seed_0"
+    meta = json.loads((folder / "meta.json").read_text())
+    assert set(meta["dims"][0]) == {"low", "high"}
+    assert meta["levels_absent"] == ({} if kind == "single" else {"flat": ["low"]})
+    seen = pd.read_parquet(folder / "attention.parquet")
+    assert set(seen[seen["teacher"] == "deep"]["level"]) == {"low", "high"}
+    network, _, _ = load_checkpoint(folder)
+    first = [(t, level) for t, level in network.pairs if t == 0]
+    assert first == [(0, "low"), (0, "high")]
+    assert len(network.aggregators) == (2 if kind == "single" else 3)
+
+
 def test_attention_has_the_slides_coordinates_of_the_extreme_test_cases(root: Path) -> None:
     table = train(root, MODELS["shazam_v2"])
     attention = pd.read_parquet(root / "models/time/model/fold_0/seed_0/attention.parquet")
@@ -284,7 +300,7 @@ def test_messages_name_what_is_wrong(root: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean `deep`"):
         train(root, {"kind": "single", "teacher": "deeep"})
     with pytest.raises(ConfigError, match="flat has no level `low`"):
-        train(root, {"kind": "concat", "level": "low"})
+        train(root, {"kind": "concat", "levels": ["low"]})
     with pytest.raises(UserError, match=r"epoch \d+; lower training.learning_rate"):
         train(root, MODELS["single"], learning_rate=1e30)
     path = root / "case_to_features.json"
