@@ -145,6 +145,7 @@ def evaluation(cfg: Cfg, root: Root, task: Task) -> None:
             auxiliary=job.auxiliary,
             controls=job.controls,
             zero_shot=job.zero_shot,
+            made=job.made,
         )
 
 

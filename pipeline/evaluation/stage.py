@@ -59,6 +59,7 @@ from pipeline.evaluation.nested import nested_table
 from pipeline.evaluation.pooling import Pool, average, pooled, risk_groups
 from pipeline.evaluation.predictions import Predictions, read_predictions
 from pipeline.evaluation.reference import reference_metrics
+from pipeline.evaluation.retained import retained_table, teacher_of
 from pipeline.evaluation.stacks import stack_table
 from pipeline.evaluation.summary import summary
 from pipeline.evaluation.survival_curves import GROUP_NAMES, QUANTILES
@@ -86,6 +87,7 @@ def run(
     auxiliary: Mapping[str, Task] | None = None,
     controls: Controls | None = None,
     zero_shot: Sequence[str] = (),
+    made: Sequence[str] = (),
 ) -> None:
     """Measure and compare the models of one task.
 
@@ -97,6 +99,8 @@ def run(
         auxiliary: the tasks that the models learned with it.
         controls: the models that the student is taken apart with.
         zero_shot: predictions from words, which stand beside the models.
+        made: encoders that the workflow made; they are compared with their teachers, and none of
+            these themselves.
 
     Raises:
         ConfigError: the student is not among the models, or one is called `average`.
@@ -122,7 +126,8 @@ def run(
         read_predictions(root, task_name, task, m, labels, folds) for m in (*models, *zero_shot)
     ]
     bench, pools = open_bench(cfg, task, labels, folds, predictions)
-    field = line_up(predictions, pools, bench)
+    given = [one for one in predictions if teacher_of(one) not in made]
+    field = line_up(given, pools, bench)
     folder = root / "evaluation" / task_name
     by_name, known = field.by_name, controls or Controls()
     parts = attribution_table(known, cfg.student, by_name, bench, cfg.confidence)
@@ -134,6 +139,8 @@ def run(
     _write_or_remove(folder / "missing_teachers.parquet", missing)
     _write_or_remove(folder / "stacks.parquet", stack_table(predictions))
     _write_or_remove(folder / "nested.parquet", nested_table(predictions, field.pools, bench))
+    kept = retained_table(predictions, field.measured, made, bench, cfg.confidence)
+    _write_or_remove(folder / "encoders.parquet", kept)
     stacked = {m.name for m in predictions if m.meta and m.meta.model["kind"] in STACKS}
     networks = [name for name in models if name not in stacked]
     learned_too = auxiliary_table(cfg, root, task_name, auxiliary or {}, networks, folds, cases)
@@ -144,7 +151,7 @@ def run(
         bench=bench,
         field=field,
         predictions=predictions,
-        plain=_of_one_teacher(predictions),
+        plain=_of_one_teacher(given),
         split=summed,
         labels=labels,
         root=root,

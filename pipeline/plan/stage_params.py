@@ -100,6 +100,7 @@ class EvaluationJob(Section):
     auxiliary: dict[str, TaskConfig]
     controls: Controls = Controls()
     zero_shot: tuple[str, ...] = ()
+    made: tuple[str, ...] = ()
 
 
 class ReportJob(Section):
@@ -348,6 +349,7 @@ def evaluation(config: Config, task: str) -> EvaluationJob:
         auxiliary=_auxiliary(config, task),
         controls=config.controls(),
         zero_shot=tuple(speaking.zero_shot_models(config, task)),
+        made=tuple(dict.fromkeys(one.teacher for one in config.made())),
     )
 
 

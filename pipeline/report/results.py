@@ -51,6 +51,11 @@ class Results:
         return list(self.config.extraction.teachers)
 
     @property
+    def encoders(self) -> list[str]:
+        """The teachers, and the encoders that the workflow made, as models call them."""
+        return list(dict.fromkeys([*self.teachers, *(one.teacher for one in self.config.made())]))
+
+    @property
     def tasks(self) -> list[str]:
         """Tasks by kind, survival first, then by name: the config comes here with sorted keys."""
         kinds = {name: _KINDS.index(task.type) for name, task in self.config.tasks.items()}
@@ -86,6 +91,11 @@ def read(config: Config, root: Path) -> Results:
         features={
             teacher: _records(root / "features" / teacher / "manifest", chunks)
             for teacher in config.extraction.teachers
+        }
+        | {
+            # Where each fold has its own encoder, all are of one cost: the last one's.
+            one.teacher: _records(root / "features" / one.name / "manifest", chunks)
+            for one in config.made()
         },
         **tables,
     )

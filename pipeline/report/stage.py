@@ -23,6 +23,7 @@ from pipeline.report.figures import style
 from pipeline.report.figures.charts import Drawing
 from pipeline.report.sections import (
     attention,
+    encoders,
     external,
     flow,
     provenance,
@@ -67,6 +68,7 @@ def run(*, config: Config, root: Path, planner: Planner | None = None) -> None:
         "flow": flow.section(opened, folds),
         "slides": slides.section(opened),
         "teachers": teachers.section(opened),
+        "encoders": encoders.section(opened),
         "tasks": [
             external.section(opened, task, Path(elsewhere.trained))
             if elsewhere

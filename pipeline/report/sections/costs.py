@@ -56,12 +56,12 @@ def costs(results: Results, task: str, names: Sequence[str], members: Sequence[s
         names: models.
         members: the single-teacher models that `average` is made of, and costs together.
     """
-    per_slide = {teacher: gflop_per_slide(results, teacher) for teacher in results.teachers}
+    per_slide = {teacher: gflop_per_slide(results, teacher) for teacher in results.encoders}
     facts = {name: histories.facts(results.root, task, name) for name in {*names, *members}}
     found = []
     for name in names:
         parts = [facts[name]] if facts[name].teachers else [facts[m] for m in members]
-        own = tuple(t for t in results.teachers if any(t in part.teachers for part in parts))
+        own = tuple(t for t in results.encoders if any(t in part.teachers for part in parts))
         found.append(
             Cost(
                 teachers=own,

@@ -65,6 +65,7 @@ def section(results: Results, task: str, trained: Path) -> TaskSection:
         targets=None,
         forest=comparisons.forest(results, opened, infos, others),
         curves=task_figures.drawings(results, opened, infos, main),
+        frontier=None,
         cost=None,
         costs=None,
         training=None,

@@ -21,6 +21,7 @@ from pipeline.report.sections import (
     auxiliary_endpoints,
     comparisons,
     costs,
+    encoders,
     missing_teachers,
     nested_cv,
     stacks,
@@ -71,6 +72,7 @@ class TaskSection:
     forest: Drawing | None
     curves: tuple[Drawing, ...]
     cost: Drawing | None
+    frontier: Drawing | None
     costs: Table | None
     training: Drawing | None
     inner: nested_cv.InnerSection | None
@@ -117,6 +119,7 @@ def section(results: Results, task: str, folds: FoldsSummary) -> TaskSection:
         forest=comparisons.forest(results, opened, infos, others),
         curves=task_figures.drawings(results, opened, infos, main),
         cost=costs.drawing(opened, infos, priced, chance),
+        frontier=encoders.frontier(opened, infos, priced, _made(results)),
         costs=costs.table(opened, infos, priced),
         training=histories.drawing(results, task, infos, [*main, *parts]),
         inner=nested_cv.section(results, opened, infos, [*main, *parts]),
@@ -124,6 +127,10 @@ def section(results: Results, task: str, folds: FoldsSummary) -> TaskSection:
         every_metric=every_metric(opened, infos, [*main, *parts]),
         folds=_folds(folds),
     )
+
+
+def _made(results: Results) -> list[str]:
+    return [one.teacher for one in results.config.made()]
 
 
 def _caption(opened: Evaluation, names: list[str], validation: bool) -> str:

@@ -105,7 +105,8 @@ def attributes(results: Results, teacher: str) -> Mapping[str, Any]:
 
     Imported files are not opened: they carry other tools' attributes, or none.
     """
-    if results.config.extraction.teachers[teacher].source == "import":
+    settings = results.config.extraction.teachers.get(teacher)
+    if settings is not None and settings.source == "import":
         return {}
     for record in results.features[teacher].values():
         if record.status == "ok":
