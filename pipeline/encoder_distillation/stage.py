@@ -149,6 +149,8 @@ def _student(work: Work, here: Processes, cores: int) -> None:
     )
     if not here.first:
         return
+    spent, waited = round(fitted.seconds), round(fitted.waited)
+    progress.say(f"{spent} s of steps, in {waited} s of which no tiles were ready")
     whole.load_state_dict(fitted.module)
     whole.eval()
     alike = _agreements(whole, started.to(here.device), plan, standards, held_out)
@@ -166,8 +168,6 @@ def _student(work: Work, here: Processes, cores: int) -> None:
         "tiles": sum(counts),
         "steps": fitted.steps,
         "best_step": fitted.best_step,
-        "seconds": round(fitted.seconds, 1),
-        "waited": round(fitted.waited, 1),
         "device": here.device.type,
         "unreadable": [
             {"slide": learned[0][slide].slide_id, "tile": place, "reason": reason}

@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.encoders.slide_level.inputs import slide_teachers, tile_teachers
-from pipeline.plan import cohort_plan, stage_params
+from pipeline.plan import cohort_plan, encoder_jobs, stage_params
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
@@ -61,6 +61,28 @@ CONFIG: dict[str, Any] = {
         }
     },
     "mapping": {"max_failed_fraction": 0.5},
+    "encoder_distillation": {
+        "students": {
+            "small": {
+                "encoder": {
+                    "source": "timm",
+                    "model": "resnet10t",
+                    "weights": "random",
+                    "input_px": 32,
+                },
+                "pool": "all",
+                "control": False,
+                "head_width": 8,
+                "course": {
+                    "steps": 4,
+                    "batch_size": 8,
+                    "tiles_per_visit": 4,
+                    "validate_every": 2,
+                    "held_out_tiles": 8,
+                },
+            }
+        }
+    },
     "tasks": {TASK: {"type": "survival", "time": "time", "event": "event", "loss": "cox"}},
     "folds": {"k": 2, "validation_fraction": 0.4},
     "training": {
@@ -216,6 +238,19 @@ def _jobs(config: Config, cohort: cohort_plan.CohortPlan) -> Iterator[tuple[str,
         yield name.replace("-", "_"), argv
     cfg = stage_params.folds(config, TASK, cohort.folds())
     yield "folds", ["folds", "--cfg", cfg.canonical(), *root, "--task", TASK]
+    for made in config.made():
+        cfg = encoder_jobs.told(config, made.name).canonical()
+        named = ["--teacher", made.name]
+        yield "encoder_distillation", ["encoder-distillation", "--cfg", cfg, *root, *named]
+        folder = results / "features" / made.name
+        cfg = stage_params.check(config.with_made(), made.name).canonical()
+        out = ["--out", str(folder / "check.json")]
+        yield f"extraction_check#{made.name}", ["extraction-check", "--cfg", cfg, *out]
+        for name, chunk, part in each("extraction"):
+            of = stage_params.extraction(config.with_made(), made.name, cohort.digest(chunk))
+            out = ["--out", str(folder / "manifest" / f"{chunk}.json")]
+            argv = ["extraction", "--cfg", of.canonical(), *root, *part, *out]
+            yield f"{name}#{made.name}", argv
     for model in config.model_specs():
         cfg = stage_params.training(config, TASK, model)
         argv = ["training", "--cfg", cfg.canonical(), *root, "--task", TASK]
