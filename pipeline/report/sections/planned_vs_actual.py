@@ -119,12 +119,12 @@ def _tiles(results: Results) -> int | None:
 
 
 def _written(results: Results) -> float | None:
-    """Gigabytes of the feature files that were made here, not imported."""
+    """Gigabytes of the feature files of the config's teachers that were made here, not imported."""
     teachers = results.config.extraction.teachers
     paths = [
         results.root / record.path
         for teacher, found in results.features.items()
-        if teachers[teacher].source != "import"
+        if teacher in teachers and teachers[teacher].source != "import"
         for record in found.values()
         if record.status == "ok"
     ]
