@@ -152,9 +152,9 @@ def predict(
     from pipeline.prediction.sheet import read_slides
     from pipeline.runtime.cpu_budget import cpu_budget
 
-    given = read_slides(slides or [], sheet, mpp)
+    given = read_slides(slides or [], sheet)
     file = read_model(model)
-    options = Options(out, device, cpu_budget(workers), weights_dir, fold, all_tiles, maps)
+    options = Options(out, device, cpu_budget(workers), weights_dir, fold, all_tiles, maps, mpp)
     with progress.bar():
         table = run(file, given, options)
     for row in table.to_dict("records"):

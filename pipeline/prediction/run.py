@@ -57,6 +57,7 @@ class Options:
         fold: only the models of this fold; None: all.
         all_tiles: encode every tile, for a map without gaps.
         maps: write the heat map, the GeoJSON and the page of each slide.
+        mpp: µm per pixel of level 0 of slides that state none.
     """
 
     out: Path
@@ -66,6 +67,7 @@ class Options:
     fold: int | None = None
     all_tiles: bool = False
     maps: bool = True
+    mpp: float | None = None
 
 
 def run(file: ModelFile, slides: Sequence[SlideGiven], options: Options) -> pd.DataFrame:
@@ -137,7 +139,7 @@ def _case(
     started = time.perf_counter()
     records: dict[str, Record] = {}
     for slide in slides:
-        records[slide.slide_id] = list(tile(file, slide, out).values())[-1]
+        records[slide.slide_id] = list(tile(file, slide, out, options.mpp).values())[-1]
     tiled = [slide for slide in slides if records[slide.slide_id].status == "ok"]
     try:
         encoded = encode(file, machine, tiled, out, options.all_tiles)

@@ -13,15 +13,12 @@ from pipeline.prediction.slides import SlideGiven
 COLUMNS = ("path", "slide_id", "case_id", "mpp")
 
 
-def read_slides(
-    files: Sequence[Path], sheet: Path | None, mpp: float | None = None
-) -> list[SlideGiven]:
+def read_slides(files: Sequence[Path], sheet: Path | None) -> list[SlideGiven]:
     """The slides.
 
     Args:
         files: slide files, each a case of its own.
         sheet: a CSV or TSV instead; relative paths start from its folder.
-        mpp: µm per pixel of all that state none in the sheet.
 
     Raises:
         UserError: there are none, or both, or the sheet cannot be read.
@@ -29,10 +26,10 @@ def read_slides(
     if files and sheet is not None:
         raise UserError("give slide files or --sheet, not both")
     if sheet is not None:
-        return _read(sheet, mpp)
+        return _read(sheet)
     if not files:
         raise UserError("no slides: name slide files, or a sheet with --sheet; see --help")
-    return [SlideGiven(_name(path), _name(path), path, mpp) for path in files]
+    return [SlideGiven(_name(path), _name(path), path) for path in files]
 
 
 def _name(path: Path) -> str:
@@ -43,7 +40,7 @@ def _name(path: Path) -> str:
     return stem or path.name
 
 
-def _read(sheet: Path, mpp: float | None) -> list[SlideGiven]:
+def _read(sheet: Path) -> list[SlideGiven]:
     try:
         text = sheet.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -62,7 +59,7 @@ def _read(sheet: Path, mpp: float | None) -> list[SlideGiven]:
         if not path:
             raise UserError(f"--sheet {sheet}: line {line} has no path")
         scale = (row.get("mpp") or "").strip()
-        value = number(scale) if scale else mpp
+        value = number(scale) if scale else None
         if scale and (value is None or value <= 0):
             raise UserError(f"--sheet {sheet}: line {line}: `{scale}` is no µm per pixel")
         place = sheet.parent / Path(path).expanduser()

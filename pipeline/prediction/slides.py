@@ -55,21 +55,27 @@ class Machine:
     workers: int
 
 
-def tile(file: ModelFile, slide: SlideGiven, out: Path) -> dict[str, Record]:
+def tile(
+    file: ModelFile, slide: SlideGiven, out: Path, mpp: float | None = None
+) -> dict[str, Record]:
     """Tile a slide as the training cohort's slides were.
 
     Args:
         file: the model.
         slide: the slide.
         out: the folder that gets `tiles/`, and `tiles_<scale>/` for tiles of other scales.
+        mpp: µm per pixel of level 0 where neither the slide's file nor the user states it.
 
     Returns:
         folder of tiles -> what became of the slide there; ends at the first that is not ok.
     """
     found: dict[str, Record] = {}
     for one in _scales(file.card.encoders):
+        cfg = TilingConfig.model_validate(one.tiling)
+        if mpp is not None:
+            cfg = cfg.model_copy(update={"mpp_policy": "default", "default_mpp": mpp})
         found[one.tiles] = tiling.run_slide(
-            cfg=TilingConfig.model_validate(one.tiling),
+            cfg=cfg,
             versions=str(tiling.VERSION),
             slide=slide.path,
             out_dir=out / one.tiles,

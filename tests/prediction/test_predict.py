@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.cohort.synthetic import aperio
 from pipeline.errors import UserError
 from pipeline.prediction.model_file import ModelFile
 from pipeline.prediction.run import Options, run
 from pipeline.prediction.sheet import read_slides
 from pipeline.prediction.slides import SlideGiven
+from pipeline.slides.slide import open_slide
 from tests.prediction.conftest import NAME, handed
 from tests.prediction.conftest import run as command
 
@@ -120,6 +122,24 @@ def test_a_slide_of_another_scale_and_stain_is_unlike_the_training_cohort(
     assert not table.loc[slide.slide_id, "unfamiliar"]
     assert table.loc["other", "unfamiliar"]
     assert "scale: 0.7 µm per pixel" in table.loc["other", "why_unfamiliar"]
+
+
+def test_a_scale_that_no_file_states_can_be_given_and_changes_no_other(
+    study: Path, survival: ModelFile, tmp_path: Path
+) -> None:
+    slide = slides_of(study, ["SYN-0002"])[0]
+    with open_slide(slide.path) as opened:
+        image = opened.read_region(0, 0, 0, *opened.dimensions)
+    aperio.write(tmp_path / "unscaled.svs", image, None)
+    unscaled = SlideGiven("unscaled", "unscaled", tmp_path / "unscaled.svs")
+    table = run(survival, [unscaled], Options(tmp_path / "a", maps=False))
+    assert table["status"][0] == "failed" and "--mpp" in table["reason"][0]
+    given = Options(tmp_path / "b", maps=False, mpp=0.5)
+    table = run(survival, [unscaled, slide], given).set_index("slide_id")
+    assert table["mpp"].tolist() == [0.5, 0.5] and set(table["status"]) == {"ok"}
+    other = Options(tmp_path / "c", maps=False, mpp=0.4)
+    table = run(survival, [unscaled, slide], other).set_index("slide_id")
+    assert table["mpp"].tolist() == [0.4, 0.5]
 
 
 def test_a_model_that_weighs_no_tiles_has_a_map_of_influence(study: Path, tmp_path: Path) -> None:
