@@ -98,3 +98,21 @@ else:
 
 class PretrainingConfig(Section):
     teachers: dict[Name, AnyTeacher] = Field(min_length=1)
+
+
+class PretrainingJob(Section):
+    """One encoder.
+
+    Attributes:
+        pretraining: with this teacher alone.
+        control: the encoder as it starts, which has learned nothing here.
+        weights_dir: folder of local weights.
+        start: which file its first weights are in, where they are on this machine.
+        labels: columns of the sheet of which a slide of the pool `separate` has none.
+    """
+
+    pretraining: PretrainingConfig
+    control: bool = False
+    weights_dir: str | None = None
+    start: str = ""
+    labels: tuple[str, ...] = ()
