@@ -23,7 +23,6 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("bags", "encoders", "slides"),
     ("accounting", "aggregators", "tile_reading"),
     ("distillation", "linear", "tile_training"),
-    ("pretraining",),
     tuple(room for room in stages.ROOMS if room not in ("probing", "external")),
     ("external", "probing"),  # they train, or ask what training made
     ("prediction",),

@@ -114,6 +114,7 @@ class Made:
         control: it is the student as it starts.
         task: whose fold it is for; empty: it serves all tasks and folds.
         fold: its number.
+        stage: that makes it.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Made:
     control: bool = False
     task: str = ""
     fold: int = 0
+    stage: str = "encoder_distillation"
 
 
 def made(section: EncoderDistillationConfig | None, tasks: Mapping[str, Any], k: int) -> list[Made]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.config.encoder_distillation import TRANSDUCTIVE, Made
 from pipeline.config.extraction import TeacherConfig
 from pipeline.config.forms import form_name, forms, one_of
 from pipeline.config.registry import Entry, entries
@@ -15,6 +16,7 @@ from pipeline.config.tile_training import AugmentationConfig, CourseConfig
 
 METHODS = "pipeline.pretraining.methods"
 PLAIN = "clusiam"
+UNTRAINED = "_untrained"
 Scale = tuple[float, float]
 
 
@@ -116,3 +118,22 @@ class PretrainingJob(Section):
     weights_dir: str | None = None
     start: str = ""
     labels: tuple[str, ...] = ()
+
+
+def made(section: PretrainingConfig | None) -> list[Made]:
+    """All encoders that a config asks for.
+
+    With the pool `all` an encoder has seen the slides that it is tested on, though not their
+    labels, and its name says so.
+
+    Args:
+        section: the config's; None: there is none.
+    """
+    found: list[Made] = []
+    for name, teacher in section.teachers.items() if section else ():
+        called = name + TRANSDUCTIVE if teacher.pool == "all" else name
+        found.append(Made(called, called, name, stage="pretraining"))
+        if teacher.control:
+            control = name + UNTRAINED
+            found.append(Made(control, control, name, control=True, stage="pretraining"))
+    return found

@@ -30,6 +30,8 @@ from pipeline.config.models import (
     SingleModel,
     SizableFusion,
 )
+from pipeline.config.pretraining import PretrainingConfig
+from pipeline.config.pretraining import made as pretrained
 from pipeline.config.report import ReportConfig
 from pipeline.config.section import Name, Section
 from pipeline.config.tasks import TaskConfig
@@ -177,16 +179,19 @@ class Config(Section):
                 raise ValueError(
                     f"{where}.pool: `training` needs folds that are made here; use `separate`"
                 )
+        names: set[str] = set(given)
         for one in self.made():
-            for taken in {one.name, one.teacher} & set(given):
+            for taken in {one.name, one.teacher} & (names if one.fold == 0 else set(given)):
                 raise ValueError(
-                    f"encoder_distillation: an encoder is called `{taken}` as a teacher is; rename "
-                    f"the student `{one.student}`"
+                    f"{one.stage}: an encoder is called `{taken}` as another teacher is; rename "
+                    f"`{one.student}`"
                 )
+            names.add(one.name)
 
     def made(self) -> list[Made]:
         """The encoders that the workflow makes, each a teacher of its own afterwards."""
-        return made(self.section(EncoderDistillationConfig), self.tasks, self.folds.k)
+        students = made(self.section(EncoderDistillationConfig), self.tasks, self.folds.k)
+        return pretrained(self.section(PretrainingConfig)) + students
 
     def with_made(self) -> Config:
         """The same with the encoders that the workflow makes among the teachers.

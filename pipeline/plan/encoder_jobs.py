@@ -10,11 +10,52 @@ from pipeline.config.encoder_distillation import (
     EncoderStudent,
 )
 from pipeline.config.extraction import TeacherConfig
+from pipeline.config.pretraining import (
+    AlarmsConfig,
+    PretrainingConfig,
+    PretrainingJob,
+    ViewsConfig,
+)
+from pipeline.config.tile_training import CourseConfig
 from pipeline.config.whole import Config
 from pipeline.contracts.labels import columns_of
 from pipeline.encoders import registry, tile_scales
 from pipeline.encoders.slide_level.inputs import every_teacher
+from pipeline.encoders.weight_files import local_identity
 from pipeline.errors import ConfigError
+
+
+def pretraining(config: Config, encoder: str) -> PretrainingJob:
+    """One encoder that is made without labels.
+
+    Args:
+        config: the config.
+        encoder: its name.
+    """
+    one = next(one for one in config.made() if one.name == encoder)
+    section = config.section(PretrainingConfig)
+    assert section is not None
+    teacher = section.teachers[one.student]
+    if one.control:
+        # What it starts as is the same however it learns afterwards, but for what normalises it.
+        course = CourseConfig(
+            batch_size=teacher.course.batch_size,
+            accumulate=teacher.course.accumulate,
+            tiles_per_visit=teacher.course.tiles_per_visit,
+            held_out=teacher.course.held_out,
+            seed=teacher.course.seed,
+        )
+        plain = {"views": ViewsConfig(), "alarms": AlarmsConfig(), "course": course}
+        teacher = teacher.model_copy(update=plain)
+    row = registry.row_of(one.student, teacher.encoder)
+    columns = [c for task in config.tasks.values() for c in columns_of(task)]
+    return PretrainingJob(
+        pretraining=section.model_copy(update={"teachers": {one.student: teacher}}),
+        control=one.control,
+        weights_dir=config.extraction.weights_dir,
+        start=local_identity(one.student, teacher.encoder, row, config.extraction.weights_dir),
+        labels=tuple(columns) if teacher.pool == "separate" else (),
+    )
 
 
 def told(config: Config, encoder: str) -> EncoderDistillationJob:

@@ -24,6 +24,7 @@ from pipeline.config.models import (
     aggregators,
     distillation_losses,
 )
+from pipeline.config.pretraining import PretrainedTeacher, methods
 from pipeline.config.probing import ProbingConfig
 from pipeline.config.registry import Entry
 from pipeline.config.section import Section
@@ -78,6 +79,14 @@ def extraction(
 def slide_encoders(teacher: str, settings: TeacherConfig) -> Versions:
     """A slide encoder's vectors."""
     return stage("slide_encoders") | _encoder(teacher, settings)
+
+
+def pretraining(teacher: PretrainedTeacher) -> Versions:
+    """One encoder that learns without labels, by its method."""
+    return stage("pretraining") | {
+        f"method {teacher.method}": _own(methods()[teacher.method]),
+        "clusters": version_of("pipeline.pretraining.cluster_loss"),
+    }
 
 
 def imports() -> Versions:

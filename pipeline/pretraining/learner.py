@@ -49,7 +49,7 @@ class SelfSupervised:
         over: an alarm ended the training.
     """
 
-    module: Method
+    module: nn.Module
     name: str
     cfg: PretrainedTeacher
     transform: Transform
@@ -60,8 +60,14 @@ class SelfSupervised:
     sound: int = 0
     over: bool = False
 
+    @property
+    def method(self) -> Method:
+        """The module as what it is."""
+        assert isinstance(self.module, Method)
+        return self.module
+
     def backward(self, batch: Batch, now: Pass) -> dict[str, Tensor]:
-        counts = (self.module.large, self.module.small)
+        counts = (self.method.large, self.method.small)
         views = make_views(batch.tiles, self.cfg.views, self.transform, counts, now.generator)
         with now.autocast():
             losses = self.module(views, self._moment(now.step))
@@ -70,7 +76,7 @@ class SelfSupervised:
 
     def stepped(self, step: int) -> None:
         self.step = step + 1
-        self.module.after_step(self._moment(self.step))
+        self.method.after_step(self._moment(self.step))
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         """Signs on held-out tiles; `score` is the step where nothing is wrong, else -1, so that the

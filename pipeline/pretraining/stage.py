@@ -256,7 +256,8 @@ def _maps(
     some = slides[: work.cfg.maps]
     if tried is None or not some:
         return []
-    found = list(progress.counted(clusters_of(method, some, transform, here.device), "maps"))
+    painted = clusters_of(method, some, transform, here.device)
+    found = list(progress.counted(painted, "maps", len(some)))
     origins = {slide.slide_id: _origin(work.root, slide.slide_id) for slide in some}
     return write_maps(folder, found, origins)
 

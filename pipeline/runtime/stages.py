@@ -120,6 +120,28 @@ STAGES = (
         writes="`tiles/overview.csv`, `tiles/contact_sheet.jpg`",
     ),
     Stage(
+        name="pretraining",
+        room="pretraining",
+        command="pretraining",
+        job="pretraining:PretrainingJob",
+        options=("teacher", "workers", "gpus", "device"),
+        config=("pretraining",),
+        libraries=(
+            *ARRAYS,
+            *SLIDES,
+            "pillow",
+            "torch",
+            "timm",
+            "lightly",
+            "open_clip_torch",
+            "transformers",
+        ),
+        tables=(),  # an encoder takes hours, and its state goes on where it was
+        does="a tile encoder that learns from the cohort's own tiles, without labels; then it is a "
+        "teacher",
+        writes="`teachers/<name>/`",
+    ),
+    Stage(
         name="extraction_check",
         room="extraction",
         command="extraction-check",

@@ -87,6 +87,8 @@ PAIRED = (
 SPEAKING, ASKED = speaking.speaking(CONFIG), speaking.asked(CONFIG)
 # Encoders that the workflow makes, and the config in which they are teachers like the others.
 MADE = {one.name: one for one in CONFIG.made()}
+PRETRAINED = [name for name, one in MADE.items() if one.stage == "pretraining"]
+DISTILLED = [name for name in MADE if name not in PRETRAINED]
 WHOLE = CONFIG.with_made()
 PROBED = [*TEACHERS, *(name for name, one in MADE.items() if not one.task)]
 
@@ -232,6 +234,15 @@ def encoder_of(wildcards):
     """What says that a made encoder is there; nothing of other teachers."""
     made = wildcards.teacher in MADE
     return f"<results>/teachers/{wildcards.teacher}/facts.json" if made else []
+
+
+def pretraining_job(wildcards):
+    return encoder_jobs.pretraining(CONFIG, wildcards.encoder).canonical()
+
+
+def pretraining_version(wildcards):
+    teacher = CONFIG.pretraining.teachers[MADE[wildcards.encoder].student]
+    return stage_versions.text(stage_versions.pretraining(teacher))
 
 
 def encoder_distillation_job(wildcards):

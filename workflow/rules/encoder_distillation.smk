@@ -1,4 +1,4 @@
-if MADE:
+if DISTILLED:
 
     rule encoder_distillation:
         # A small encoder of all teachers; then it is a teacher, and goes the way of the others.
@@ -14,7 +14,7 @@ if MADE:
         benchmark:
             "<benchmarks>/encoder_distillation/{encoder}.tsv"
         wildcard_constraints:
-            encoder="|".join(map(re.escape, MADE)),
+            encoder="|".join(map(re.escape, DISTILLED)),
         conda:
             "../../envs/shazam.yaml"
         threads: 2
