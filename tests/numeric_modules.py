@@ -31,6 +31,7 @@ COVERED_BY = {
     "encoders": "extraction/stage",
     "tile_reading": "extraction/stage",
     "tile_training": "encoder_distillation/stage",
+    "pretraining": "pretraining/stage",
     "config/tile_training": "encoder_distillation/stage",
     "bags": "training/stage",
     "aggregators": "training/stage",

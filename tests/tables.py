@@ -12,6 +12,7 @@ import yaml
 
 from pipeline import ROOT
 from pipeline.config.models import aggregators, distillation_losses
+from pipeline.config.pretraining import methods
 from pipeline.config.registry import Entry, Key
 from pipeline.config.tasks import TYPES, default_loss, losses
 from pipeline.runtime.stages import STAGES
@@ -47,6 +48,10 @@ def registered() -> str:
         "| `distillation.loss` | what it is | its own keys |",
         "|---|---|---|",
         *(_row(f"`{name}`", entry) for name, entry in distillation_losses().items()),
+        "",
+        "| `pretraining.teachers.<name>.method` | what it is | its own keys |",
+        "|---|---|---|",
+        *(_row(f"`{name}`", entry) for name, entry in methods().items()),
     ]
     return "\n".join(lines)
 

@@ -99,7 +99,7 @@ else:
 
 
 class PretrainingConfig(Section):
-    teachers: dict[Name, AnyTeacher] = Field(min_length=1)
+    teachers: dict[Name, AnyTeacher] = Field(default_factory=dict)
 
 
 class PretrainingJob(Section):

@@ -145,7 +145,10 @@ def input_mpp(tiling: TilingConfig, settings: TeacherConfig, row: Model) -> floa
 
 def environment(config: Config, teacher: str) -> str:
     """The name of the environment that a teacher needs; empty for the one of all others."""
-    row = row_of(teacher, every_teacher(config)[teacher])
+    settings = every_teacher(config)[teacher]
+    if settings.source == "folder":  # made here, and perhaps not yet
+        return ""
+    row = row_of(teacher, settings)
     return row.env if row else ""
 
 

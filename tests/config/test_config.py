@@ -35,7 +35,13 @@ def test_default_config_is_valid_and_expands_one_model_per_teacher() -> None:
     names = list(config.model_specs())
     assert [n for n in names if n.startswith("single_")] == [
         f"single_{t}"
-        for t in (*config.extraction.teachers, "small_transductive", "small_undistilled")
+        for t in (
+            *config.extraction.teachers,
+            "clusiam_transductive",
+            "clusiam_untrained",
+            "small_transductive",
+            "small_undistilled",
+        )
     ]
     assert config.evaluation.student in names
 
