@@ -50,6 +50,18 @@ class ProbingJob(Section):
     annotations: str
 
 
+class ProbingGainsJob(Section):
+    """What training gave encoders that the workflow made.
+
+    Attributes:
+        probing: its bootstraps, confidence and seed.
+        pairs: encoder -> itself before it was trained.
+    """
+
+    probing: ProbingConfig
+    pairs: dict[str, str]
+
+
 class TileStudentsJob(Section):
     """All teachers' tiles at once: `manifests` and `tiles` by teacher, else as `ProbingJob`."""
 

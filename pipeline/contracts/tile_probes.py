@@ -12,6 +12,7 @@ from pipeline.files.artifacts import write_json
 from pipeline.files.typed_json import read_typed
 
 STUDENTS = "all/students.json"
+GAINS = "all/gains.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,7 @@ class TeacherProbes:
         classes: class -> tiles; None, as the counts, where no tile has a class.
         n_tiles, n_slides, n_cases: with a class.
         confusion: probe trained on all tiles -> (true, predicted) counts; None without rows.
+        by_case: the same of each case, in the order of the cases' names.
     """
 
     teacher: str
@@ -61,6 +63,7 @@ class TeacherProbes:
     n_slides: int | None = None
     n_cases: int | None = None
     confusion: dict[str, list[list[int]]] | None = None
+    by_case: dict[str, list[list[list[int]]]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +107,44 @@ class Comparison:
     low: float
     high: float
     p_value: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Gain:
+    """A trained encoder against itself before it was trained, on the same tiles.
+
+    Attributes:
+        teacher, control: their names.
+        probe: of the tiles.
+        value, before: their balanced accuracies.
+        difference, low, high: of these, paired by case.
+        p_value: two-sided, of the bootstrap.
+        n_cases: that are resampled.
+    """
+
+    teacher: str
+    control: str
+    probe: str
+    value: float
+    before: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    n_cases: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Gains:
+    """What training gave encoders that the workflow made.
+
+    Attributes:
+        rows: of each encoder and probe.
+        absent: encoders that could not be compared, with the reason.
+    """
+
+    rows: list[Gain]
+    absent: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +202,20 @@ def read_tile_students(root: Path) -> TileStudents:
         ArtifactError: it is missing or damaged.
     """
     return read_typed(root / "probing" / STUDENTS, TileStudents)
+
+
+def write_gains(root: Path, gains: Gains) -> None:
+    """Write `probing/all/gains.json`."""
+    write_json(root / "probing" / GAINS, dataclasses.asdict(gains))
+
+
+def read_gains(root: Path) -> Gains:
+    """Read `probing/all/gains.json`.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
+    return read_typed(root / "probing" / GAINS, Gains)
 
 
 def _write(path: Path, value: TeacherProbes | TileStudents) -> None:

@@ -22,7 +22,7 @@ from pipeline.config.folds import FoldsJob
 from pipeline.config.mapping import MappingConfig
 from pipeline.config.models import ModelConfig
 from pipeline.config.pairs import PairsConfig, PairsJob
-from pipeline.config.probing import ProbingConfig, ProbingJob, TileStudentsJob
+from pipeline.config.probing import ProbingConfig, ProbingGainsJob, ProbingJob, TileStudentsJob
 from pipeline.config.section import Section
 from pipeline.config.slide_encoders import SlideEncodersJob
 from pipeline.config.tasks import TaskConfig
@@ -244,6 +244,23 @@ def probing(config: Config, teacher: str, annotations: str) -> ProbingJob:
         manifests=manifests,
         tiles=tiles,
         annotations=annotations,
+    )
+
+
+def probing_gains(config: Config) -> ProbingGainsJob:
+    """The encoders that are made here and probed, each with itself before it was trained."""
+    section = _probing(config)
+    made = [one for one in config.made() if not one.task]
+    controls = {(one.stage, one.student): one.name for one in made if one.control}
+    return ProbingGainsJob(
+        pairs={
+            one.name: controls[one.stage, one.student]
+            for one in made
+            if not one.control and (one.stage, one.student) in controls
+        },
+        probing=ProbingConfig(
+            bootstraps=section.bootstraps, confidence=section.confidence, seed=section.seed
+        ),
     )
 
 

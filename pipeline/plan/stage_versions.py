@@ -94,6 +94,11 @@ def imports() -> Versions:
     return {"imports": version_of("pipeline.extraction.imports")}
 
 
+def probing_gains() -> Versions:
+    """Encoders against themselves before they were trained."""
+    return {"gains": version_of("pipeline.probing.gains")}
+
+
 def tile_students(cfg: ProbingConfig) -> Versions:
     """Students on tiles, and each teacher's probes on the same tiles."""
     found = stage("probing") | {"together": version_of("pipeline.probing.together")}

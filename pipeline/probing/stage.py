@@ -22,6 +22,7 @@ import numpy as np
 from pipeline.config.probing import ProbingConfig, ProbingJob
 from pipeline.contracts.chunks import manifests_of
 from pipeline.contracts.tile_probes import (
+    Gain,
     ModelRow,
     ProbeRow,
     TeacherProbes,
@@ -33,8 +34,8 @@ from pipeline.probing.probes import Probe, logistic, nearest_centre, neighbours,
 from pipeline.probing.rounds import folds_of, measured, said
 from pipeline.runtime import progress
 
-# Raised when a probe's numbers change. 1: the first.
-VERSION = 1
+# Raised when a probe's numbers change. 1: the first. 2: counts of each case.
+VERSION = 2
 
 LEAST_CASES = 3
 
@@ -72,17 +73,22 @@ def run(
             n_cases=found.n_cases,
         )
         if not result.reason:
-            rows, confusion = probe(cfg, found)
-            result = dataclasses.replace(result, rows=rows, confusion=confusion)
+            rows, counts_of = probe(cfg, found)
+            result = dataclasses.replace(
+                result,
+                rows=rows,
+                confusion={name: found.sum(0).tolist() for name, found in counts_of.items()},
+                by_case={name: found.tolist() for name, found in counts_of.items()},
+            )
     write_text(root / "probing" / f"{teacher}.csv", csv_text(result.rows, ProbeRow))
     write_teacher_probes(root, result)
 
 
-def probe(cfg: ProbingConfig, tiles: Tiles) -> tuple[list[ProbeRow], dict[str, list[list[int]]]]:
-    """Rows of all probes, and the confusion matrix (true, predicted) of each trained on `all`."""
+def probe(cfg: ProbingConfig, tiles: Tiles) -> tuple[list[ProbeRow], dict[str, np.ndarray]]:
+    """Rows of all probes, and counts (case, true, predicted) of each trained on `all`."""
     folds = list(folds_of(cfg, tiles))
     rows: list[ProbeRow] = []
-    matrices: dict[str, list[list[int]]] = {}
+    matrices: dict[str, np.ndarray] = {}
     rng = np.random.default_rng(cfg.seed)
     for name, method in progress.counted(_probes(cfg).items(), "probes"):
         for portion in cfg.portions:
@@ -95,7 +101,7 @@ def probe(cfg: ProbingConfig, tiles: Tiles) -> tuple[list[ProbeRow], dict[str, l
                 used.append(len(chosen))
             counts, found = measured(cfg, tiles, folds, probabilities)
             if portion == 1:
-                matrices[name] = counts.sum(0).tolist()
+                matrices[name] = counts
             rows += [
                 ProbeRow(probe=name, training=training, n_train=int(np.mean(used)), **row)
                 for row in found
@@ -166,7 +172,9 @@ def reason(tiles: Tiles | None) -> str:
     return ""
 
 
-def csv_text(rows: Sequence[ProbeRow | ModelRow], kind: type[ProbeRow | ModelRow]) -> str:
+def csv_text(
+    rows: Sequence[ProbeRow | ModelRow | Gain], kind: type[ProbeRow | ModelRow | Gain]
+) -> str:
     """Rows as CSV; what is not known is an empty cell.
 
     Args:

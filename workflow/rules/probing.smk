@@ -1,4 +1,5 @@
 if CONFIG.probing is not None:
+    GAINS = stage_params.probing_gains(CONFIG)
 
     rule probing:
         # Besides the way of the slides' models: what each teacher's tiles say as they are.
@@ -35,6 +36,39 @@ if CONFIG.probing is not None:
         shell:
             "python -m pipeline probing --cfg {params.cfg:q} --root $(dirname {input.slides:q})"
             " --teacher {wildcards.probed} > {log:q} 2>&1"
+
+    if GAINS.pairs:
+
+        rule probing_gains:
+            # Encoders that are made here, each against itself before it was trained.
+            input:
+                slides="<results>/slides.parquet",
+                probes=collect(
+                    "<results>/probing/{probed}.json",
+                    probed=[*GAINS.pairs, *GAINS.pairs.values()],
+                ),
+            output:
+                summary="<results>/probing/all/gains.json",
+                table=report(
+                    "<results>/probing/all/gains.csv",
+                    caption="../report/probing.rst",
+                    category="Teachers",
+                    labels={"teacher": "all", "table": "gains of training"},
+                ),
+            log:
+                "<logs>/probing_gains.log",
+            benchmark:
+                "<benchmarks>/probing_gains.tsv"
+            conda:
+                "../../envs/shazam.yaml"
+            resources:
+                mem_mb=2000,
+            params:
+                cfg=job(stage_params.probing_gains),
+                version=version(stage_versions.probing_gains()),
+            shell:
+                "python -m pipeline probing-gains --cfg {params.cfg:q}"
+                " --root $(dirname {input.slides:q}) > {log:q} 2>&1"
 
     if CONFIG.probing.students:
 

@@ -7,6 +7,11 @@ rule report:
             "<results>/probing/{probed}.json",
             probed=PROBED if CONFIG.probing is not None else [],
         ),
+        gains=(
+            "<results>/probing/all/gains.json"
+            if CONFIG.probing is not None and stage_params.probing_gains(CONFIG).pairs
+            else []
+        ),
         encoders=collect("<results>/teachers/{encoder}/facts.json", encoder=MADE),
         tile_students=(
             "<results>/probing/all/students.json"
