@@ -54,7 +54,7 @@ def cluster_signs(scores: Tensor, features: Tensor, tau: float = 1.0) -> dict[st
         tau: temperature of the noise.
 
     Returns:
-        clusters, noisy_clusters: how many are assigned, without and with Gumbel noise;
+        assigned, assigned_with_noise: how many clusters are, without and with Gumbel noise;
         steady: share of the tiles that noise leaves in their cluster;
         entropy: of the mean assignment, as a share of log K: 1 if all clusters are used alike;
         information: of tile and cluster, in nats: entropy of the mean less mean of the entropies;
@@ -71,8 +71,8 @@ def cluster_signs(scores: Tensor, features: Tensor, tau: float = 1.0) -> dict[st
     populated = int((torch.bincount(plain, minlength=known) > 0).sum())
     loss = cluster_loss(features, F.one_hot(plain, known).float(), scores, least=1)
     return {
-        "clusters": float(populated),
-        "noisy_clusters": float(len(noisy.unique())),
+        "assigned": float(populated),
+        "assigned_with_noise": float(len(noisy.unique())),
         "steady": float((plain == noisy).float().mean()),
         "entropy": float(total) / math.log(max(known, 2)),
         "information": max(0.0, float(total - each)),
@@ -108,7 +108,7 @@ def alarms(signs: dict[str, float], cfg: AlarmsConfig) -> list[Alarm]:
     if signs["rank"] < cfg.least_rank:
         found.append(Alarm("rank", f"features have an effective rank of {signs['rank']:.2f}"))
     if "information" in signs and signs["information"] < cfg.least_information:
-        clusters, noisy = int(signs["clusters"]), int(signs["noisy_clusters"])
+        clusters, noisy = int(signs["assigned"]), int(signs["assigned_with_noise"])
         seen = f"{clusters} clusters, {noisy} with noise"
         if signs["entropy"] < 0.5:
             found.append(Alarm("dominant", f"one cluster has all tiles ({seen})"))

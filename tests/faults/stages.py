@@ -61,6 +61,32 @@ CONFIG: dict[str, Any] = {
         }
     },
     "mapping": {"max_failed_fraction": 0.5},
+    "pretraining": {
+        "teachers": {
+            "own": {
+                "method": "clusiam",
+                "encoder": {
+                    "source": "timm",
+                    "model": "resnet10t",
+                    "weights": "random",
+                    "input_px": 32,
+                },
+                "control": False,
+                "projection": 8,
+                "hidden": 8,
+                "clusters": 4,
+                "maps": 1,
+                "alarms": {"then": "go_on"},
+                "course": {
+                    "steps": 4,
+                    "batch_size": 8,
+                    "tiles_per_visit": 4,
+                    "validate_every": 2,
+                    "held_out_tiles": 8,
+                },
+            }
+        }
+    },
     "encoder_distillation": {
         "students": {
             "small": {
@@ -239,9 +265,12 @@ def _jobs(config: Config, cohort: cohort_plan.CohortPlan) -> Iterator[tuple[str,
     cfg = stage_params.folds(config, TASK, cohort.folds())
     yield "folds", ["folds", "--cfg", cfg.canonical(), *root, "--task", TASK]
     for made in config.made():
-        cfg = encoder_jobs.told(config, made.name).canonical()
         named = ["--teacher", made.name]
-        yield "encoder_distillation", ["encoder-distillation", "--cfg", cfg, *root, *named]
+        if made.stage == "pretraining":
+            cfg = encoder_jobs.pretraining(config, made.name).canonical()
+        else:
+            cfg = encoder_jobs.told(config, made.name).canonical()
+        yield made.stage, [made.stage.replace("_", "-"), "--cfg", cfg, *root, *named]
         folder = results / "features" / made.name
         cfg = stage_params.check(config.with_made(), made.name).canonical()
         out = ["--out", str(folder / "check.json")]

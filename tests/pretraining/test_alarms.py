@@ -53,7 +53,7 @@ def test_signs_have_the_values_of_known_cases() -> None:
     assert feature_signs(torch.randn(5000, 16))["spread"] == pytest.approx(1.0, abs=0.02)
     scores = 50 * F.one_hot(torch.arange(16) % 4, 8).float()
     signs = cluster_signs(scores, eye)
-    assert signs["clusters"] == 4 and signs["steady"] == 1.0
+    assert signs["assigned"] == 4 and signs["steady"] == 1.0
     assert signs["entropy"] == pytest.approx(math.log(4) / math.log(8), abs=1e-4)
     assert signs["information"] == pytest.approx(math.log(4), abs=1e-4)
     # Centroids of four orthogonal tiles each are orthogonal: 0, where a simplex would be -1/3.
@@ -63,5 +63,5 @@ def test_signs_have_the_values_of_known_cases() -> None:
 def test_noise_scatters_uniform_logits_over_all_clusters() -> None:
     torch.manual_seed(0)
     signs = cluster_signs(torch.zeros(200, 8) + torch.tensor([0.01] + [0.0] * 7), torch.eye(200))
-    assert (signs["clusters"], signs["noisy_clusters"]) == (1, 8)
+    assert (signs["assigned"], signs["assigned_with_noise"]) == (1, 8)
     assert signs["steady"] < 0.3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from pipeline.config.probing import ProbingConfig
-from pipeline.contracts.tile_probes import TeacherProbes, read_teacher_probes
+from pipeline.contracts.tile_probes import GAINS, TeacherProbes, read_gains, read_teacher_probes
 from pipeline.report.results import Results
 from pipeline.report.tables.cells import Column, Table, count, estimate, number, plural, text
 
@@ -42,7 +42,10 @@ def section(results: Results) -> ProbesSection | None:
     measured = {teacher: facts for teacher, facts in found.items() if facts.rows}
     return ProbesSection(
         summary=_summary(measured) if measured else None,
-        details=[_details(teacher, facts) for teacher, facts in measured.items()],
+        details=[
+            *_gains(results),
+            *(_details(teacher, facts) for teacher, facts in measured.items()),
+        ],
         absent=[f"{t}: {facts.reason}." for t, facts in found.items() if facts.reason],
     )
 
@@ -80,6 +83,41 @@ def _summary(measured: dict[str, TeacherProbes]) -> Table:
         "intervals are over draws.",
         source=("probing/",),
     )
+
+
+def _gains(results: Results) -> list[Table]:
+    """Encoders that were made here against themselves before; nothing where there are none."""
+    if not (results.root / "probing" / GAINS).is_file():
+        return []
+    rows = read_gains(results.root).rows
+    if not rows:
+        return []
+    return [
+        Table(
+            caption="What training gave the encoders that were made here: balanced accuracy of "
+            "their tiles, and the difference to the same encoder before it was trained",
+            columns=[
+                Column("encoder"),
+                Column("probe"),
+                Column("trained", True),
+                Column("before", True),
+                Column("difference", True),
+            ],
+            rows=[
+                [
+                    text(row.teacher),
+                    text(called(row.probe, "all")),
+                    number(row.value),
+                    number(row.before),
+                    estimate(row.difference, row.low, row.high),
+                ]
+                for row in rows
+            ],
+            read="Folds are grouped by case; intervals resample cases, the same for both. An "
+            "interval that is wholly above 0 says that the training taught it something.",
+            source=("probing/all/gains.csv",),
+        )
+    ]
 
 
 def _details(teacher: str, facts: TeacherProbes) -> Table:
