@@ -179,7 +179,7 @@ def finish(
         "weights": source.weights,
         "revision": source.revision,
     }
-    wide = dim * SIDE * SIDE if pooling == "patches" else width(row, cfg)
+    wide = (dim + 1) * SIDE * SIDE if pooling == "patches" else width(row, cfg)
     module = module.eval().requires_grad_(False).to(device)
     return SlideEncoder(name, row, module, pooling, cfg.layers, dim, wide, device, chosen, facts)
 
@@ -234,7 +234,8 @@ def _regions(
     origin = coords[0] - cells[0] * step
     corners = np.rint(origin + found.corners * step).astype(np.int64)
     if encoder.pooling == "patches":
-        return SlideVectors(_half(x.flatten(1)), corners, found.patches)
+        marks = torch.where(mask, -1.0, 1.0)  # where there is a patch
+        return SlideVectors(_half(torch.cat([x.flatten(1), marks], 1)), corners, found.patches)
     parts = [encoder.module(x[i : i + BATCH], mask[i : i + BATCH]) for i in range(0, len(x), BATCH)]
     vectors = torch.cat(parts).float()
     if encoder.pooling == "mean":

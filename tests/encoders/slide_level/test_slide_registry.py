@@ -212,8 +212,9 @@ def test_regions_are_marked_and_kept() -> None:
     assert found.corners.tolist() == [[40, 60], [4840, 60], [40, 4860], [4840, 4860]]
     assert found.patches.tolist() == [256, 64, 64, 16]
     np.testing.assert_allclose(by["mean"].values[0], found.values.astype(float).mean(0), atol=2e-3)
-    assert by["patches"].values.shape == (4, 256 * 384)
+    assert by["patches"].values.shape == (4, 256 * 385)
     np.testing.assert_array_equal(by["patches"].values[1, :384], features[16])
+    assert (by["patches"].values[:, -256:] > 0).sum(1).tolist() == [256, 64, 64, 16]
 
 
 class TheirTitan(torch.nn.Module):
