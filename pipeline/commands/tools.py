@@ -58,15 +58,15 @@ def teachers_check(
 
 def export(
     root: Root,
-    tool: Annotated[str, typer.Option(help="clam, trident or stamp.")],
+    tool: Annotated[str, typer.Option(help="clam, trident, stamp or hipt.")],
     out: Annotated[Path, typer.Option(help="The folder to write to.")],
     teacher: Annotated[
         str | None, typer.Option(help="Whose features to write; without it, the tiles alone.")
     ] = None,
     level: Annotated[str, typer.Option(help="low, mid or high.")] = "high",
 ) -> None:
-    """Write features, or the coordinates of the tiles, as CLAM, TRIDENT or STAMP read them."""
-    known = ("clam", "trident", "stamp") if teacher else ("clam", "trident")
+    """Write features, or coordinates of tiles, as CLAM, TRIDENT, STAMP or HIPT read them."""
+    known = ("clam", "trident", "stamp", "hipt") if teacher else ("clam", "trident")
     if tool not in known:
         what = "features" if teacher else "coordinates (without --teacher)"
         raise UserError(f"--tool {tool}: {what} can be written for {', '.join(known)}")

@@ -1,10 +1,11 @@
-"""Feature files for other tools: CLAM, TRIDENT and STAMP read what is written here.
+"""Feature files for other tools: CLAM, TRIDENT, STAMP and HIPT read what is written here.
 
 | tool | files | features | coordinates |
 |---|---|---|---|
 | `clam` | `pt_files/`, `h5_files/`, `patches/` | float32 | level-0 px, read at `patch_level` |
 | `trident` | `<mag>x_<px>px_<overlap>px_overlap/features_<teacher>/` | float32 | level-0 px |
 | `stamp` | `<teacher>/` | float16, `feats` | µm |
+| `hipt` | `<slide>.pt` | float32 (regions, 256, 384), zeros where a region has no tissue | none |
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from pipeline.files.artifacts import atomic_path
 from pipeline.files.hdf5 import read_hdf5, write_hdf5
 from pipeline.runtime import progress
 
-Tool = Literal["clam", "trident", "stamp"]
+Tool = Literal["clam", "trident", "stamp", "hipt"]
+PLACES = 256  # patches of a region of HIPT
 
 
 def run(*, root: Path, teacher: str, tool: Tool, out: Path, level: str = "high") -> list[Path]:
@@ -76,6 +78,8 @@ def export(
         ArtifactError: the file is damaged, lacks the level, or has no coordinates.
     """
     file = open_features(path)
+    if tool == "hipt":
+        return [_hipt(file, slide_id, out)]
     coords = read_coords(file)
     if coords is None:
         raise ArtifactError(f"{path}: has no pixel coordinates, which {tool} needs")
@@ -96,6 +100,28 @@ def grid_attributes(file: FeatureFile) -> dict[str, Any]:
     if missing:
         raise ArtifactError(f"{file.path}: its coordinates lack {sorted(missing)}")
     return found
+
+
+def _hipt(file: FeatureFile, slide_id: str, out: Path) -> Path:
+    """Regions as HIPT's own training reads them; the marks of places without tissue are left out.
+
+    Raises:
+        ArtifactError: the file's rows are no regions.
+    """
+    import torch
+
+    with read_hdf5(file.path) as handle:
+        pooling = handle.attrs.get("pooling")
+    if pooling != "patches":
+        raise ArtifactError(
+            f"{file.path}: its rows are no regions of {PLACES} patches; HIPT's layout needs a "
+            "teacher hipt_vit4k with pooling: patches"
+        )
+    rows = torch.from_numpy(read_level(file)[:, :-PLACES].astype(np.float32))
+    path = out / f"{slide_id}.pt"
+    with atomic_path(path) as temporary:
+        torch.save(rows.unflatten(1, (PLACES, -1)).contiguous(), temporary)
+    return path
 
 
 def _clam(

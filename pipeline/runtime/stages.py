@@ -179,7 +179,7 @@ STAGES = (
         job="slide_encoders:SlideEncodersJob",
         options=("teacher", "chunk", "out", "gpus", "device"),
         config=("extraction",),
-        libraries=("numpy", "h5py", "torch", "timm", "transformers"),
+        libraries=("numpy", "h5py", "torch", "transformers"),
         tables=(),  # like extraction's, which the pattern there covers
         does="each teacher with `source: slide`: a vector for a slide, or for each of its regions, "
         "from the features of a tile teacher",

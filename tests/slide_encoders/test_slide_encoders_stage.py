@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from pipeline.bags.files import open_features, read_coords, read_level
 from pipeline.config.slide_encoders import SlideEncodersJob
@@ -17,6 +18,7 @@ from pipeline.contracts.ledger import Record
 from pipeline.contracts.teacher_check import TeacherCheck, write_teacher_check
 from pipeline.encoders.slide_level.build import build, encode
 from pipeline.errors import ArtifactError
+from pipeline.extraction import exports
 from pipeline.files.artifacts import new_hdf5
 from pipeline.plan import stage_params
 from pipeline.slide_encoders import stage
@@ -82,6 +84,21 @@ def test_a_region_teacher_has_a_row_for_each_region_and_says_which_are_not_full(
         assert handle["regions"][()].tolist() == [[0, 0], [4800, 0], [0, 4800], [4800, 4800]]
         assert handle["region_tiles"][()].tolist() == [256, 64, 64, 16]
         assert handle.attrs["pooling"] == "regions"
+
+
+def test_regions_are_exported_as_hipts_own_training_reads_them(tmp_path: Path) -> None:
+    house = House(tmp_path, pooling="patches")
+    house.slide("a", square(20))
+    house.run()
+    made = exports.run(root=tmp_path, teacher="slides", tool="hipt", out=tmp_path / "out")
+    assert made == [tmp_path / "out" / "a.pt"]
+    found = torch.load(made[0], weights_only=True)
+    assert found.shape == (4, 256, 6)
+    tiles = read_level(open_features(tmp_path / "features/tiles/a.h5"))
+    np.testing.assert_array_equal(found[0, 16].numpy(), tiles[20])  # below the first
+    assert found[1].any(1).sum() == 64
+    with pytest.raises(ArtifactError, match="its rows are no regions"):
+        exports.run(root=tmp_path, teacher="tiles", tool="hipt", out=tmp_path / "out")
 
 
 def test_a_vector_is_that_of_the_encoder(tmp_path: Path) -> None:

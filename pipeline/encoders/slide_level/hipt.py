@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.encoders.architectures import dino_positions
+from pipeline.encoders.dino_positions import dino_positions
 
 # Raised when regions or their vectors change. 1: the first.
 VERSION = 1
