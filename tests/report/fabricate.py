@@ -65,7 +65,10 @@ CONFIG: dict[str, Any] = {
             "shazam_v2": {"kind": "shazam_v2"},
         },
         "ablations": {
-            "v2_no_distillation": {"kind": "shazam_v2", "distillation": {"weight": 0.0}},
+            "v2_no_distillation": {
+                "kind": "shazam_v2",
+                "distillation": {"weight": 0.0, "linear": 0.0},
+            },
         },
     },
     "evaluation": {"bootstraps": 60},
