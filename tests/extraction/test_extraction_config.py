@@ -33,7 +33,7 @@ def test_groups() -> None:
     ("together", "says"),
     [
         ([["a", "e"]], "extraction.together: `e` is not in extraction.teachers"),
-        ([["a", "d"]], "`d` is imported"),
+        ([["a", "d"]], "`d` is not run on tiles"),
         ([["a", "b"], ["b", "c"]], "`b` is in it twice"),
     ],
 )

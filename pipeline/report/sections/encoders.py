@@ -11,11 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.config.encoder_distillation import (
-    TRANSDUCTIVE,
-    EncoderDistillationConfig,
-    Made,
-)
+from pipeline.config.encoder_distillation import TRANSDUCTIVE, Made
 from pipeline.files.artifacts import read_json
 from pipeline.files.parquet import read_table
 from pipeline.report.evaluated import Evaluation
@@ -66,9 +62,11 @@ class EncodersSection:
 
 def section(results: Results) -> EncodersSection | None:
     """Build the section; None without encoders."""
-    if results.config.section(EncoderDistillationConfig) is None or not results.config.made():
+    # Encoders that pre-training made learned from no teacher.
+    students = [one for one in results.config.made() if one.stage == "encoder_distillation"]
+    if not students:
         return None
-    taught = [one for one in results.config.made() if not one.control]
+    taught = [one for one in students if not one.control]
     facts = {one.name: read_json(_folder(results, one) / "facts.json") for one in taught}
     return EncodersSection(
         sentence=_sentence(taught, facts),
