@@ -69,7 +69,7 @@ def read(config: Config, root: Path) -> Results:
         ArtifactError: a file that the report cannot do without is missing or damaged, or lacks a
             column.
     """
-    runs_tiling = any(t.source != "import" for t in tile_teachers(config).values())
+    runs_tiling = any(t.source != "import" for t in tile_teachers(config.with_made()).values())
     tables = {name: read_table(root / f"{name}.parquet") for name in _COLUMNS}
     for name, columns in _COLUMNS.items():
         absent = [c for c in columns if c not in tables[name].columns]

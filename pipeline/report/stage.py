@@ -26,6 +26,7 @@ from pipeline.report.sections import (
     encoders,
     external,
     flow,
+    pretraining,
     provenance,
     slides,
     tasks,
@@ -68,6 +69,7 @@ def run(*, config: Config, root: Path, planner: Planner | None = None) -> None:
         "flow": flow.section(opened, folds),
         "slides": slides.section(opened),
         "teachers": teachers.section(opened),
+        "pretraining": pretraining.section(opened),
         "encoders": encoders.section(opened),
         "tasks": [
             external.section(opened, task, Path(elsewhere.trained))

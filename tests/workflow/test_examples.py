@@ -58,6 +58,20 @@ def test_a_teacher_with_tiles_of_its_own(tmp_path: Path) -> None:
     assert {f"extraction[chunk=1,teacher={t}]" for t in ("resnet10t", "vit_tiny")} <= planned
 
 
+def test_an_encoder_of_ones_own_needs_no_other_teacher(tmp_path: Path) -> None:
+    """Its tiles are laid and its features extracted, though the config names no teacher."""
+    config = copy.deepcopy(TINY)
+    config["extraction"]["teachers"], config["tasks"] = {}, {}
+    config["training"]["models"], config["evaluation"] = {}, {"attribution": False}
+    config["pretraining"] = {"teachers": {"own": {"encoder": {"source": "timm", "weights": "random",
+                             "model": "resnet10t", "input_px": 64}}}}  # fmt: skip
+    planned = set(House.build(tmp_path / "run", config).planned())
+    made = ("own_transductive", "own_untrained")
+    assert {f"pretraining[encoder={name}]" for name in made} <= planned
+    assert {f"extraction[chunk=1,teacher={name}]" for name in made} <= planned
+    assert {"tiling[chunk=0]", "tiling_overview", "probing_gains"} <= planned
+
+
 def test_students_of_tiles_are_one_job_more(tmp_path: Path) -> None:
     config = copy.deepcopy(TINY)
     config["probing"]["students"] = ["shazam_v1"]

@@ -90,6 +90,8 @@ MADE = {one.name: one for one in CONFIG.made()}
 PRETRAINED = [name for name, one in MADE.items() if one.stage == "pretraining"]
 DISTILLED = [name for name in MADE if name not in PRETRAINED]
 WHOLE = CONFIG.with_made()
+# Whether anything looks at tiles; imported features bring their own.
+ON_TILES = bool(ENCODERS or MADE)
 PROBED = [*TEACHERS, *(name for name, one in MADE.items() if not one.task)]
 
 
@@ -319,7 +321,7 @@ def at_once(resource, otherwise):
 
 def manifests():
     """All that speak of slides' files which the workflow itself makes."""
-    folders = ["tiles", *(f"tiles_{scale}" for scale in SCALES)] if ENCODERS else []
+    folders = ["tiles", *(f"tiles_{scale}" for scale in SCALES)] if ON_TILES else []
     folders += [f"features/{g}" for g in [*ENCODERS, *SLIDE_ENCODERS, *MADE]]
     return [RESULTS / f / "manifest" / f"{c}.json" for f in folders for c in CHUNKS]
 

@@ -1,4 +1,4 @@
-if ENCODERS or SLIDE_ENCODERS:
+if ENCODERS or SLIDE_ENCODERS or MADE:
 
     rule extraction_check:
         # Once per teacher, where the network is: licence, token, weights, their hash, keys, output.
@@ -23,7 +23,7 @@ if ENCODERS or SLIDE_ENCODERS:
             " > {log:q} 2>&1"
 
 
-if ENCODERS:
+if ENCODERS or MADE:
 
     rule extraction:
         input:

@@ -1,5 +1,5 @@
 TILED = collect(
-    "<results>/tiles/manifest/{chunk}.json", chunk=CHUNKS if ENCODERS else []
+    "<results>/tiles/manifest/{chunk}.json", chunk=CHUNKS if ON_TILES else []
 )
 EXTRACTED = collect(
     "<results>/features/{teacher}/manifest/{chunk}.json",

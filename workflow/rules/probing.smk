@@ -7,7 +7,7 @@ if CONFIG.probing is not None:
             slides="<results>/slides.parquet",
             tiles=collect(
                 "<results>/tiles/manifest/{chunk}.json",
-                chunk=CHUNKS if ENCODERS else [],
+                chunk=CHUNKS if ON_TILES else [],
             ),
             features=lambda wildcards: collect(
                 "<results>/features/{group}/manifest/{chunk}.json",
@@ -78,7 +78,7 @@ if CONFIG.probing is not None:
                 slides="<results>/slides.parquet",
                 tiles=collect(
                     "<results>/tiles/manifest/{chunk}.json",
-                    chunk=CHUNKS if ENCODERS else [],
+                    chunk=CHUNKS if ON_TILES else [],
                 ),
                 features=collect(
                     "<results>/features/{group}/manifest/{chunk}.json",

@@ -2,7 +2,7 @@ rule report:
     input:
         cohort="<results>/cohort.json",
         flow="<results>/cohort_flow.json",
-        slides="<results>/tiles/overview.csv" if ENCODERS else [],
+        slides="<results>/tiles/overview.csv" if ON_TILES else [],
         probes=collect(
             "<results>/probing/{probed}.json",
             probed=PROBED if CONFIG.probing is not None else [],

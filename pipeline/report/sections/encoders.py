@@ -18,6 +18,7 @@ from pipeline.report.evaluated import Evaluation
 from pipeline.report.figures import style
 from pipeline.report.figures.charts import Drawing
 from pipeline.report.results import ModelInfo, Results
+from pipeline.report.sections import probes
 from pipeline.report.sections.costs import Cost, gflop_per_slide
 from pipeline.report.sections.timings import read_jobs
 from pipeline.report.tables import metrics
@@ -34,6 +35,7 @@ from pipeline.report.tables.cells import (
     text,
 )
 
+STAGE = "encoder_distillation"
 POOLS = {
     "separate": "slides without any label",
     "training": "each fold's training cases",
@@ -51,6 +53,7 @@ class EncodersSection:
         kept: its share of the teachers' score, by task.
         prices: of each encoder, measured.
         curves: of learning.
+        gains: each against itself before it was trained; None where tiles were not probed.
     """
 
     sentence: str
@@ -58,15 +61,15 @@ class EncodersSection:
     kept: Table | None
     prices: Table
     curves: Drawing | None
+    gains: Table | None
 
 
 def section(results: Results) -> EncodersSection | None:
     """Build the section; None without encoders."""
     # Encoders that pre-training made learned from no teacher.
-    students = [one for one in results.config.made() if one.stage == "encoder_distillation"]
-    if not students:
+    taught = [m for m in results.config.made() if m.stage == STAGE and not m.control]
+    if not taught:
         return None
-    taught = [one for one in students if not one.control]
     facts = {one.name: read_json(_folder(results, one) / "facts.json") for one in taught}
     return EncodersSection(
         sentence=_sentence(taught, facts),
@@ -74,6 +77,7 @@ def section(results: Results) -> EncodersSection | None:
         kept=_kept(results),
         prices=_prices(results),
         curves=_curves({one.name: _folder(results, one) / "curve.csv" for one in taught}),
+        gains=probes.gains(results, STAGE),
     )
 
 

@@ -35,19 +35,20 @@ def section(results: Results) -> ProbesSection | None:
     """Build the part; None where the run has no probing."""
     if results.config.section(ProbingConfig) is None:
         return None
-    found = {
-        teacher: read_teacher_probes(results.root, teacher)
-        for teacher in results.config.extraction.teachers
-    }
+    found = {teacher: read_teacher_probes(results.root, teacher) for teacher in _probed(results)}
     measured = {teacher: facts for teacher, facts in found.items() if facts.rows}
     return ProbesSection(
         summary=_summary(measured) if measured else None,
-        details=[
-            *_gains(results),
-            *(_details(teacher, facts) for teacher, facts in measured.items()),
-        ],
+        details=[_details(teacher, facts) for teacher, facts in measured.items()],
         absent=[f"{t}: {facts.reason}." for t, facts in found.items() if facts.reason],
     )
+
+
+def _probed(results: Results) -> list[str]:
+    """The teachers, then the encoders that are made here, each before its control; those of a fold
+    are not probed, since their slides are not the same."""
+    made = [one.name for one in results.config.made() if not one.task]
+    return [*results.config.extraction.teachers, *made]
 
 
 def _summary(measured: dict[str, TeacherProbes]) -> Table:
@@ -85,39 +86,48 @@ def _summary(measured: dict[str, TeacherProbes]) -> Table:
     )
 
 
-def _gains(results: Results) -> list[Table]:
-    """Encoders that were made here against themselves before; nothing where there are none."""
+def gains(results: Results, stage: str) -> Table | None:
+    """Encoders that were made here against themselves before; None where none was compared.
+
+    Args:
+        results: the opened results.
+        stage: that made them, `pretraining` or `encoder_distillation`.
+    """
     if not (results.root / "probing" / GAINS).is_file():
-        return []
-    rows = read_gains(results.root).rows
-    if not rows:
-        return []
-    return [
-        Table(
-            caption="What training gave the encoders that were made here: balanced accuracy of "
-            "their tiles, and the difference to the same encoder before it was trained",
-            columns=[
-                Column("encoder"),
-                Column("probe"),
-                Column("trained", True),
-                Column("before", True),
-                Column("difference", True),
-            ],
-            rows=[
-                [
-                    text(row.teacher),
-                    text(called(row.probe, "all")),
-                    number(row.value),
-                    number(row.before),
-                    estimate(row.difference, row.low, row.high),
-                ]
-                for row in rows
-            ],
-            read="Folds are grouped by case; intervals resample cases, the same for both. An "
-            "interval that is wholly above 0 says that the training taught it something.",
-            source=("probing/all/gains.csv",),
-        )
-    ]
+        return None
+    own = {one.name for one in results.config.made() if one.stage == stage}
+    found = read_gains(results.root)
+    rows = [row for row in found.rows if row.teacher in own]
+    absent = "".join(f" Not compared: {t}: {why}." for t, why in found.absent.items() if t in own)
+    if not rows and not absent:
+        return None
+    return Table(
+        caption="What training gave these encoders: balanced accuracy of their tiles, and the "
+        "difference to the same encoder before it was trained",
+        columns=[
+            Column("encoder"),
+            Column("probe"),
+            Column("trained", True),
+            Column("before", True),
+            Column("difference", True),
+            Column("cases", True),
+        ],
+        rows=[
+            [
+                text(row.teacher),
+                text(called(row.probe, "all")),
+                number(row.value),
+                number(row.before),
+                estimate(row.difference, row.low, row.high),
+                count(row.n_cases),
+            ]
+            for row in rows
+        ],
+        read="Folds are grouped by case; intervals resample cases, the same for both. An interval "
+        "that is wholly above 0 says that the training taught it something; several probes are "
+        "looked at, so that one alone may be chance." + absent,
+        source=("probing/all/gains.csv",),
+    )
 
 
 def _details(teacher: str, facts: TeacherProbes) -> Table:
