@@ -25,6 +25,9 @@ EXTRACTION = "extraction/"
 
 _SHOWN = 20
 
+# Also of a table without rows: a config may have no teachers but those that are made here.
+COLUMNS = ("slide_id", "case_id", "teacher", "status", "kind", "reason", "path", "n_tiles")
+
 
 @dataclasses.dataclass(frozen=True)
 class Coverage:
@@ -90,7 +93,7 @@ def join(
         for teacher in teachers
         for record in [by_teacher[teacher][slide]]
     ]
-    return Coverage(warned, paths, dims, pd.DataFrame(rows))
+    return Coverage(warned, paths, dims, pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
 def with_warnings(
