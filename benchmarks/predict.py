@@ -152,6 +152,8 @@ def fabricate(path: Path, encoders: dict[str, int], max_tiles: int) -> Path:
         on_bad_tile="fail",
         max_tiles=max_tiles,
         members=members,
+        stacked=[],
+        covariates=[],
         calibration=Calibration("none", "random", 0, {}, cutoffs, [], 0.25, None, None),
         familiar=Familiar((MPP, MPP), Range(None, 0), {}),
         cohort={

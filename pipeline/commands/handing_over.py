@@ -53,7 +53,7 @@ def export_model(
     """
     from pipeline.config.reading import load
     from pipeline.files.artifacts import write_text
-    from pipeline.prediction import export
+    from pipeline.prediction import export, export_members
     from pipeline.prediction.markdown import model_card
     from pipeline.prediction.model_file import read_model
     from pipeline.prediction.onnx_export import write_onnx
@@ -62,7 +62,7 @@ def export_model(
         raise UserError(f"--out {out}: the file must be called NAME.safetensors")
     settings = load(config or _written_down(root))
     place = weights_dir or settings.extraction.weights_dir
-    source = export.Source(root, settings, task, model, place)
+    source = export_members.Source(root, settings, task, model, place)
     with progress.bar():
         card = export.export(source, out, embed)
     write_text(out.with_suffix(".md"), model_card(card, out.name))
@@ -130,6 +130,13 @@ def predict(
     maps: Annotated[
         bool, typer.Option(help="Write a heat map, a GeoJSON and a page for each slide.")
     ] = True,
+    covariates: Annotated[
+        Path | None,
+        typer.Option(
+            help="For a model that reads covariates: a CSV or TSV with the column `case_id` and "
+            "those that the model reads, a row a case; an empty cell is a missing value."
+        ),
+    ] = None,
     device: Device = "auto",
     workers: Annotated[
         int, typer.Option(min=0, help="Threads that may work at once; 0: all that there are.")
@@ -143,20 +150,32 @@ def predict(
     onto the slide in QuPath). members.csv has what each model of the ensemble says.
 
     No network, no config and no teachers are needed beyond the file, unless its card says that an
-    encoder's weights must be fetched. A GPU is used if there is one. For instance:
+    encoder's weights must be fetched. A GPU is used if there is one. A model of covariates alone
+    reads no slides: give none, and the cases of --covariates are predicted. For instance:
 
       python -m pipeline predict scans/*.svs --model survival.safetensors --out predictions/
     """
+    from pipeline.prediction.covariates import read_given
     from pipeline.prediction.model_file import read_model
-    from pipeline.prediction.run import Options, run
+    from pipeline.prediction.run import Options, run, run_cases
     from pipeline.prediction.sheet import read_slides
     from pipeline.runtime.cpu_budget import cpu_budget
 
-    given = read_slides(slides or [], sheet)
     file = read_model(model)
     options = Options(out, device, cpu_budget(workers), weights_dir, fold, all_tiles, maps, mpp)
+    if not file.card.encoders:
+        if slides or sheet is not None:
+            raise UserError(f"{model}: reads no slides, only --covariates; leave them out")
+        table = run_cases(file, read_given(covariates, file.card.covariates, None), options)
+        for row in table.to_dict("records"):
+            typer.echo(f"  {row['case_id']}: {row['prediction']}")
+        typer.echo(f"{len(table)} cases predicted; {out / 'predictions.csv'}")
+        return
+    given = read_slides(slides or [], sheet)
+    cases = {slide.case_id for slide in given}
+    columns = read_given(covariates, file.card.covariates, cases)
     with progress.bar():
-        table = run(file, given, options)
+        table = run(file, given, options, columns)
     for row in table.to_dict("records"):
         said = row["prediction"] if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
         unlike = " (unlike the training cohort)" if row["unfamiliar"] is True else ""

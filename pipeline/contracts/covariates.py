@@ -89,6 +89,24 @@ def problems_of(column: Column, rows: Mapping[str, str] | None = None) -> list[s
     return []
 
 
+def unlike(column: Column, levels: Sequence[str]) -> list[str]:
+    """Why a model cannot read a column, a message a cause.
+
+    Args:
+        column: of cases that it was not trained on.
+        levels: of a category, those of the training cohort.
+    """
+    if column.kind == "number":
+        wrong: list[Cell] = [(c, t) for c, t in column.texts.items() if t and number(t) is None]
+        return not_numbers(column.name, wrong, {})
+    return [
+        f"column `{column.name}`: `{level}` is none of the categories that the models know "
+        f"({', '.join(levels)}); write it as they do, or leave the cell empty"
+        for level in column.levels
+        if level not in levels
+    ]
+
+
 def told_of(column: Column, few: int = 5) -> str:
     """A covariate in a line, with what a reader should doubt.
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-# Raised when a file of an earlier layout can no longer be read. 1: the first.
-LAYOUT = 1
+# Raised when a file of an earlier layout can no longer be read. 1: the first. 2: stacks of models
+# and covariates.
+LAYOUT = 2
 
 Row = dict[str, str | bool | int | float | None]
 
@@ -26,6 +27,7 @@ class Member:
         max_tiles: most tiles of a case that it reads, spread evenly; None: all.
         score_mean, score_deviation: of the risks of its own training cases, by which risks of
             several models come to one scale; 0 and 1 where there is no risk.
+        stack: of a stack what `training.applied_stack.stack_of` makes it from; else empty.
     """
 
     fold: int
@@ -34,6 +36,41 @@ class Member:
     max_tiles: int | None
     score_mean: float
     score_deviation: float
+    stack: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stacked:
+    """A model whose predictions a stack reads.
+
+    Attributes:
+        name: of the model.
+        model: its config as trained.
+        teachers, dims, outputs: what its networks fit.
+        members: its trainings, one for each of the stack's.
+    """
+
+    name: str
+    model: dict[str, Any]
+    teachers: list[str]
+    dims: list[dict[str, int]]
+    outputs: int
+    members: list[Member]
+
+
+@dataclasses.dataclass(frozen=True)
+class CovariateCard:
+    """A column that the model reads.
+
+    Attributes:
+        name: of the column.
+        kind: how it counts.
+        levels: of a category, those of the training cohort; of a number its least and largest.
+    """
+
+    name: str
+    kind: Literal["number", "category"]
+    levels: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +154,13 @@ class Familiar:
     """What the slides of the training cohort were like.
 
     Attributes:
-        mpp: the least and the largest µm per pixel of their level 0.
+        mpp: the least and the largest µm per pixel of their level 0; None of a model that reads
+            none.
         stain: of mean haematoxylin and eosin.
         features: teacher -> of a slide's mean feature.
     """
 
-    mpp: tuple[float, float]
+    mpp: tuple[float, float] | None
     stain: Range
     features: dict[str, Range]
 
@@ -147,6 +185,8 @@ class ModelCard:
         max_tiles: most tiles of a case that are encoded, spread evenly; None: all, also where the
             members read different numbers.
         members: the ensemble, by fold and seed.
+        stacked: the models that a stack reads; else none.
+        covariates: columns that it reads; a case may lack each of them.
         calibration: from the ensemble's mean to what it is worth.
         familiar: what the training cohort was like.
         cohort: name, cases, slides, events or classes, folds: the training cohort in numbers.
@@ -177,6 +217,8 @@ class ModelCard:
     on_bad_tile: str
     max_tiles: int | None
     members: list[Member]
+    stacked: list[Stacked]
+    covariates: list[CovariateCard]
     calibration: Calibration
     familiar: Familiar
     cohort: dict[str, Any]

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from scipy import stats
 from scipy.special import expit
 
-from pipeline.contracts.model_card import ModelCard
+from pipeline.contracts.model_card import Member, ModelCard
 from pipeline.evaluation.survival_curves import GROUP_NAMES
 from pipeline.prediction import calibration
-from pipeline.prediction.model_file import Model
+from pipeline.training.head import Head
 
 CONFIDENCE = 0.95
 WIDTHS = {"survival": 2, "classification": 1}  # target columns; of a regression its targets
+
+
+class Judge(Protocol):
+    """A model of the ensemble, or a stack of models."""
+
+    @property
+    def member(self) -> Member:
+        """What the file says of it."""
+        ...
+
+    @property
+    def head(self) -> Head:
+        """What its outputs are."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +71,7 @@ class Verdict:
     members: tuple[dict[str, float | int], ...]
 
 
-def judge(card: ModelCard, models: Sequence[Model], outputs: Sequence[np.ndarray]) -> Verdict:
+def judge(card: ModelCard, models: Sequence[Judge], outputs: Sequence[np.ndarray]) -> Verdict:
     """The verdict on one case.
 
     Args:
@@ -83,7 +98,7 @@ def judge(card: ModelCard, models: Sequence[Model], outputs: Sequence[np.ndarray
     return Verdict(headline, group, best, tuple(statements), tuple(rows))
 
 
-def own_columns(card: ModelCard, model: Model, out: np.ndarray) -> dict[str, float]:
+def own_columns(card: ModelCard, model: Judge, out: np.ndarray) -> dict[str, float]:
     """What one model says: risk, or a probability a class, or a value a target.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,6 @@ from torch import Tensor
 from pipeline.bags.files import open_features, read_level
 from pipeline.bags.sampling import spread
 from pipeline.config.extraction import TeacherConfig
-from pipeline.config.models import STACKS
 from pipeline.config.tasks import ClassificationTask, SurvivalTask
 from pipeline.config.tiling import TilingConfig
 from pipeline.config.whole import Config
@@ -29,55 +27,39 @@ from pipeline.contracts.model_card import (
     Calibration,
     EncoderCard,
     Familiar,
-    Member,
     ModelCard,
     Range,
     Row,
 )
-from pipeline.contracts.model_meta import FILE as META
-from pipeline.contracts.model_meta import ModelMeta, read_meta
+from pipeline.contracts.model_meta import ModelMeta
 from pipeline.contracts.teacher_check import read_teacher_check
 from pipeline.encoders import build, weights
 from pipeline.encoders.tile_scales import folder, scale_of, scales
 from pipeline.encoders.weights import count_parameters
-from pipeline.errors import UserError, nearest
+from pipeline.errors import UserError
 from pipeline.evaluation.load_inputs import known_labels
 from pipeline.evaluation.metrics import PRIMARY
 from pipeline.evaluation.pooling import Pool, pooled, prepare
 from pipeline.evaluation.predictions import read_predictions
 from pipeline.evaluation.survival_curves import QUANTILES
-from pipeline.external.predictions import limit_of
 from pipeline.extraction.check import pinned
 from pipeline.files.identity import MISSING, file_identity
 from pipeline.files.parquet import read_table
 from pipeline.prediction import calibration, familiarity
-from pipeline.prediction.model_file import encoder_prefix, member_prefix, write_model
+from pipeline.prediction.export_members import (
+    Source,
+    covariate_cards,
+    read_trainings,
+    trained,
+)
+from pipeline.prediction.model_file import encoder_prefix, write_model
 from pipeline.runtime import progress
 from pipeline.runtime.libraries import installed
-from pipeline.training.checkpoint import load_checkpoint
 
 PACKAGE = "shazam-pathology"
 Embed = Literal["auto", "all", "none"]
 TILES_PER_SLIDE = 512  # of a slide's mean feature
 STAINS = ("haematoxylin", "eosin")
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Where a model is exported from.
-
-    Attributes:
-        root: the results folder.
-        config: of the run.
-        task_name, model_name: which model.
-        weights_dir: folder of local weights.
-    """
-
-    root: Path
-    config: Config
-    task_name: str
-    model_name: str
-    weights_dir: str | None
 
 
 def export(source: Source, out: Path, embed: Embed) -> ModelCard:
@@ -97,7 +79,7 @@ def export(source: Source, out: Path, embed: Embed) -> ModelCard:
         ArtifactError: a file is missing or damaged.
     """
     root, config = source.root, source.config
-    metas = _metas(source)
+    metas = read_trainings(source)
     first = metas[0]
     _check_encoders(first, config)
     table = read_table(root / "cases.parquet")
@@ -106,17 +88,8 @@ def export(source: Source, out: Path, embed: Embed) -> ModelCard:
     labels = known_labels(table, source.task_name, task, folds)
     found = read_predictions(root, source.task_name, task, source.model_name, labels, folds)
     evaluated = read_evaluation_summary(root / "evaluation" / source.task_name)
-    tensors: dict[str, Tensor] = {}
-    members = []
-    for meta in progress.counted(metas, "models"):
-        mean, deviation = _moments(found.table, meta)
-        limit = limit_of(meta, config.training.max_tiles_per_case)
-        members.append(Member(meta.fold, meta.seed, meta.head, limit, mean, deviation))
-        network, _, _ = load_checkpoint(_folder(source, meta))
-        state = network.state_dict()
-        tensors |= {f"{member_prefix(members[-1])}.{name}": v for name, v in state.items()}
-    limits = {member.max_tiles for member in members}
-    max_tiles = limits.pop() if len(limits) == 1 else None
+    models = trained(source, metas)
+    tensors = models.tensors
     encoders = []
     for at, name in enumerate(progress.counted(first.teachers, "encoders")):
         encoder, state = _encoder(source, name, first.dims[at], embed)
@@ -144,8 +117,10 @@ def export(source: Source, out: Path, embed: Embed) -> ModelCard:
         precision=config.extraction.precision,
         head_precision=config.training.precision,
         on_bad_tile=config.extraction.on_bad_tile,
-        max_tiles=max_tiles,
-        members=members,
+        max_tiles=models.max_tiles,
+        members=models.members,
+        stacked=models.stacked,
+        covariates=covariate_cards(source, first),
         calibration=_calibration(config, task, prepare(found), labels, folds, evaluated),
         familiar=familiar,
         cohort=_cohort(config, labels, own, evaluated),
@@ -180,40 +155,6 @@ def was_seen(card: ModelCard, identity: str) -> bool:
     return _seen(identity) in card.seen
 
 
-def _metas(source: Source) -> list[ModelMeta]:
-    """Of the finished trainings of today's folds and seeds."""
-    config = source.config
-    if source.task_name not in config.tasks:
-        known = nearest(source.task_name, config.tasks)
-        raise UserError(f"--task {source.task_name}: the cohort has no such task{known}")
-    if source.model_name not in config.model_specs():
-        known = nearest(source.model_name, config.model_specs())
-        raise UserError(f"--model {source.model_name}: the cohort has no such model{known}")
-    kind = config.model_specs()[source.model_name].kind
-    if kind in STACKS:
-        raise UserError(
-            f"`{source.model_name}` is of kind {kind}, which reads other models' predictions or "
-            "columns of the sheet and no slide; export a model that sees slides"
-        )
-    found = []
-    for fold in read_folds(source.root, source.task_name):
-        for seed in config.training.seeds:
-            path = _place(source, fold.index, seed)
-            if not (path / META).is_file():
-                raise UserError(f"{path}: no finished training; run the workflow to its end first")
-            found.append(read_meta(path))
-    return found
-
-
-def _place(source: Source, fold: int, seed: int) -> Path:
-    base = source.root / "models" / source.task_name / source.model_name
-    return base / f"fold_{fold}" / f"seed_{seed}"
-
-
-def _folder(source: Source, meta: ModelMeta) -> Path:
-    return _place(source, meta.fold, meta.seed)
-
-
 def _check_encoders(meta: ModelMeta, config: Config) -> None:
     teachers = config.extraction.teachers
     whole = [name for name in meta.teachers if teachers[name].source == "slide"]
@@ -228,16 +169,6 @@ def _check_encoders(meta: ModelMeta, config: Config) -> None:
             f"`{meta.model_name}` reads imported features ({', '.join(imported)}), and nobody here "
             "knows how to make them from a slide; export a model of teachers that the workflow runs"
         )
-
-
-def _moments(table: pd.DataFrame, meta: ModelMeta) -> tuple[float, float]:
-    """Mean and deviation of a training's risks of its own training cases."""
-    if "risk" not in table:
-        return 0.0, 1.0
-    own = (table["seed"] == meta.seed) & (table["fold"] == meta.fold) & (table["split"] == "train")
-    risk = table.loc[own, "risk"]
-    mean, deviation = float(risk.mean()), float(risk.std(ddof=0))
-    return mean, deviation if deviation > 1e-9 * (1 + abs(mean)) else 1.0
 
 
 def _levels(dims: Sequence[Mapping[str, int]]) -> list[str]:
@@ -335,6 +266,8 @@ def _familiar(
 ) -> tuple[Familiar, dict[str, Tensor]]:
     """What the training cohort's slides are like."""
     root = source.root
+    if not encoders:
+        return Familiar(None, Range(None, 0), {}), {}
     coverage = read_table(root / "coverage.parquet")
     coverage = coverage[coverage["case_id"].astype(str).isin(cases) & (coverage["status"] == "ok")]
     case_of = dict(zip(coverage["slide_id"], coverage["case_id"].astype(str), strict=True))

@@ -63,21 +63,37 @@ def _front(card: ModelCard) -> dict[str, object]:
 
 def _parts(card: ModelCard, file: str) -> Iterator[str]:
     yield f"# {card.name}"
-    yield (
-        f"A raw whole-slide image becomes {_gives(card)}: tissue, tiles, "
-        f"{len(card.encoders)} encoder{'s' * (len(card.encoders) > 1)} and "
-        f"{len(card.members)} models (`{card.model['kind']}`, one for each fold"
-        f"{' and seed' if len(card.cohort['seeds']) > 1 else ''}), in one process."
-    )
-    yield f"```sh\npython -m pipeline predict SLIDE... --model {file} --out predictions/\n```"
+    of = f"{len(card.members)} models (`{card.model['kind']}`, one for each fold"
+    of += f"{' and seed' if len(card.cohort['seeds']) > 1 else ''})"
+    if card.encoders:
+        yield (
+            f"A raw whole-slide image becomes {_gives(card)}: tissue, tiles, "
+            f"{len(card.encoders)} encoder{'s' * (len(card.encoders) > 1)} and {of}, in one "
+            "process."
+        )
+    else:
+        yield f"The covariates of a case become {_gives(card)}, by {of}."
+    slides = "SLIDE... " if card.encoders else ""
+    table = "--covariates FILE.csv " if card.covariates else ""
+    command = f"python -m pipeline predict {slides}--model {file} {table}--out predictions/"
+    yield f"```sh\n{command}\n```"
+    if card.stacked:
+        names = ", ".join(f"`{one.name}` ({one.model['kind']})" for one in card.stacked)
+        yield (
+            f"Each of them weighs {names}, trained on the same fold and in the file, by weights "
+            "that were fitted to predictions of cases which these had not learned from."
+        )
+    if card.covariates:
+        yield f"## Covariates\n\n{_covariates(card)}"
     yield f"## Use\n\n{INTENDED}"
     if card.cohort.get("synthetic"):
         yield "**A demonstration: it learned from drawn slides and says nothing of real tissue.**"
     yield f"## Training cohort\n\n{_cohort(card)}"
     yield f"## Results\n\n{_results(card)}"
     yield f"## Calibration\n\n{_calibration(card)}"
-    yield f"## What a slide goes through\n\n{_preprocessing(card)}"
-    yield f"## Encoders\n\n{_encoders(card.encoders)}"
+    if card.encoders:
+        yield f"## What a slide goes through\n\n{_preprocessing(card)}"
+        yield f"## Encoders\n\n{_encoders(card.encoders)}"
     yield f"## Licence\n\n{_licence(card)}"
     yield (
         f"## File\n\nWritten by shazam-pathology {card.package}, layout {card.layout}. SHA-256 of "
@@ -97,6 +113,21 @@ def _gives(card: ModelCard) -> str:
     return f"the value of {', '.join(targets[:5])}{' …' if len(targets) > 5 else ''}"
 
 
+def _covariates(card: ModelCard) -> str:
+    said = (
+        "`FILE.csv` has the column `case_id` and these, a row a case. An empty cell is a missing "
+        "value, which counts as one of the training cohort did: a number as the median of the "
+        "training cases and as missing, a category as the level `missing`."
+    )
+    rows = [
+        f"| {one.name} | {one.kind} | "
+        f"{' to '.join(one.levels) if one.kind == 'number' else ', '.join(one.levels)} |"
+        for one in card.covariates
+    ]
+    head = ["| column | kind | in the training cohort |", "|---|---|---|"]
+    return "\n".join([said, "", *head, *rows])
+
+
 def _cohort(card: ModelCard) -> str:
     facts = card.cohort
     lines = [f"{facts['cases']} cases, {facts['slides']} slides, {facts['folds']} folds."]
@@ -104,9 +135,10 @@ def _cohort(card: ModelCard) -> str:
         lines.append(f"{facts['events']} events.")
     if "classes" in facts:
         lines.append(", ".join(f"{name}: {n}" for name, n in facts["classes"].items()) + ".")
-    low, high = card.familiar.mpp
-    scale = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-    lines.append(f"Scanned at {scale} µm per pixel.")
+    if card.familiar.mpp is not None:
+        low, high = card.familiar.mpp
+        scale = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+        lines.append(f"Scanned at {scale} µm per pixel.")
     return " ".join(lines)
 
 

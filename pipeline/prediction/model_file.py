@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from pipeline.aggregators.network import Network, Shape
 from pipeline.config.models import ModelConfig
-from pipeline.contracts.model_card import LAYOUT, EncoderCard, Member, ModelCard
+from pipeline.contracts.model_card import LAYOUT, EncoderCard, Member, ModelCard, Stacked
 from pipeline.errors import ArtifactError
 from pipeline.files.artifacts import atomic_path
 from pipeline.files.typed_json import typed
@@ -26,6 +27,7 @@ from pipeline.training.tasks import from_facts
 
 CARD = "model_card"
 ENCODER = "encoder"
+STACKED = "stacked"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,8 @@ class ModelFile:
     Attributes:
         path: the file.
         card: what it says of itself.
-        tensors: by name: `fold_<k>.seed_<s>.<parameter>`, `encoder.<teacher>.<parameter>`,
+        tensors: by name: `fold_<k>.seed_<s>.<parameter>`, of a stack's models
+            `stacked.<model>.fold_<k>.seed_<s>.<parameter>`, `encoder.<teacher>.<parameter>`,
             `familiar.<what>.<part>`.
     """
 
@@ -48,6 +51,18 @@ class ModelFile:
         start = f"{prefix}."
         return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
 
+    def members(self, fold: int | None) -> list[Member]:
+        """The members of a fold; of all for None.
+
+        Raises:
+            ArtifactError: there is no such fold.
+        """
+        folds = sorted({member.fold for member in self.card.members})
+        if fold is not None and fold not in folds:
+            known = ", ".join(map(str, folds))
+            raise ArtifactError(f"{self.path}: has no fold {fold}, only {known}")
+        return [one for one in self.card.members if fold in (None, one.fold)]
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
@@ -58,9 +73,15 @@ class Model:
     head: Head
 
 
-def member_prefix(member: Member) -> str:
-    """What the names of a member's tensors begin with."""
-    return f"fold_{member.fold}.seed_{member.seed}"
+def member_prefix(member: Member, model: str = "") -> str:
+    """What the names of a member's tensors begin with.
+
+    Args:
+        member: of the file, or of a model that a stack reads.
+        model: name of that model.
+    """
+    own = f"fold_{member.fold}.seed_{member.seed}"
+    return f"{STACKED}.{model}.{own}" if model else own
 
 
 def encoder_prefix(encoder: EncoderCard) -> str:
@@ -141,20 +162,48 @@ def models(file: ModelFile, fold: int | None, device: torch.device) -> list[Mode
         ArtifactError: there is no such fold, or weights do not fit the card.
     """
     card = file.card
-    folds = sorted({member.fold for member in card.members})
-    if fold is not None and fold not in folds:
-        raise ArtifactError(f"{file.path}: has no fold {fold}, only {', '.join(map(str, folds))}")
-    config = TypeAdapter(ModelConfig).validate_python(card.model)
     shape = Shape(tuple(card.teachers), tuple(card.dims), card.outputs)
+    prefixes = [(one, member_prefix(one)) for one in file.members(fold)]
+    return _built(file, card.model, shape, prefixes, device)
+
+
+def stacked_models(
+    file: ModelFile, of: Stacked, fold: int | None, device: torch.device
+) -> list[Model]:
+    """The trainings of a model that a stack reads, on a device.
+
+    Args:
+        file: the opened file.
+        of: the model, one of the card's.
+        fold: only the models of this fold; None: all.
+        device: where they run.
+
+    Raises:
+        ArtifactError: there is no such fold, or weights do not fit the card.
+    """
+    wanted = {(one.fold, one.seed) for one in file.members(fold)}
+    shape = Shape(tuple(of.teachers), tuple(of.dims), of.outputs)
+    prefixes = [
+        (one, member_prefix(one, of.name)) for one in of.members if (one.fold, one.seed) in wanted
+    ]
+    return _built(file, of.model, shape, prefixes, device)
+
+
+def _built(
+    file: ModelFile,
+    model: Mapping[str, Any],
+    shape: Shape,
+    members: Sequence[tuple[Member, str]],
+    device: torch.device,
+) -> list[Model]:
+    config: ModelConfig = TypeAdapter(ModelConfig).validate_python(model)
     found = []
-    for member in card.members:
-        if fold is not None and member.fold != fold:
-            continue
+    for member, prefix in members:
         network = build_network(config, shape)
         try:
-            network.load_state_dict(file.below(member_prefix(member)))
+            network.load_state_dict(file.below(prefix))
         except RuntimeError as error:
-            raise ArtifactError(f"{file.path}: {member_prefix(member)}: {error}") from None
+            raise ArtifactError(f"{file.path}: {prefix}: {error}") from None
         found.append(Model(member, network.eval().to(device), from_facts(member.head)))
     return found
 

@@ -22,7 +22,7 @@ from pipeline.aggregators.network import Network
 from pipeline.bags.batch import Batch
 from pipeline.encoders.build import Encoder, describe
 from pipeline.encoders.taps import forward_levels
-from pipeline.errors import ArtifactError, ConfigError
+from pipeline.errors import ArtifactError, ConfigError, UserError
 from pipeline.files.artifacts import atomic_path, write_json
 from pipeline.prediction.encoders import open_encoder
 from pipeline.prediction.model_file import ModelFile, member_prefix, models
@@ -103,6 +103,7 @@ def write_onnx(file: ModelFile, folder: Path, weights_dir: str | None = None) ->
         weights_dir: folder of encoder weights that are not in the file.
 
     Raises:
+        UserError: the model is a stack of others.
         ConfigError: onnx or onnxruntime is not installed, or a network has a part that ONNX lacks.
         ArtifactError: what was written gives other numbers than PyTorch.
     """
@@ -115,6 +116,11 @@ def write_onnx(file: ModelFile, folder: Path, weights_dir: str | None = None) ->
         ) from None
     onnxruntime.set_default_logger_severity(3)
     card, found = file.card, []
+    if any(member.stack for member in card.members):
+        raise UserError(
+            f"--onnx: `{card.model_name}` is a regression on other models or on covariates, which "
+            "is in the file as plain numbers; write those that it reads as ONNX, one by one"
+        )
     for one in progress.counted(card.encoders, "encoders as ONNX"):
         encoder = open_encoder(file, one, weights_dir, CPU)
         side = encoder.transform.crop

@@ -15,6 +15,7 @@ import torch
 from pipeline.bags.store import Store, open_store
 from pipeline.contracts import slide_warnings
 from pipeline.contracts.case_map import CaseMap, TeacherLevels
+from pipeline.contracts.covariates import Column
 from pipeline.contracts.ledger import Record
 from pipeline.contracts.model_card import ModelCard
 from pipeline.errors import UserError
@@ -25,7 +26,7 @@ from pipeline.prediction.encoders import open_encoder
 from pipeline.prediction.ensemble import Verdict, judge
 from pipeline.prediction.export import STAINS, mean_feature, was_seen
 from pipeline.prediction.familiarity import Cloud, Doubt
-from pipeline.prediction.model_file import Model, ModelFile, models
+from pipeline.prediction.model_file import ModelFile
 from pipeline.prediction.outcome import Outcome
 from pipeline.prediction.slides import (
     FEATURES,
@@ -35,10 +36,10 @@ from pipeline.prediction.slides import (
     feature_path,
     tile,
 )
-from pipeline.prediction.weighing import tile_table
+from pipeline.prediction.stacks import Ensemble, open_ensemble
+from pipeline.prediction.weighing import joined, tile_table
 from pipeline.runtime import progress
 from pipeline.training.job import device_of
-from pipeline.training.predict import predict as outputs_of
 
 TABLE = "predictions.parquet"
 MEMBERS = "members.parquet"
@@ -70,7 +71,12 @@ class Options:
     mpp: float | None = None
 
 
-def run(file: ModelFile, slides: Sequence[SlideGiven], options: Options) -> pd.DataFrame:
+def run(
+    file: ModelFile,
+    slides: Sequence[SlideGiven],
+    options: Options,
+    covariates: Sequence[Column] = (),
+) -> pd.DataFrame:
     """Predict every case, and write what there is to see of it.
 
     Writes below `options.out`: predictions.csv (a row a slide, also of those that failed) and
@@ -81,6 +87,7 @@ def run(file: ModelFile, slides: Sequence[SlideGiven], options: Options) -> pd.D
         file: the model.
         slides: the slides, at least one.
         options: how.
+        covariates: of all cases, where the model reads some.
 
     Returns:
         the table of predictions.csv.
@@ -91,7 +98,7 @@ def run(file: ModelFile, slides: Sequence[SlideGiven], options: Options) -> pd.D
     """
     _check_names(slides)
     device = device_of(options.device)
-    ensemble = models(file, options.fold, device)
+    ensemble = open_ensemble(file, options.fold, device, covariates)
     machine = Machine(
         tuple(open_encoder(file, card, options.weights_dir, device) for card in file.card.encoders),
         device,
@@ -116,6 +123,44 @@ def run(file: ModelFile, slides: Sequence[SlideGiven], options: Options) -> pd.D
     return table
 
 
+def run_cases(file: ModelFile, covariates: Sequence[Column], options: Options) -> pd.DataFrame:
+    """Predict the cases of a table by a model that reads no slides.
+
+    Writes below `options.out`: predictions.csv (a row a case) and members.csv, also as Parquet.
+
+    Args:
+        file: the model.
+        covariates: of the cases.
+        options: how.
+
+    Returns:
+        the table of predictions.csv.
+    """
+    ensemble = open_ensemble(file, options.fold, torch.device("cpu"), covariates)
+
+    def store(teachers: Sequence[str], dims: Sequence[dict[str, int]]) -> Store:
+        raise AssertionError("the model reads no teacher")
+
+    rows: list[dict[str, object]] = []
+    members: list[dict[str, object]] = []
+    for case in covariates[0].texts:
+        verdict = judge(file.card, ensemble.judges, ensemble.outputs(case, store))
+        rows.append({"case_id": case, "status": "ok", "reason": "", **_said(verdict)})
+        members += [{"case_id": case, **said} for said in verdict.members]
+    table = pd.DataFrame(rows)
+    write_table(options.out / TABLE, table, csv=True)
+    write_table(options.out / MEMBERS, pd.DataFrame(members), csv=True)
+    return table
+
+
+def _said(verdict: Verdict | None) -> dict[str, object]:
+    """The columns of predictions.csv that say what is predicted."""
+    row: dict[str, object] = {"prediction": verdict.headline if verdict else ""}
+    for one in verdict.statements if verdict else ():
+        row |= {one.name: one.value, f"{one.name}_low": one.low, f"{one.name}_high": one.high}
+    return row
+
+
 def _check_names(slides: Sequence[SlideGiven]) -> None:
     seen: dict[str, Path] = {}
     for slide in slides:
@@ -129,7 +174,7 @@ def _check_names(slides: Sequence[SlideGiven]) -> None:
 
 def _case(
     file: ModelFile,
-    ensemble: Sequence[Model],
+    ensemble: Ensemble,
     machine: Machine,
     slides: Sequence[SlideGiven],
     options: Options,
@@ -154,13 +199,16 @@ def _case(
         seconds = time.perf_counter() - started
         if not used:
             return [Outcome(s, records[s.slide_id], seconds=seconds) for s in slides], None
-        store = _store(file.card, used, out, machine.device)
-        only, precision = np.array([0]), file.card.head_precision
-        outputs = [
-            outputs_of(one.network, store, only, one.member.max_tiles, precision)[0]
-            for one in ensemble
-        ]
-        verdict = judge(file.card, ensemble, outputs)
+        opened: dict[str, Store] = {}
+
+        def store(teachers: Sequence[str], dims: Sequence[dict[str, int]]) -> Store:
+            key = repr((teachers, dims))
+            if key not in opened:
+                opened[key] = _store(file.card, teachers, dims, used, out, machine.device)
+            return opened[key]
+
+        outputs = ensemble.outputs(used[0].case_id, store)
+        verdict = judge(file.card, ensemble.judges, outputs)
         outcomes = [
             Outcome(
                 slide,
@@ -178,30 +226,43 @@ def _case(
                 for s in used
             }
             shown = None if options.all_tiles else file.card.max_tiles
-            tiles = tile_table(file.card, ensemble, store, verdict.best, names, shown)
+            tables = [
+                tile_table(file.card, reader, store, verdict.best, names, shown)
+                for reader in ensemble.weighed()
+            ]
+            tiles = joined(tables)
             page.write(file, outcomes, verdict, tiles, out)
         return outcomes, verdict
     finally:
         shutil.rmtree(out / FEATURES, ignore_errors=True)
 
 
-def _store(card: ModelCard, used: Sequence[SlideGiven], out: Path, device: torch.device) -> Store:
+def _store(
+    card: ModelCard,
+    teachers: Sequence[str],
+    dims: Sequence[dict[str, int]],
+    used: Sequence[SlideGiven],
+    out: Path,
+    device: torch.device,
+) -> Store:
+    """The features of one case, as models of some teachers read them."""
     mapping = CaseMap(
-        {name: TeacherLevels(dims) for name, dims in zip(card.teachers, card.dims, strict=True)},
+        {name: TeacherLevels(own) for name, own in zip(teachers, dims, strict=True)},
         {
             used[0].case_id: {
                 name: [str(feature_path(out, name, s.slide_id).absolute()) for s in used]
-                for name in card.teachers
+                for name in teachers
             }
         },
     )
-    levels = [name for name in card.levels if any(name in dims for dims in card.dims)]
-    return open_store(mapping, out, card.teachers, levels, [used[0].case_id], device)
+    levels = [name for name in card.levels if any(name in own for own in dims)]
+    return open_store(mapping, out, teachers, levels, [used[0].case_id], device)
 
 
 def _doubts(file: ModelFile, slide: SlideGiven, record: Record, out: Path) -> tuple[Doubt, ...]:
     """The comparisons of a slide with the training cohort."""
     familiar = file.card.familiar
+    assert familiar.mpp is not None  # the model reads slides
     found = [familiarity.compare_mpp(float(record.facts["mpp"]), familiar.mpp)]
     stain = record.facts.get("stain")
     if stain:
@@ -232,10 +293,7 @@ def _row(outcome: Outcome, verdict: Verdict | None, options: Options) -> dict[st
         "path": str(slide.path),
         "status": record.status,
         "reason": _reason(record),
-        "prediction": verdict.headline if verdict else "",
-    }
-    for one in verdict.statements if verdict else ():
-        row |= {one.name: one.value, f"{one.name}_low": one.low, f"{one.name}_high": one.high}
+    } | _said(verdict)
     there = used and verdict is not None
     row |= {
         "unfamiliar": outcome.unfamiliar if there else None,

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from pipeline.bags.store import Store, gather, whole
+from pipeline.bags.store import gather, whole
 from pipeline.contracts.model_card import ModelCard
 from pipeline.prediction.model_file import Model
+from pipeline.prediction.stacks import OpenStore, Reader
 from pipeline.training.attention import places
 from pipeline.training.influence import influences
 from pipeline.training.multitask import MultiHead
@@ -19,8 +20,8 @@ from pipeline.training.multitask import MultiHead
 
 def tile_table(
     card: ModelCard,
-    models: Sequence[Model],
-    store: Store,
+    reader: Reader,
+    open_store: OpenStore,
     best: int,
     slides: Mapping[tuple[str, str], str],
     limit: int | None,
@@ -29,8 +30,8 @@ def tile_table(
 
     Args:
         card: of the file.
-        models: the ensemble.
-        store: of one case.
+        reader: the ensemble, or those of its models that read the same teachers.
+        open_store: teachers and dims -> the features of one case.
         best: number of the class that the ensemble predicts; influence is on its log odds.
         slides: (teacher, feature file) -> slide.
         limit: most tiles of the case.
@@ -40,6 +41,7 @@ def tile_table(
         influence (NaN where they say none). The influence on a risk is in deviations of the
         training cases.
     """
+    models, store = reader.models, open_store(reader.teachers, reader.dims)
     batch = gather(store, whole(store, [0], limit))
     weights: dict[tuple[int, str], np.ndarray] = {}
     felt: dict[tuple[int, str], np.ndarray] = {}
@@ -71,6 +73,19 @@ def tile_table(
         )
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The tables of models that read different teachers: what several say of a tile is added.
+
+    Args:
+        tables: as `tile_table` makes them, at least one.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    keys = ["slide_id", "teacher", "level", "x", "y"]
+    whole = pd.concat(tables, ignore_index=True)
+    return whole.groupby(keys, sort=False, observed=True).sum(min_count=1).reset_index()
 
 
 def one_scale(card: ModelCard, rows: pd.DataFrame) -> tuple[str, pd.DataFrame, list[str]]:

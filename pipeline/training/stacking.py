@@ -40,19 +40,17 @@ from pipeline.files.parquet import Columns, read_table, stack_columns, write_col
 from pipeline.linear.design import fit_design
 from pipeline.linear.stack import Stack, fit_stack
 from pipeline.runtime import progress
-from pipeline.training.classification import ClassificationHead
+from pipeline.training.applied_stack import in_common
 from pipeline.training.head import Head
 from pipeline.training.job import cox_of, seed_of
 from pipeline.training.loop import objective
 from pipeline.training.opening import Endpoint, open_endpoint
 from pipeline.training.out_of_fold import FILE
-from pipeline.training.regression import RegressionHead
 from pipeline.training.tasks import cutoffs, fit_head
 
 # Raised when predictions of stacked models change. 1: the first.
 VERSION = 1
 
-LEAST_PROBABILITY = 1e-6
 LEAST_CASES = 10  # to fit a regression to
 
 
@@ -337,7 +335,7 @@ def _said(
         for table, into in ((member.unseen, unseen), (member.table, final)):
             own = table[(table["fold"] == fold.index) & (table["seed"] == seed)]
             if into is final:
-                own = _with_ends(own)
+                own = with_ends(own)
             unknown = set(own["case_id"]) - set(place)
             if unknown or own.empty:
                 raise ArtifactError(
@@ -345,33 +343,21 @@ def _said(
                     f" seed {seed}); train it again"
                 )
             rows = [place[case] for case in own["case_id"]]
-            into[rows, m] = _in_common(own, head)
+            into[rows, m] = in_common({c: own[c].to_numpy() for c in own.columns}, head)
     return Said(unseen, final)
 
 
-def _with_ends(table: pd.DataFrame) -> pd.DataFrame:
-    """Validation and test cases, with mean and deviation of the risk of training cases."""
+def with_ends(table: pd.DataFrame) -> pd.DataFrame:
+    """Validation and test cases, with mean and deviation of the risk of training cases.
+
+    Args:
+        table: what one training says of cases.
+    """
     later = table[table["split"] != "train"]
     if "risk" not in table.columns:
         return later
     risk = table.loc[table["split"] == "train", "risk"]
     return later.assign(risk_mean=risk.mean(), risk_deviation=risk.std(ddof=0))
-
-
-def _in_common(table: pd.DataFrame, head: Head) -> np.ndarray:
-    """float64 (n, C): predictions in the unit that the module's docstring names."""
-    if isinstance(head, ClassificationHead):
-        names = [f"prob_{name}" for name in head.classes]
-        logs = np.log(table[names].to_numpy(np.float64).clip(min=LEAST_PROBABILITY))
-        return np.asarray(logs - logs.mean(axis=1, keepdims=True))
-    if isinstance(head, RegressionHead):
-        names = [f"pred_{name}" for name in head.names]
-        scaled = table[names].to_numpy(np.float64) - np.array(head.mean)
-        return np.asarray(scaled / np.array(head.deviation))
-    deviation = table["risk_deviation"].to_numpy()
-    told = deviation > 1e-9 * (1 + table["risk_mean"].abs().to_numpy())
-    apart = (table["risk"] - table["risk_mean"]).to_numpy()
-    return np.where(told, apart / np.where(told, deviation, 1.0), 0.0)[:, None]
 
 
 def _member_meta(member: Member, fold: Fold, seed: int) -> tuple[ModelMeta, float]:

@@ -12,10 +12,12 @@ import yaml
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.config.models import STACKS
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.plan import cohort_plan, stage_params
-from pipeline.prediction.export import Source, export
+from pipeline.prediction.export import export
+from pipeline.prediction.export_members import Source
 from pipeline.prediction.model_file import ModelFile, read_model
 
 NAME = "tiny"
@@ -98,9 +100,17 @@ def jobs(config: Config) -> Iterator[list[str]]:
     for task in config.tasks:
         of = [*root, "--task", task]
         yield ["folds", "--cfg", stage_params.folds(config, task).canonical(), *of]
-        for model in config.model_specs():
+        specs = config.model_specs()
+        stacks = [name for name, spec in specs.items() if spec.kind in STACKS]
+        read = {one for name in stacks for one in getattr(specs[name], "of", ())}
+        for model in [name for name in specs if name not in stacks]:
             cfg = stage_params.training(config, task, model)
             yield ["training", "--cfg", cfg.canonical(), *of, "--model", model]
+            if model in read:
+                yield ["out-of-fold", "--cfg", cfg.canonical(), *of, "--model", model]
+        for model in stacks:
+            cfg = stage_params.stacking(config, task, model)
+            yield ["stacking", "--cfg", cfg.canonical(), *of, "--model", model]
         yield ["evaluation", "--cfg", stage_params.evaluation(config, task).canonical(), *of]
 
 
@@ -109,6 +119,45 @@ def run(*argv: str) -> str:
     done = CliRunner().invoke(app, list(argv), catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
+
+
+# Models of other models and of columns, which need some cases to be weighed by.
+STACKED: dict[str, Any] = {
+    **CONFIG,
+    "cohort": {
+        **CONFIG["cohort"],
+        "synthetic": {**CONFIG["cohort"]["synthetic"], "cases": 30},
+        "covariates": {"age": "number", "stage": "category"},
+    },
+    "tasks": {
+        "survival": CONFIG["tasks"]["survival"],
+        "subtype": {"type": "classification", "label": "subtype"},
+        "score": CONFIG["tasks"]["score"],
+    },
+    "training": {
+        **CONFIG["training"],
+        "models": {
+            "single": {"kind": "single", "teacher": "one", "d_model": 8},
+            "linear": {"kind": "linear", "teacher": "two"},
+            "ensemble": {
+                "kind": "ensemble", "of": ["linear", "single"], "covariates": ["age"],
+            },
+            "table": {"kind": "covariates"},
+            "staged": {"kind": "single", "teacher": "one", "d_model": 8, "covariates": ["stage"]},
+        },
+    },
+    "evaluation": {**CONFIG["evaluation"], "student": "single"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working folder of the cohort with such models; not to be written to below results/."""
+    folder = tmp_path_factory.mktemp("stacked")
+    with contextlib.chdir(folder):
+        for argv in jobs(parse(STACKED)):
+            run(*argv)
+    return folder
 
 
 @pytest.fixture(scope="session")
