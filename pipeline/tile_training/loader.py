@@ -207,6 +207,10 @@ def batches(
         device: where they are wanted.
     """
     ahead = {"prefetch_factor": 2, "worker_init_fn": _alone} if workers else {}
+    if workers:
+        # Before the fork: a worker that inherits OpenCV's threads waits for them for ever, as they
+        # do not exist in it, once it changes their number or calls what uses them.
+        cv2.setNumThreads(1)
     loader = DataLoader(
         tiles,
         sampler=numbers,
@@ -222,4 +226,3 @@ def batches(
 
 def _alone(worker: int) -> None:
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)

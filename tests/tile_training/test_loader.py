@@ -5,15 +5,19 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from pipeline.encoders.transforms import resized
 from pipeline.errors import UserError
 from pipeline.tile_reading.reader import open_source
-from pipeline.tile_training.loader import Share, Tiles, batches
+from pipeline.tile_training import loader
+from pipeline.tile_training.loader import Batch, Share, Tiles, batches
 from pipeline.tile_training.sampling import Sampler
 from pipeline.tile_training.slides import TiledSlide, hold_out
 from tests.extraction.made import spoil
@@ -55,6 +59,22 @@ def test_processes_that_read_ahead_change_nothing(slides: list[TiledSlide]) -> N
         assert torch.equal(one.tiles, other.tiles)
         assert torch.equal(one.places, other.places)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_workers_are_forked_without_opencvs_threads(
+    slides: list[TiledSlide], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    class Counted(DataLoader[Batch]):
+        def __iter__(self) -> Any:
+            threads.append(cv2.getNumThreads())
+            return iter(())
+
+    monkeypatch.setattr(loader, "DataLoader", Counted)
+    cv2.setNumThreads(4)
+    assert not list(batches(_tiles(slides), range(2), 1, CPU))
+    assert threads == [1]
 
 
 def test_an_unreadable_tile_is_named_and_replaced(slides: list[TiledSlide], tmp_path: Path) -> None:
