@@ -81,7 +81,7 @@ def test_unknown_keys_name_the_place_and_the_nearest(changes: dict, expected: tu
         ({"extraction__teachers": ["uni2_h", "uni2_h"]}, "is twice in the list"),
         ({"training__learning_rate": "fast"}, "training.learning_rate"),
         (
-            {"training__models__single__teacher": "efficientnet_lite"},
+            {"training__models__linear__teacher": "efficientnet_lite"},
             "did you mean `efficientnet_lite",
         ),
         ({"cohort__name": "../elsewhere"}, "cohort.name"),
@@ -226,7 +226,9 @@ def test_a_sheet_is_the_source_of_the_cohort() -> None:
 
 
 def test_a_list_of_teachers_is_short_for_a_mapping() -> None:
-    data = demo(extraction__teachers=["uni2_h", "virchow2"])
+    data = demo(
+        extraction__teachers=["uni2_h", "virchow2"], training__models={}, training__ablations={}
+    )
     config = parse(data)
     assert list(config.extraction.teachers) == ["uni2_h", "virchow2"]
     assert config.extraction.teachers["uni2_h"].source == "registry"
