@@ -146,6 +146,19 @@ def test_a_model_of_imported_features_is_refused(
         export(source(study, "survival", "single", config), tmp_path / "m.safetensors", "auto")
 
 
+def test_a_model_that_reads_a_slide_encoder_is_refused(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(study)
+    whole = {"source": "slide", "model": "hipt_vit4k", "input": "two", "weights": "random"}
+    teachers = {**CONFIG["extraction"]["teachers"], "one": whole}
+    config = parse({**CONFIG, "extraction": {"teachers": teachers}})
+    out = tmp_path / "m.safetensors"
+    with pytest.raises(UserError, match=r"`single` reads slide encoders \(one\)"):
+        export(source(study, "survival", "single", config), out, "auto")
+    assert not out.exists()
+
+
 def test_unknown_models_and_unfinished_runs_are_refused(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
