@@ -34,15 +34,18 @@ from pipeline.encoders.build import build as build_teacher
 from pipeline.encoders.build import encode
 from pipeline.files.artifacts import read_json
 from pipeline.folds import stage as folds_stage
+from pipeline.pairs import stage as pairs_stage
 from pipeline.plan import stage_versions
 from pipeline.tiling.stage import run_slide
 from pipeline.training import stage as training_stage
 from pipeline.training.tasks import fit_head
+from tests.encoder_distillation import made as small
 from tests.evaluation.conftest import TASKS as MEASURED
 from tests.evaluation.conftest import Results
 from tests.extraction.made import TINY, tissue
 from tests.folds.test_folds_stage import write_cases
 from tests.mapping.test_mapping_stage import House, _missing, _ok
+from tests.pairs import made as captioned
 from tests.probing import test_probing_stage as probing
 from tests.slide_encoders import test_slide_encoders_stage as slide_house
 from tests.slides import files
@@ -149,6 +152,22 @@ def words(folder: Path) -> Numbers:
         found |= {f"{name} {key}": float(v) for key, v in means.items()}
     table = pd.read_parquet(root / "models/task/zero_shot_words/predictions.parquet")
     return found | {"a": float(table["prob_a"].mean()), "b": float(table["prob_b"].mean())}
+
+
+def small_encoder(folder: Path) -> Numbers:
+    learned = small.run(small.results_folder(folder))
+    curve = pd.read_csv(learned / "curve.csv").iloc[-1]
+    agreement = read_json(learned / "facts.json")["agreement"]
+    found = {f"{t} {k}": float(v) for t, all_of in agreement.items() for k, v in all_of.items()}
+    return found | {str(k): float(v) for k, v in curve.items()}
+
+
+def pairs(folder: Path) -> Numbers:
+    root = captioned.results_folder(folder)
+    job = captioned.job(root, folder, captioned.COCA, name="lab", steps=4)
+    pairs_stage.run(job=job, root=root, base=root, device="cpu")
+    curve = pd.read_csv(root / "teachers/lab/curve.csv").iloc[-1]
+    return {str(k): float(v) for k, v in curve.items()}
 
 
 def measures(kind: str) -> Callable[[Path], Numbers]:
@@ -324,6 +343,10 @@ GOLDEN: dict[str, Golden] = {
     "folds": Golden(stage_versions.stage("folds"), folds, 0),
     "probing": Golden(stage_versions.stage("probing"), probes, 1e-2),
     "vision_language": Golden(stage_versions.stage("vision_language"), words, 1e-2),
+    "encoder_distillation": Golden(
+        stage_versions.stage("encoder_distillation"), small_encoder, 2e-2
+    ),
+    "pairs": Golden(stage_versions.stage("pairs"), pairs, 2e-2),
     **MODELS,
     "out of fold": Golden(
         stage_versions.out_of_fold(
