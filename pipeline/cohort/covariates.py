@@ -59,6 +59,34 @@ def check_covariates(
     report("covariates of the sheet", problems)
 
 
+def check_read(rows: Sequence[SlideRow], models: Mapping[str, Sequence[str]]) -> None:
+    """Check that a cohort on which models are applied has the covariates that these read.
+
+    Args:
+        rows: the cohort.
+        models: name -> the columns that the model reads.
+
+    Raises:
+        SheetError: a column is missing, or slides of a case disagree.
+    """
+    known = rows[0].labels if rows else {}
+    wanted = {name: model for model, columns in models.items() for name in columns}
+    problems = [
+        f"the model `{model}` reads a column `{name}`, which is missing"
+        f"{suggestion(name, known)}; add it to the sheet, or name other models in external.models"
+        for name, model in wanted.items()
+        if name not in known
+    ]
+    slides = Counter(r.case_id for r in rows)
+    of_many = [r for r in rows if slides[r.case_id] > 1]
+    for name in wanted:
+        if name in known:
+            problems += conflicts(
+                of_many, name, {r.row: canonical(r.labels[name]) for r in of_many}
+            )
+    report("covariates of the sheet", problems)
+
+
 def told(rows: Sequence[SlideRow], wanted: Mapping[str, Covariate]) -> list[str]:
     """One line per covariate, for a dry-run.
 

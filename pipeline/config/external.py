@@ -105,7 +105,7 @@ def with_training(data: Mapping[str, Any], source: str) -> Mapping[str, Any]:
             )
         elif key not in INHERITED:
             merged[key] = value
-    # Models of columns are not applied; what names these columns stays readable.
+    # The models read the columns that they were trained with.
     columns = (trained.get("cohort") or {}).get("covariates")
     if columns and isinstance(merged.get("cohort"), Mapping):
         merged["cohort"] = {"covariates": columns, **merged["cohort"]}

@@ -22,7 +22,6 @@ from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.mapping import MappingConfig
 from pipeline.config.models import (
-    STACKS,
     FusionModel,
     LinearModel,
     ShazamV1Model,
@@ -64,11 +63,6 @@ class Config(Section):
                 raise ValueError(
                     f"external.models: the training cohort has no model `{name}`"
                     f"{nearest(name, specs)}"
-                )
-            if specs[name].kind in STACKS:
-                raise ValueError(
-                    f"external.models: `{name}` is of kind {specs[name].kind}, which reads other "
-                    "models or the sheet; only models that see slides are applied elsewhere"
                 )
         return self
 
@@ -224,9 +218,8 @@ class Config(Section):
     def applied(self) -> list[str]:
         """The models that are trained here, or of an external cohort those that are applied."""
         external = self.section(ExternalConfig)
-        specs = self.model_specs()
-        seeing = [name for name, spec in specs.items() if spec.kind not in STACKS]
-        return list(external.models or seeing) if external else list(specs)
+        every = list(self.model_specs())
+        return list(external.models or every) if external else every
 
     def section(self, kind: type[S]) -> S | None:
         """The section of a class; None where the config has none.

@@ -8,6 +8,7 @@ scale and cut-offs are set. Nothing is fitted.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ import torch
 
 from pipeline.bags.store import open_store
 from pipeline.config.external import ExternalPredictionsJob
+from pipeline.config.models import STACKS
 from pipeline.config.tasks import ClassificationTask
 from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.labels import Labels, Task, read_labels
 from pipeline.contracts.model_meta import ModelMeta, read_metas
 from pipeline.errors import ArtifactError, UserError
+from pipeline.external.stacks import stacked
 from pipeline.files.artifacts import sweep
 from pipeline.files.parquet import Columns, read_columns, stack_columns, write_columns
 from pipeline.runtime import progress
@@ -30,6 +33,7 @@ from pipeline.training.head import Head
 from pipeline.training.job import device_of
 from pipeline.training.multitask import MultiHead
 from pipeline.training.predict import predict
+from pipeline.training.tasks import from_facts
 
 # Raised when predictions of external cohorts change. 1: the first.
 VERSION = 1
@@ -65,30 +69,17 @@ def run(
     metas = read_metas(trained)
     if not metas:
         raise UserError(f"{trained}: no finished training; run the training cohort to its end")
-    mapping = read_case_map(root)
-    for name, dims in zip(metas[0].teachers, metas[0].dims, strict=True):
-        has = mapping.teachers[name].dims if name in mapping.teachers else {}
-        if any(has.get(level) != width for level, width in dims.items()):
-            raise ArtifactError(
-                f"features of `{name}`: here {has or 'none'}, the model was trained on {dims}; "
-                "they were made by another encoder"
-            )
     labels = external_labels(root, task, job.task, metas[0])
-    cases = [case for case in labels.cases if case in mapping.cases]
-    levels = list(dict.fromkeys(level for dims in metas[0].dims for level in dims))
-    store = open_store(mapping, root, metas[0].teachers, levels, cases, place)
-    has_any = np.asarray(store.present.any(axis=1))
-    rows = np.flatnonzero(has_any)
-    if not len(rows):
+    if metas[0].model["kind"] in STACKS:
+        said = stacked(root, Path(job.external.trained), task, metas, labels.cases)
+        tables = [
+            _table(meta, from_facts(meta.head), out, labels.take(rows))
+            for meta, (rows, out) in zip(metas, said, strict=True)
+        ]
+    else:
+        tables = _of_networks(job, root, trained, metas, labels, place)
+    if not any(len(table["case_id"]) for table in tables):
         raise UserError(f"no case has a label of `{task}` and features; see coverage.csv")
-    own = labels.take(np.array([labels.cases.index(cases[row]) for row in rows], dtype=np.int64))
-    tables = []
-    for meta in progress.counted(metas, "models"):
-        folder = trained / f"fold_{meta.fold}" / f"seed_{meta.seed}"
-        network, head, _ = load_checkpoint(folder)
-        limit = limit_of(meta, job.max_tiles)
-        out = predict(network.to(place), store, rows, limit, job.precision)
-        tables.append(_table(meta, head, out, own))
     known = read_columns(trained / FILE)
     train = np.asarray([split == "train" for split in known["split"]])
     before = {name: np.asarray(values)[train] for name, values in known.items()}
@@ -97,6 +88,38 @@ def run(
     sweep(target)
     parts = [{name: part[name] for name in names} for part in (before, *tables)]
     write_columns(target / FILE, stack_columns(parts))
+
+
+def _of_networks(
+    job: ExternalPredictionsJob,
+    root: Path,
+    trained: Path,
+    metas: Sequence[ModelMeta],
+    labels: Labels,
+    place: torch.device,
+) -> list[Columns]:
+    """What the networks of each fold and seed say of the cases that have features."""
+    mapping = read_case_map(root)
+    for name, dims in zip(metas[0].teachers, metas[0].dims, strict=True):
+        has = mapping.teachers[name].dims if name in mapping.teachers else {}
+        if any(has.get(level) != width for level, width in dims.items()):
+            raise ArtifactError(
+                f"features of `{name}`: here {has or 'none'}, the model was trained on {dims}; "
+                "they were made by another encoder"
+            )
+    cases = [case for case in labels.cases if case in mapping.cases]
+    levels = list(dict.fromkeys(level for dims in metas[0].dims for level in dims))
+    store = open_store(mapping, root, metas[0].teachers, levels, cases, place)
+    has_any = np.asarray(store.present.any(axis=1))
+    rows = np.flatnonzero(has_any)
+    own = labels.take(np.array([labels.cases.index(cases[row]) for row in rows], dtype=np.int64))
+    tables = []
+    for meta in progress.counted(metas, "models") if len(rows) else ():
+        network, head, _ = load_checkpoint(trained / f"fold_{meta.fold}" / f"seed_{meta.seed}")
+        limit = limit_of(meta, job.max_tiles)
+        out = predict(network.to(place), store, rows, limit, job.precision)
+        tables.append(_table(meta, head, out, own))
+    return tables
 
 
 def limit_of(meta: ModelMeta, otherwise: int | None) -> int | None:

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.cohort.checks import report
-from pipeline.cohort.covariates import check_covariates
+from pipeline.cohort.covariates import check_covariates, check_read
 from pipeline.cohort.labels import check_labels
 from pipeline.cohort.same_patient import shared_slides
 from pipeline.cohort.sheet import chunk_digest, identities, slide_rows
@@ -132,6 +132,9 @@ def cohort_plan(
         check_labels(rows, config.tasks, folds=folds, accepted=cohort.accept)
         if external is None:
             check_covariates(rows, cohort.covariates, config.tasks)
+        else:
+            specs = config.model_specs()
+            check_read(rows, {name: specs[name].covariates for name in config.applied()})
         if external is None and (cohort.source == "sheet" or not made):
             imported = _folds_digest(config.folds.import_dir, base)
             check_splits(config, rows, base, imported, recall)

@@ -401,7 +401,7 @@ STAGES = (
         module="external.predictions",
         options=("task", "model", "workers", "gpus", "device"),
         config=("external", "tasks", "training"),
-        libraries=(*ARRAYS, "torch", "scikit-learn", "scikit-survival"),
+        libraries=(*ARRAYS, "torch", "scipy", "scikit-learn", "scikit-survival"),
         tables=(),  # training names it
         does="models of another cohort's run on a cohort that had no part in it",
         writes="`models/<task>/<model>/predictions.parquet`",
@@ -433,7 +433,11 @@ STAGES = (
 ROOMS = tuple(dict.fromkeys(stage.room for stage in STAGES))
 TABLES = tuple(pattern for stage in STAGES for pattern in stage.tables)
 # Rules that run another stage's command, and write job records under a name of their own.
-ALSO = {"extraction_import": "extraction", "tiling_scale": "tiling"}
+ALSO = {
+    "extraction_import": "extraction",
+    "external_stacking": "external_predictions",
+    "tiling_scale": "tiling",
+}
 
 
 def stage(name: str) -> Stage:

@@ -52,6 +52,23 @@ def apply(config: Config, task: str) -> None:
 
 
 @pytest.fixture(scope="session")
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both cohorts, with models of other models and of covariates."""
+    folder = tmp_path_factory.mktemp("stacks")
+    config = parse(handing_over.STACKED)
+    with contextlib.chdir(folder):
+        for argv in handing_over.jobs(config):
+            handing_over.run(*argv)
+        write_text(Path(TRAINED) / "report/config.yaml", provenance.config_yaml(config))
+        external = parse({**EXTERNAL, "external": {"trained": TRAINED}})
+        for argv in upstream(external):
+            handing_over.run(*argv)
+        for task in TASKS:
+            apply(external, task)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working folder of both cohorts."""
     folder = tmp_path_factory.mktemp("hospitals")

@@ -72,11 +72,11 @@ MAPPED = tile_scales.feature_folders(CONFIG)
 SPECS = CONFIG.model_specs()
 MODELS = CONFIG.applied()
 EXTERNAL = CONFIG.section(ExternalConfig)
-# Models of the sheet's columns are not applied elsewhere, where a sheet may lack them.
+# Elsewhere a covariate may have one value; what the models read is checked when this is parsed.
 CHECKED = CONFIG.cohort.model_copy(update={"covariates": {}} if EXTERNAL else {})
 # Models that see slides, and those that read what these say.
-STACKED = "|".join(re.escape(m) for m in MODELS if SPECS[m].kind in STACKS) or "none"
-SEEING = "|".join(re.escape(m) for m in MODELS if SPECS[m].kind not in STACKS) or "none"
+STACKED = "|".join(re.escape(m) for m in SPECS if SPECS[m].kind in STACKS) or "none"
+SEEING = "|".join(re.escape(m) for m in SPECS if SPECS[m].kind not in STACKS) or "none"
 # What a training on captioned tiles leaves.
 PAIRED = (
     [f"results/{CONFIG.cohort.name}/teachers/{CONFIG.pairs.name}/facts.json"]

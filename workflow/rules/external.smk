@@ -2,6 +2,7 @@ if EXTERNAL is not None:
 
     # Nothing is trained here: these make what training and its evaluation make of other cohorts.
     ruleorder: external_predictions > training
+    ruleorder: external_stacking > stacking
     ruleorder: external > evaluation
 
     rule external_predictions:
@@ -15,6 +16,8 @@ if EXTERNAL is not None:
             "<logs>/external_predictions/{task}/{model}.log",
         benchmark:
             "<benchmarks>/external_predictions/{task}/{model}.tsv"
+        wildcard_constraints:
+            model=SEEING,
         conda:
             "../../envs/shazam.yaml"
         threads: 1
@@ -29,6 +32,31 @@ if EXTERNAL is not None:
             " --root $(dirname {input.cases:q}) --task {wildcards.task}"
             " --model {wildcards.model} --workers {threads} --gpus {resources.gpu}"
             " > {log:q} 2>&1"
+
+    rule external_stacking:
+        input:
+            cases="<results>/cases.parquet",
+            trained=f"{EXTERNAL.trained}/models/{{task}}/{{model}}/predictions.parquet",
+            members=stacked("predictions"),
+        output:
+            predictions="<results>/models/{task}/{model}/predictions.parquet",
+        log:
+            "<logs>/external_predictions/{task}/{model}.log",
+        benchmark:
+            "<benchmarks>/external_predictions/{task}/{model}.tsv"
+        wildcard_constraints:
+            model=STACKED,
+        conda:
+            "../../envs/shazam.yaml"
+        resources:
+            mem_mb=4000,
+        params:
+            cfg=job(stage_params.external_predictions, "task"),
+            version=version(stage_versions.external_predictions()),
+        shell:
+            "python -m pipeline external-predictions --cfg {params.cfg:q}"
+            " --root $(dirname {input.cases:q}) --task {wildcards.task}"
+            " --model {wildcards.model} > {log:q} 2>&1"
 
     rule external:
         input:
