@@ -111,6 +111,7 @@ def fabricate(path: Path, encoders: dict[str, int], max_tiles: int) -> Path:
                 name=name,
                 settings=settings.model_dump(mode="json"),
                 facts={},
+                row={},
                 tiles="tiles",
                 tiling=TilingConfig().model_dump(mode="json"),
                 dims={"high": made.dims["high"]},

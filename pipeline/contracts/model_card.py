@@ -81,6 +81,7 @@ class EncoderCard:
         name: in the training cohort's config.
         settings: as `TeacherConfig` reads them, the revision as it was checked.
         facts: its row of the registry as it was then; empty without one.
+        row: the whole row of an encoder that the pipeline made, which no registry has; else empty.
         tiles: folder of its tiles, `tiles` or `tiles_<scale>`.
         tiling: as `TilingConfig` reads it.
         dims: level -> width.
@@ -96,6 +97,7 @@ class EncoderCard:
     name: str
     settings: dict[str, Any]
     facts: dict[str, Any]
+    row: dict[str, Any]
     tiles: str
     tiling: dict[str, Any]
     dims: dict[str, int]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from pipeline.contracts.model_card import EncoderCard
 from pipeline.encoders import build, registry, weight_files, weights
 from pipeline.encoders.build import Encoder
 from pipeline.errors import ArtifactError, ConfigError
+from pipeline.files.artifacts import write_json
 from pipeline.prediction.model_file import ModelFile, encoder_prefix
 
 
@@ -32,7 +35,36 @@ def open_encoder(
             package builds it in another way.
         ArtifactError: the weights found are others than those that the model was trained with.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        return _opened(file, card, _described(card, weights_dir, Path(folder)), weights_dir, device)
+
+
+def _described(card: EncoderCard, weights_dir: str | None, folder: Path) -> TeacherConfig:
+    """The encoder's settings; one that the pipeline made has its row in a folder, as it had."""
     settings = TeacherConfig.model_validate(card.settings)
+    if settings.source != "folder":
+        return settings
+    place = folder
+    if card.weights == "embedded":
+        write_json(folder / registry.ROW, card.row)
+    else:
+        place = Path(weights_dir or ".") / card.name
+        if weights_dir is None or not (place / registry.HUB_FILES[0]).is_file():
+            raise ConfigError(
+                f"encoder `{card.name}`: its weights are not in the model file. Give a copy of the "
+                f"folder teachers/{card.name} of the training cohort's results with --weights-dir "
+                f"DIR, in DIR/{card.name}/; the SHA-256 of {registry.HUB_FILES[0]} is {card.sha256}"
+            )
+    return settings.model_copy(update={"path": str(place)})
+
+
+def _opened(
+    file: ModelFile,
+    card: EncoderCard,
+    settings: TeacherConfig,
+    weights_dir: str | None,
+    device: torch.device,
+) -> Encoder:
     name = card.name
     row = registry.row_of(name, settings)
     if row is not None and _plain(row.facts()) != _plain(card.facts):

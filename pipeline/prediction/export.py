@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,6 +79,7 @@ def export(source: Source, out: Path, embed: Embed) -> ModelCard:
         UserError: there is no such model, it was not evaluated, or it reads imported features.
         ArtifactError: a file is missing or damaged.
     """
+    source = _with_made(source)
     root, config = source.root, source.config
     metas = read_trainings(source)
     first = metas[0]
@@ -140,6 +142,22 @@ def export(source: Source, out: Path, embed: Embed) -> ModelCard:
     return write_model(out, card, tensors)
 
 
+def _with_made(source: Source) -> Source:
+    """With the encoders that the workflow made among the teachers, where this results folder has
+    them."""
+    config = source.config.with_made()
+    own = {one.name for one in source.config.made()}
+    teachers = {
+        name: facts.model_copy(update={"path": str(source.root / "teachers" / name)})
+        if name in own
+        else facts
+        for name, facts in config.extraction.teachers.items()
+    }
+    extraction = config.extraction.model_copy(update={"teachers": teachers})
+    config = config.model_copy(update={"extraction": extraction})
+    return dataclasses.replace(source, config=config)
+
+
 def _content(path: str, identity: str) -> str:
     """A slide's identity; as the slide table has it where the file is gone."""
     now = file_identity(path) if path else MISSING
@@ -157,6 +175,13 @@ def was_seen(card: ModelCard, identity: str) -> bool:
 
 def _check_encoders(meta: ModelMeta, config: Config) -> None:
     teachers = config.extraction.teachers
+    own = [name for name in meta.teachers if name not in teachers]
+    if own:
+        raise UserError(
+            f"`{meta.model_name}` reads `{own[0]}`, which is another encoder in every fold "
+            "(`pool: training`), and a model file holds one; export a model whose encoder serves "
+            "all folds"
+        )
     whole = [name for name in meta.teachers if teachers[name].source == "slide"]
     if whole:
         raise UserError(
@@ -201,6 +226,7 @@ def _encoder(
         name=name,
         settings=settings.model_dump(mode="json"),
         facts=row.facts() if row else {},
+        row=dataclasses.asdict(row) if row and settings.source == "folder" else {},
         tiles=folder(scale),
         tiling=_standing_alone(tiling).model_dump(mode="json"),
         dims=dims,
