@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from pydantic import TypeAdapter
+from safetensors.torch import load_file
 
 from pipeline.aggregators.build import build as build_aggregator
 from pipeline.bags.files import open_features, read_level
@@ -46,6 +47,7 @@ from tests.extraction.made import TINY, tissue
 from tests.folds.test_folds_stage import write_cases
 from tests.mapping.test_mapping_stage import House, _missing, _ok
 from tests.pairs import made as captioned
+from tests.pretraining import test_pretraining_stage as pretraining
 from tests.probing import test_probing_stage as probing
 from tests.slide_encoders import test_slide_encoders_stage as slide_house
 from tests.slides import files
@@ -96,6 +98,7 @@ def extraction(folder: Path) -> Numbers:
     return {f"{k} {s}": _of(v.float(), s) for k, v in found.items() for s in ("mean", "std")}
 
 
+PRETRAINED = pretraining.config()
 SLIDES: dict[str, Any] = {"source": "slide", "weights": "random"}
 
 
@@ -140,6 +143,16 @@ def probes(folder: Path) -> Numbers:
     probing.build(folder, labels=True)
     rows = probing.run(folder)["rows"]
     return {" ".join(map(str, (r["probe"], r["training"], r["metric"]))): r["value"] for r in rows}
+
+
+def pretrained(folder: Path) -> Numbers:
+    """What six steps of CluSiam on small slides come to: the curve, and the encoder's weights."""
+    made = pretraining.run(pretraining.six_slides(folder), PRETRAINED)
+    # Not what counts tiles: one that stands between two would decide.
+    curve = pd.read_csv(made / "curve.csv")[["loss", "invariance", "clusters", "spread", "rank"]]
+    weights = load_file(made / "model.safetensors")
+    size = sum(float(v.double().square().sum()) for v in weights.values() if v.is_floating_point())
+    return {"weights": size**0.5} | {k: float(v) for k, v in curve.mean().items()}
 
 
 def words(folder: Path) -> Numbers:
@@ -342,6 +355,7 @@ GOLDEN: dict[str, Golden] = {
     "mapping": Golden(stage_versions.stage("mapping"), mapping, 0),
     "folds": Golden(stage_versions.stage("folds"), folds, 0),
     "probing": Golden(stage_versions.stage("probing"), probes, 1e-2),
+    "pretraining": Golden(stage_versions.pretraining(PRETRAINED), pretrained, 2e-2),
     "vision_language": Golden(stage_versions.stage("vision_language"), words, 1e-2),
     "encoder_distillation": Golden(
         stage_versions.stage("encoder_distillation"), small_encoder, 2e-2

@@ -51,20 +51,24 @@ def config(method: str = "clusiam", **keys: Any) -> PretrainedTeacher:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Six slides of as many cases; the last two have no label."""
+    return six_slides(tmp_path)
+
+
+def six_slides(folder: Path) -> Path:
+    """A results folder with six slides of as many cases; the last two have no label."""
     records, rows = [], []
     for number in range(6):
         slide = f"s{number}"
-        path = write_svs(tmp_path / f"{slide}.svs", tissue(128, 96, number))
-        write_tiles(tmp_path / "tiles" / f"{slide}.h5", grid_coords(128, 96, 32))
+        path = write_svs(folder / f"{slide}.svs", tissue(128, 96, number))
+        write_tiles(folder / "tiles" / f"{slide}.h5", grid_coords(128, 96, 32))
         records.append(ledger.Record(slide, "tiling", "ok", path=f"tiles/{slide}.h5"))
         rows.append(
             {"slide_id": slide, "case_id": f"c{number}", "path": str(path), "chunk": 0,
              "grade": "" if number > 3 else "x"}
         )  # fmt: skip
-    ledger.write_manifest(tmp_path / "tiles/manifest/0.json", "tiling", "f", records)
-    pd.DataFrame(rows).to_parquet(tmp_path / "slides.parquet")
-    return tmp_path
+    ledger.write_manifest(folder / "tiles/manifest/0.json", "tiling", "f", records)
+    pd.DataFrame(rows).to_parquet(folder / "slides.parquet")
+    return folder
 
 
 def run(root: Path, cfg: PretrainedTeacher, name: str = "mine", **keys: Any) -> Path:

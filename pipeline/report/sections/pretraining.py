@@ -190,8 +190,9 @@ def _signs(root: Path, name: str, cfg: PretrainedTeacher) -> Drawing | None:
     shown = [sign for sign in SIGNS if sign.column in table and table[sign.column].notna().any()]
     if table.empty or not shown:
         return None
-    rows = -(-len(shown) // COLUMNS)
-    fig, axes = style.figure(9.4, 0.4 + 1.9 * rows, nrows=rows, ncols=COLUMNS, sharex=True)
+    columns = min(len(shown), COLUMNS) if len(shown) != 4 else 4
+    rows = -(-len(shown) // columns)
+    fig, axes = style.figure(9.4, 0.4 + 1.9 * rows, nrows=rows, ncols=columns, sharex=True)
     panels = list(axes.flat)
     for ax in panels[len(shown) :]:
         ax.set_visible(False)
@@ -205,7 +206,9 @@ def _signs(root: Path, name: str, cfg: PretrainedTeacher) -> Drawing | None:
             ax.set_ylim(bottom, 1.15 * max(limit, float(table[sign.column].max())))
             ax.axhspan(bottom, limit, color=style.GRID, linewidth=0)
             ax.axhline(limit, color=style.STUDENT, linewidth=1.2, linestyle="--")
-    for ax in panels[max(0, len(shown) - COLUMNS) : len(shown)]:
+            below = table[table[sign.column] < limit]
+            ax.plot(below["step"], below[sign.column], "o", color=style.STUDENT, markersize=4)
+    for ax in panels[max(0, len(shown) - columns) : len(shown)]:
         ax.tick_params(labelbottom=True)
         ax.set_xlabel("step")
     last = table.iloc[-1]
