@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Fraction, Level, Section
+from pipeline.config.extraction import TeacherConfig
+from pipeline.config.section import Count, Fraction, Level, Section
+
+
+class RobustnessConfig(Section):
+    """The same tiles as another laboratory or scanner might have made them: kinds and strengths."""
+
+    tiles: Count = 300
+    stain: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.1, 0.3)
+    blur: tuple[Annotated[float, Field(gt=0, le=10)], ...] = (1.0, 2.0)
+    jpeg: tuple[Annotated[int, Field(ge=1, le=100)], ...] = (60, 20)
+    scale: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = (0.8, 1.25)
+
+    def shifts(self) -> list[tuple[str, float]]:
+        """Kind and strength of each."""
+        kinds = ("stain", "blur", "jpeg", "scale")
+        return [(kind, float(value)) for kind in kinds for value in getattr(self, kind)]
+
+    @model_validator(mode="after")
+    def _some(self) -> RobustnessConfig:
+        if not self.shifts():
+            raise ValueError("robustness: no shift has a strength; write null to leave it out")
+        return self
 
 
 class ProbingConfig(Section):
@@ -26,6 +48,7 @@ class ProbingConfig(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     students: tuple[Literal["shazam_v1", "shazam_v2"], ...] = ()
     epochs: int = Field(30, ge=1)
+    robustness: RobustnessConfig | None = None
     seed: int = 0
 
     @model_validator(mode="after")
@@ -46,6 +69,27 @@ class ProbingJob(Section):
 
     probing: ProbingConfig
     manifests: str
+    tiles: str
+    annotations: str
+
+
+class RobustnessJob(Section):
+    """One teacher under shifts.
+
+    Attributes:
+        probing: shifts, level, folds, bootstraps and annotations.
+        settings: of the teacher.
+        facts: its row of the registry, and which weights it has.
+        precision, weights_dir: as extraction has them.
+        tiles: folder of the tiles that it saw.
+        annotations: digest of the annotation files.
+    """
+
+    probing: ProbingConfig
+    settings: TeacherConfig
+    facts: dict[str, Any]
+    precision: str
+    weights_dir: str | None
     tiles: str
     annotations: str
 

@@ -31,6 +31,7 @@ from pipeline.config.models import (
 )
 from pipeline.config.pretraining import PretrainingConfig
 from pipeline.config.pretraining import made as pretrained
+from pipeline.config.probing import ProbingConfig
 from pipeline.config.report import ReportConfig
 from pipeline.config.section import Name, Section
 from pipeline.config.tasks import TaskConfig
@@ -203,6 +204,16 @@ class Config(Section):
         teachers = {**self.extraction.teachers, **more}
         extraction = self.extraction.model_copy(update={"teachers": teachers})
         return self.model_copy(update={"extraction": extraction})
+
+    def robust(self) -> list[str]:
+        """The teachers whose robustness is measured: networks of tiles; of the encoders that are
+        made here those that serve all folds."""
+        section = self.section(ProbingConfig)
+        if section is None or section.robustness is None:
+            return []
+        named = self.extraction.teachers.items()
+        able = [name for name, facts in named if facts.source not in ("import", "slide")]
+        return able + [one.name for one in self.made() if not one.task]
 
     def _sizes_exist(self) -> None:
         known = {**self.training.models, **self.training.ablations}

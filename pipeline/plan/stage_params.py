@@ -22,7 +22,13 @@ from pipeline.config.folds import FoldsJob
 from pipeline.config.mapping import MappingConfig
 from pipeline.config.models import ModelConfig
 from pipeline.config.pairs import PairsConfig, PairsJob
-from pipeline.config.probing import ProbingConfig, ProbingGainsJob, ProbingJob, TileStudentsJob
+from pipeline.config.probing import (
+    ProbingConfig,
+    ProbingGainsJob,
+    ProbingJob,
+    RobustnessJob,
+    TileStudentsJob,
+)
 from pipeline.config.section import Section
 from pipeline.config.slide_encoders import SlideEncodersJob
 from pipeline.config.tasks import TaskConfig
@@ -237,12 +243,36 @@ def probing(config: Config, teacher: str, annotations: str) -> ProbingJob:
         teacher: the teacher's name.
         annotations: digest of the annotation files; the embedded cohort brings its own.
     """
-    section = _unset(_probing(config), "students", "epochs")
+    section = _unset(_probing(config), "students", "epochs", "robustness")
     manifests, tiles = encoder_jobs.features_of(config, teacher)
     return ProbingJob(
         probing=_annotated(config, section),
         manifests=manifests,
         tiles=tiles,
+        annotations=annotations,
+    )
+
+
+def robustness(config: Config, teacher: str, annotations: str) -> RobustnessJob:
+    """One teacher under shifts.
+
+    Args:
+        config: the config, with the encoders that are made here among its teachers.
+        teacher: the teacher's name.
+        annotations: as in `probing`.
+    """
+    section = _unset(
+        _probing(config),
+        *("tiles_per_slide", "members", "neighbours", "shots", "episodes", "portions"),
+        *("students", "epochs"),
+    )
+    return RobustnessJob(
+        probing=_annotated(config, section),
+        settings=config.extraction.teachers[teacher],
+        facts=teacher_facts(config, teacher),
+        precision=config.extraction.precision,
+        weights_dir=config.extraction.weights_dir,
+        tiles=tile_scales.folder(tile_scales.scale_of(config, teacher)),
         annotations=annotations,
     )
 
@@ -269,7 +299,7 @@ def tile_students(config: Config, annotations: str) -> TileStudentsJob:
     found = {
         teacher: encoder_jobs.features_of(config, teacher) for teacher in config.extraction.teachers
     }
-    section = _unset(_probing(config), "members", "shots", "episodes", "portions")
+    section = _unset(_probing(config), "members", "shots", "episodes", "portions", "robustness")
     return TileStudentsJob(
         probing=_annotated(config, section),
         manifests={teacher: manifests for teacher, (manifests, _) in found.items()},

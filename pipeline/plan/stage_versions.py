@@ -94,6 +94,12 @@ def imports() -> Versions:
     return {"imports": version_of("pipeline.extraction.imports")}
 
 
+def robustness(teacher: str, settings: TeacherConfig) -> Versions:
+    """One teacher under shifts."""
+    own = {"robustness": version_of("pipeline.probing.robustness")}
+    return own | stage("extraction") | _encoder(teacher, settings)
+
+
 def probing_gains() -> Versions:
     """Encoders against themselves before they were trained."""
     return {"gains": version_of("pipeline.probing.gains")}

@@ -16,14 +16,13 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.config.probing import ProbingConfig, ProbingJob
 from pipeline.contracts.chunks import manifests_of
 from pipeline.contracts.tile_probes import (
-    Gain,
-    ModelRow,
     ProbeRow,
     TeacherProbes,
     write_teacher_probes,
@@ -33,6 +32,9 @@ from pipeline.probing.gather import Tiles, cases_of, gather, usable
 from pipeline.probing.probes import Probe, logistic, nearest_centre, neighbours, sgd_ensemble
 from pipeline.probing.rounds import folds_of, measured, said
 from pipeline.runtime import progress
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 # Raised when a probe's numbers change. 1: the first. 2: counts of each case.
 VERSION = 2
@@ -172,9 +174,7 @@ def reason(tiles: Tiles | None) -> str:
     return ""
 
 
-def csv_text(
-    rows: Sequence[ProbeRow | ModelRow | Gain], kind: type[ProbeRow | ModelRow | Gain]
-) -> str:
+def csv_text(rows: Sequence[DataclassInstance], kind: type[DataclassInstance]) -> str:
     """Rows as CSV; what is not known is an empty cell.
 
     Args:

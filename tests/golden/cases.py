@@ -49,6 +49,7 @@ from tests.mapping.test_mapping_stage import House, _missing, _ok
 from tests.pairs import made as captioned
 from tests.pretraining import test_pretraining_stage as pretraining
 from tests.probing import test_probing_stage as probing
+from tests.probing import test_robustness as shifts
 from tests.slide_encoders import test_slide_encoders_stage as slide_house
 from tests.slides import files
 from tests.training import test_stacking as stacking
@@ -137,6 +138,12 @@ def folds(folder: Path) -> Numbers:
         for fold in read_folds(folder, "t")
         for part in ("train", "val", "test")
     }
+
+
+def robust(folder: Path) -> Numbers:
+    found = shifts.run(shifts.results_folder(folder))
+    rows = {f"{row.shift} {row.strength}": row for row in found.rows}
+    return {f"{n} {k}": getattr(row, k) for n, row in rows.items() for k in ("cosine", "found")}
 
 
 def probes(folder: Path) -> Numbers:
@@ -355,6 +362,9 @@ GOLDEN: dict[str, Golden] = {
     "mapping": Golden(stage_versions.stage("mapping"), mapping, 0),
     "folds": Golden(stage_versions.stage("folds"), folds, 0),
     "probing": Golden(stage_versions.stage("probing"), probes, 1e-2),
+    "robustness": Golden(
+        stage_versions.robustness("t", TeacherConfig.model_validate(TINY)), robust, 1e-2
+    ),
     "pretraining": Golden(stage_versions.pretraining(PRETRAINED), pretrained, 2e-2),
     "vision_language": Golden(stage_versions.stage("vision_language"), words, 1e-2),
     "encoder_distillation": Golden(

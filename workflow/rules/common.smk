@@ -92,6 +92,7 @@ DISTILLED = [name for name in MADE if name not in PRETRAINED]
 WHOLE = CONFIG.with_made()
 # Whether anything looks at tiles; imported features bring their own.
 ON_TILES = bool(ENCODERS or MADE)
+ROBUST = CONFIG.robust()
 PROBED = [*TEACHERS, *(name for name, one in MADE.items() if not one.task)]
 
 
@@ -208,6 +209,14 @@ def tiling_job(wildcards):
     ).canonical()
 
 
+def all_tiles_of(wildcards):
+    """The same of all chunks."""
+    folder = tile_scales.folder(tile_scales.scale_of(WHOLE, wildcards.teacher))
+    return collect(
+        "<results>/{folder}/manifest/{chunk}.json", folder=folder, chunk=CHUNKS
+    )
+
+
 def tiles_of(wildcards):
     """The manifest of the tiles that a teacher, or a group of them, sees."""
     teacher = wildcards.teacher.split("+")[0]
@@ -295,6 +304,16 @@ def extraction_minutes(wildcards, input, attempt):
 def probing_job(wildcards):
     annotations = cohort_plan.annotation_digest(CONFIG, COHORT, Path.cwd())
     return stage_params.probing(WHOLE, wildcards.probed, annotations).canonical()
+
+
+def robustness_job(wildcards):
+    annotations = cohort_plan.annotation_digest(CONFIG, COHORT, Path.cwd())
+    return stage_params.robustness(WHOLE, wildcards.teacher, annotations).canonical()
+
+
+def robustness_version(wildcards):
+    settings = inputs.every_teacher(WHOLE)[wildcards.teacher]
+    return stage_versions.text(stage_versions.robustness(wildcards.teacher, settings))
 
 
 def tile_students_job(wildcards):

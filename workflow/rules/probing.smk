@@ -37,6 +37,42 @@ if CONFIG.probing is not None:
             "python -m pipeline probing --cfg {params.cfg:q} --root $(dirname {input.slides:q})"
             " --teacher {wildcards.probed} > {log:q} 2>&1"
 
+    if ROBUST:
+
+        rule robustness:
+            # The same tiles under other stains, blur, JPEG and scale.
+            input:
+                slides="<results>/slides.parquet",
+                check="<results>/features/{teacher}/check.json",
+                tiles=all_tiles_of,
+            output:
+                summary="<results>/probing/robustness/{teacher}.json",
+                table=report(
+                    "<results>/probing/robustness/{teacher}.csv",
+                    caption="../report/robustness.rst",
+                    category="Teachers",
+                    labels={"teacher": "{teacher}", "table": "robustness"},
+                ),
+            log:
+                "<logs>/robustness/{teacher}.log",
+            benchmark:
+                "<benchmarks>/robustness/{teacher}.tsv"
+            wildcard_constraints:
+                teacher="|".join(map(re.escape, ROBUST)),
+            conda:
+                environment
+            threads: 2
+            resources:
+                mem_mb=8000,
+                gpu=0,
+            params:
+                cfg=robustness_job,
+                version=robustness_version,
+            shell:
+                "python -m pipeline robustness --cfg {params.cfg:q}"
+                " --root $(dirname {input.slides:q}) --teacher {wildcards.teacher}"
+                " --workers {threads} --gpus {resources.gpu} > {log:q} 2>&1"
+
     if GAINS.pairs:
 
         rule probing_gains:

@@ -12,6 +12,9 @@ rule report:
             if CONFIG.probing is not None and stage_params.probing_gains(CONFIG).pairs
             else []
         ),
+        robustness=collect(
+            "<results>/probing/robustness/{teacher}.json", teacher=ROBUST
+        ),
         encoders=collect("<results>/teachers/{encoder}/facts.json", encoder=MADE),
         tile_students=(
             "<results>/probing/all/students.json"

@@ -11,8 +11,9 @@ from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders.slide_level.registry import row_of
 from pipeline.files.hdf5 import read_hdf5
 from pipeline.report.results import Results
-from pipeline.report.sections import probes, tile_students
+from pipeline.report.sections import probes, robustness, tile_students
 from pipeline.report.sections.probes import ProbesSection
+from pipeline.report.sections.robustness import RobustnessSection
 from pipeline.report.tables.cells import Column, Table, code, count, text
 
 _WEIGHTS = {
@@ -30,6 +31,7 @@ class TeachersSection:
     warning: str
     probes: ProbesSection | None
     tile_students: Table | str | None
+    robustness: RobustnessSection | None
 
 
 def section(results: Results) -> TeachersSection:
@@ -39,6 +41,7 @@ def section(results: Results) -> TeachersSection:
         warning=random_weights(results),
         probes=probes.section(results),
         tile_students=tile_students.table(results),
+        robustness=robustness.section(results),
     )
 
 
