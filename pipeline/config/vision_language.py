@@ -10,6 +10,7 @@ from pipeline.config.section import Name, Section
 from pipeline.config.tasks import TaskConfig
 
 MARK = "{}"
+EMBEDDED = "embedded"  # captions that put the embedded cohort's hidden states into words
 # Sentences around a class's name. Several are averaged, since one wording alone decides too much.
 TEMPLATES = (
     "{}",
@@ -88,6 +89,8 @@ class VisionLanguageJob(Section):
         seeds: under which its predictions stand beside those of trained models.
         facts: its row of the registry.
         captions: digest of the file of captions.
+        embedded: folder of the embedded cohort, where its hidden states are put into words.
+        tiles: the folder of the teacher's tiles, where they are.
     """
 
     vision_language: VisionLanguageConfig
@@ -97,3 +100,5 @@ class VisionLanguageJob(Section):
     seeds: tuple[int, ...]
     facts: dict[str, Any]
     captions: str = ""
+    embedded: str = ""
+    tiles: str = ""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from pipeline.config.pairs import PairsConfig
 from pipeline.config.tasks import ClassificationTask
-from pipeline.config.vision_language import VisionLanguageConfig
+from pipeline.config.vision_language import EMBEDDED, VisionLanguageConfig
 from pipeline.config.whole import Config
 from pipeline.encoders import registry
 from pipeline.errors import ConfigError, nearest
@@ -35,6 +38,32 @@ def zero_shot_models(config: Config, task: str) -> list[str]:
         task: the task's name.
     """
     return [model_name(t) for t in speaking(config)] if task in asked(config) else []
+
+
+def check_captions(config: Config, base: Path) -> None:
+    """Refuse captions that are not there, before hours of work that end with them.
+
+    Args:
+        config: the config.
+        base: folder that its relative paths start from.
+
+    Raises:
+        ConfigError: captions are to be those of the embedded cohort, and the cohort is another; or
+            their file does not exist.
+    """
+    words, pairs = config.section(VisionLanguageConfig), config.section(PairsConfig)
+    named = {} if words is None or words.captions is None else {"vision_language": words.captions}
+    if pairs is not None:
+        named["pairs"] = pairs.captions or EMBEDDED
+    for section, captions in named.items():
+        if captions == EMBEDDED:
+            if config.cohort.source != "synthetic":
+                raise ConfigError(
+                    f"{section}.captions: only the embedded cohort brings captions along; name a "
+                    "CSV with slide_id, x, y and caption"
+                )
+        elif not (base / captions).is_file():
+            raise ConfigError(f"{section}.captions: {captions}: no such file")
 
 
 def check_words(config: Config) -> None:

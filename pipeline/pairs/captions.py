@@ -6,7 +6,6 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -17,7 +16,6 @@ from pipeline.tile_training.slides import TiledSlide
 
 # Words that are no longer true once a tile is flipped or turned.
 SIDES = re.compile(r"\b(left|right|top|bottom|upper|lower|above|below)\b", re.IGNORECASE)
-COLUMNS = ("slide_id", "x", "y", "caption")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,23 +67,17 @@ def join(slides: Sequence[TiledSlide], table: pd.DataFrame, tokeniser: Tokeniser
 
     Args:
         slides: with all their tiles.
-        table: columns slide_id, x, y (a tile's upper left corner, level-0 pixels) and caption.
+        table: of `read_captions`.
         tokeniser: of the text tower.
 
     Raises:
-        UserError: a column is missing, a caption is empty, or none is of a tile.
+        UserError: none is of a tile.
     """
-    absent = [c for c in COLUMNS if c not in table.columns]
-    if absent:
-        raise UserError(f"pairs.captions: no column {', '.join(absent)}; it needs {COLUMNS}")
-    said = table["caption"].astype("string").str.strip()
-    empty = np.flatnonzero(said.isna() | (said == ""))
-    if len(empty):
-        raise UserError(f"pairs.captions: row {int(empty[0]) + 2} has no caption")
+    said = table["caption"]
     texts = sorted(set(said))
     number = {text: i for i, text in enumerate(texts)}
     by_place: dict[tuple[str, int, int], list[int]] = {}
-    places = zip(table["slide_id"].astype(str), table["x"], table["y"], strict=True)
+    places = zip(table["slide_id"], table["x"], table["y"], strict=True)
     for (name, x, y), text in zip(places, said, strict=True):
         by_place.setdefault((name, int(x), int(y)), []).append(number[text])
     kept, of, used = [], [], 0

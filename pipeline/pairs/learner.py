@@ -6,6 +6,7 @@ al. 2022, "CoCa: contrastive captioners are image-text foundation models".
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from open_clip.loss import ClipLoss, CoCaLoss
 from torch import Tensor, nn
 
 from pipeline.config.pairs import PairsConfig
+from pipeline.encoders.caption_recall import Recall, Shares, recall
 from pipeline.encoders.transforms import Transform, normalise
 from pipeline.pairs.captions import Pairs
 from pipeline.tile_training.augment import augment
@@ -31,6 +33,41 @@ HEADS = re.compile(
 )
 LARGEST_SCALE = float(np.log(100))  # of the cosines, as CLIP limits it
 TEXTS_AT_ONCE = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """How well held-out tiles and captions fit one another.
+
+    Attributes:
+        nearness: minus the mean cross entropy of a tile's own caption, where it has several the
+            likeliest of them, among all held-out captions.
+        caption_loss: of a CoCa, mean cross entropy per word of a tile's first caption.
+        recall: of the captions of the tiles that are looked at.
+        by_captions: whether `caption_loss` alone decides.
+    """
+
+    nearness: float
+    caption_loss: float | None
+    recall: Recall
+    by_captions: bool
+
+    def numbers(self) -> dict[str, float]:
+        """As columns of a table; `score` decides which step is kept."""
+        found = _named(self.recall.tile_to_text, self.recall.text_to_tile)
+        if self.caption_loss is None:
+            return {"score": self.nearness, **found}
+        score = -self.caption_loss if self.by_captions else self.nearness
+        return {"score": score, **found, "caption_loss": self.caption_loss}
+
+    def chance(self) -> dict[str, float]:
+        """Recall of an order at random, by the same names."""
+        return _named(self.recall.tile_to_text_chance, self.recall.text_to_tile_chance)
+
+
+def _named(tile_to_text: Shares, text_to_tile: Shares) -> dict[str, float]:
+    ways = {"tile_to_text": tile_to_text, "text_to_tile": text_to_tile}
+    return {f"{way}_{k}": share for way, shares in ways.items() for k, share in shares.items()}
 
 
 class PairLearner:
@@ -106,43 +143,41 @@ class PairLearner:
     def stepped(self, step: int) -> None:
         """Nothing follows the parameters; see `trainer.Learner`."""
 
-    @torch.no_grad()
     def validate(self, module: Any) -> dict[str, float]:
-        """How likely a held-out tile's own caption is among all held-out captions.
+        """What `judge` says, as numbers by name; see `trainer.Learner`.
 
         Args:
             module: averaged parameters, in evaluation mode.
-
-        Returns:
-            score: minus the mean cross entropy, or with captioning alone that of words;
-            recall_1 and recall_5, how often it is the nearest or among the five nearest; and of a
-            CoCa caption_loss, per word.
         """
-        hits = [0, 0]
-        total, words, count, entropy = 0.0, 0, 0, 0.0
-        scale = float(module.logit_scale.detach().clamp(max=LARGEST_SCALE).exp())
+        return self.judge(module).numbers()
+
+    @torch.no_grad()
+    def judge(self, module: Any) -> Judged:
+        """How well tiles and captions that are held out fit one another.
+
+        Args:
+            module: a model, in evaluation mode.
+        """
         used = sorted({t for own in self.held.of for tile in own for t in tile})
-        texts = self.texts(module, used)
         place = {t: i for i, t in enumerate(used)}
+        texts = self.texts(module, used)
+        scale = float(module.logit_scale.detach().clamp(max=LARGEST_SCALE).exp())
+        images, own, entropy, total, words = [], [], 0.0, 0.0, 0
         for batch in self.held_out():
-            images = normalise(batch.tiles.permute(0, 3, 1, 2).float(), self.transform)
-            image = F.normalize(module.encode_image(images).float(), dim=-1)
-            scores = image @ texts.T
-            said = (scale * scores).log_softmax(dim=1)
-            first = []
-            for row, log, slide, tile in zip(
-                scores, said, batch.slides.tolist(), batch.places.tolist(), strict=True
-            ):
-                own = [place[t] for t in self.held.of[slide][tile]]
-                above = int((row > row[own].max()).sum())
-                hits[0] += above < 1
-                hits[1] += above < 5
-                entropy -= float(log[own].max())
-                first.append(self.held.of[slide][tile][0])
-            count += len(scores)
+            inputs = normalise(batch.tiles.permute(0, 3, 1, 2).float(), self.transform)
+            image = F.normalize(module.encode_image(inputs).float(), dim=-1)
+            images.append(image.cpu().numpy())
+            said = (scale * image @ texts.T).log_softmax(dim=1)
+            captions = [
+                self.held.of[slide][tile]
+                for slide, tile in zip(batch.slides.tolist(), batch.places.tolist(), strict=True)
+            ]
+            for log, mine in zip(said, captions, strict=True):
+                own.append([place[t] for t in mine])
+                entropy -= float(log[own[-1]].max())
             if self.captions:
-                ids = self.held.ids[first].to(images.device)
-                out = module(images, ids)
+                ids = self.held.ids[[mine[0] for mine in captions]].to(inputs.device)
+                out = module(inputs, ids)
                 total += float(
                     F.cross_entropy(
                         out["logits"].float().transpose(1, 2),
@@ -152,12 +187,14 @@ class PairLearner:
                     )
                 )
                 words += int((out["labels"] != 0).sum())
-        found = {"recall_1": hits[0] / max(1, count), "recall_5": hits[1] / max(1, count)}
-        if self.captions:
-            found["caption_loss"] = total / max(1, words)
-        alone = self.captions and not self.cfg.contrastive_weight
-        nearest = entropy / max(1, count)
-        return {"score": -found["caption_loss"] if alone else -nearest, **found}
+        tile = np.repeat(np.arange(len(own)), [len(mine) for mine in own])
+        there, text = np.unique(np.concatenate(own), return_inverse=True)
+        return Judged(
+            nearness=-entropy / len(own),
+            caption_loss=total / max(1, words) if self.captions else None,
+            recall=recall(np.concatenate(images), texts.cpu().numpy()[there], tile, text),
+            by_captions=self.captions and not self.cfg.contrastive_weight,
+        )
 
     def texts(self, module: Any, chosen: list[int]) -> Tensor:
         """Captions as unit vectors, float32 (n, D).

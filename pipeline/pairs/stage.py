@@ -7,7 +7,8 @@ Writes `teachers/<name>/`, which is a teacher for any config with `source: open_
 - `captions.csv`: of the embedded cohort, the captions that were learned from and held out;
 - `written.csv`: of a CoCa, captions that it wrote for held-out tiles, beside their own;
 - `curve.csv`: losses and held-out recall by step;
-- `facts.json` (last): what it learned from and how far it came.
+- `facts.json` (last): what it learned from, and what of the held-out captions and tiles it finds,
+  before and after.
 
 While it learns, `training.pt` there holds all that is needed to go on after a kill.
 """
@@ -26,17 +27,29 @@ from safetensors.torch import save
 from torch import nn
 
 from pipeline.config.pairs import PairsJob
+from pipeline.contracts.paired import (
+    CURVE,
+    FACTS,
+    LEARNED,
+    START,
+    WRITTEN,
+    PairedFacts,
+    Unreadable,
+    write_paired,
+)
 from pipeline.encoders import open_clip_models, text_towers, weights
 from pipeline.encoders.text_towers import Tokeniser
 from pipeline.encoders.transforms import Transform, normalise
 from pipeline.errors import UserError
-from pipeline.files.artifacts import atomic_path, sweep, write_json, write_text
+from pipeline.files.artifacts import atomic_path, sweep, write_text
 from pipeline.files.digests import digest
 from pipeline.files.parquet import write_csv
-from pipeline.pairs import captions, embedded
+from pipeline.pairs import captions
 from pipeline.pairs.captions import Pairs
 from pipeline.pairs.learner import PairLearner, write_captions
 from pipeline.runtime.cpu_budget import cpu_budget
+from pipeline.tile_training import embedded_captions
+from pipeline.tile_training.caption_files import read_captions
 from pipeline.tile_training.loader import Batch, Even, Share, Tiles, batches
 from pipeline.tile_training.processes import Processes, processes
 from pipeline.tile_training.sampling import Sampler
@@ -44,10 +57,9 @@ from pipeline.tile_training.slides import TiledSlide, hold_out, tiled_slides
 from pipeline.tile_training.state import forget_state
 from pipeline.tile_training.trainer import Fitted, fit
 
-# Raised when another model comes out. 1: the first.
-VERSION = 1
-
-FACTS = "facts.json"
+# Raised when another model comes out, or another number of it. 1: the first. 2: recall of captions
+# in both directions, before and after; captions that are as near as the own one count as nearer.
+VERSION = 2
 
 
 def run(
@@ -77,7 +89,7 @@ def run(
         tokeniser = text_towers.clip_tokeniser(int(model.text.context_length))
         slides = tiled_slides(root, job.tiles)
         table = _table(job, slides, base)
-        captions.check_sides(sorted(set(table["caption"].astype(str))), cfg.augmentation.flips)
+        captions.check_sides(sorted(set(table["caption"])), cfg.augmentation.flips)
         pairs = captions.join(slides, table, tokeniser)
         apart = hold_out(pairs.slides, course.held_out, course.seed)
         learned, held = (pairs.part(some) for some in apart)
@@ -103,34 +115,39 @@ def run(
             return
         model.load_state_dict(fitted.module)
         model.eval()
+        start = _start(job)[0].to(here.device).eval()
+        judged = {START: learner.judge(start), LEARNED: learner.judge(model)}
         _write(folder, job, model, config, transform, fitted)
         if job.embedded:
             write_csv(folder / "captions.csv", _held_apart(table, learned, held))
         if learner.captions and cfg.decoded:
-            write_csv(folder / "written.csv", _written(model, held, held_out, transform, tokeniser,
+            write_csv(folder / WRITTEN, _written(model, held, held_out, transform, tokeniser,
                                                        cfg.decoded))  # fmt: skip
-        facts = {
-            "objective": cfg.objective,
-            "train": cfg.train,
-            "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-            "slides": {"learned": len(learned.slides), "held_out": len(held.slides)},
-            "cases": {
-                "learned": sorted({s.case_id for s in learned.slides}),
-                "held_out": sorted({s.case_id for s in held.slides}),
-            },
-            "tiles": {"learned": sum(counts), "held_out": sum(map(len, held.of))},
-            "texts": len(pairs.texts),
-            "captions_cut": pairs.cut,
-            "captions_without_tiles": pairs.without_tiles,
-            "steps": fitted.steps,
-            "best_step": fitted.best_step,
-            "best": next((r for r in fitted.rows if r["step"] == fitted.best_step), {}),
-            "unreadable": [
-                {"slide": learned.slides[slide].slide_id, "tile": place, "reason": reason}
+        facts = PairedFacts(
+            teacher=cfg.name,
+            objective=cfg.objective,
+            train=cfg.train,
+            parameters=sum(p.numel() for p in model.parameters()),
+            trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            learned_cases=sorted({s.case_id for s in learned.slides}),
+            held_out_cases=sorted({s.case_id for s in held.slides}),
+            learned_tiles=sum(counts),
+            held_out_tiles=sum(map(len, held.of)),
+            texts=len(pairs.texts),
+            captions_cut=pairs.cut,
+            captions_without_tiles=pairs.without_tiles,
+            steps=fitted.steps,
+            best_step=fitted.best_step,
+            judged_tiles=judged[LEARNED].recall.tiles,
+            judged_texts=judged[LEARNED].recall.texts,
+            held_out={name: one.numbers() for name, one in judged.items()},
+            chance=judged[LEARNED].chance(),
+            unreadable=[
+                Unreadable(learned.slides[slide].slide_id, place, reason)
                 for slide, place, reason in fitted.unreadable
             ],
-        }
-        write_json(folder / FACTS, facts)
+        )
+        write_paired(folder, facts)
         forget_state(folder)
 
 
@@ -184,12 +201,8 @@ def _start(job: PairsJob) -> tuple[Any, dict[str, Any], Transform]:
 def _table(job: PairsJob, slides: list[TiledSlide], base: Path) -> pd.DataFrame:
     cfg = job.pairs
     if cfg.captions is None:
-        return embedded.captions(base / job.embedded, slides, cfg.course.seed)
-    path = base / cfg.captions
-    try:
-        return pd.read_csv(path, dtype={"slide_id": str, "caption": str})
-    except (OSError, ValueError) as error:
-        raise UserError(f"pairs.captions: {path} cannot be read ({error})") from None
+        return embedded_captions.captions(base / job.embedded, slides, cfg.course.seed)
+    return read_captions(base / cfg.captions)
 
 
 def _held_apart(table: pd.DataFrame, learned: Pairs, held: Pairs) -> pd.DataFrame:
@@ -245,4 +258,4 @@ def _write(
         temporary.write_bytes(save(state))
     text = io.StringIO()
     pd.DataFrame(fitted.rows).to_csv(text, index=False, float_format="%.6g")
-    write_text(folder / "curve.csv", text.getvalue())
+    write_text(folder / CURVE, text.getvalue())

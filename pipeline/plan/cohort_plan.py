@@ -29,7 +29,7 @@ from pipeline.contracts.slide_row import SlideRow
 from pipeline.encoders import registry
 from pipeline.encoders.slide_level.inputs import every_teacher, tile_teachers
 from pipeline.encoders.slide_level.registry import row_of
-from pipeline.encoders.speaking import check_words
+from pipeline.encoders.speaking import check_captions, check_words
 from pipeline.encoders.tile_scales import check_inputs, check_scales
 from pipeline.encoders.timm_names import check_timm_name
 from pipeline.encoders.weight_files import file_here, package_file
@@ -117,6 +117,7 @@ def cohort_plan(
                 package_file(name, model)
         check_scales(config)
         check_words(config)
+        check_captions(config, base)
         check_tiles(config)
     else:
         cohort = cohort.model_copy(update={"missing_files": "ledger"})

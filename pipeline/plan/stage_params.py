@@ -34,7 +34,7 @@ from pipeline.config.slide_encoders import SlideEncodersJob
 from pipeline.config.tasks import TaskConfig
 from pipeline.config.tiling import TilingConfig
 from pipeline.config.training import TrainingConfig
-from pipeline.config.vision_language import VisionLanguageConfig, VisionLanguageJob
+from pipeline.config.vision_language import EMBEDDED, VisionLanguageConfig, VisionLanguageJob
 from pipeline.config.whole import Config
 from pipeline.encoders import speaking, tile_scales
 from pipeline.encoders.slide_level.inputs import every_teacher, input_of
@@ -419,6 +419,8 @@ def vision_language(config: Config, teacher: str, captions: str = "") -> VisionL
         seeds=config.training.seeds,
         facts=teacher_facts(config, teacher),
         captions=captions,
+        embedded=_embedded(config) if section.captions == EMBEDDED else "",
+        tiles=encoder_jobs.features_of(config, teacher)[1] if section.captions == EMBEDDED else "",
     )
 
 
@@ -456,15 +458,20 @@ def pairs(config: Config, captions: str, slides: str) -> PairsJob:
     """
     section = config.section(PairsConfig)
     assert section is not None
-    embedded = config.cohort.source == "synthetic" and section.captions is None
     return PairsJob(
         pairs=section,
         weights_dir=config.extraction.weights_dir,
         captions=captions,
         tiles="tiles",
-        embedded=str(sheet_path(config.cohort, Path()).parent) if embedded else "",
+        embedded=_embedded(config) if section.captions is None else "",
         slides=slides,
     )
+
+
+def _embedded(config: Config) -> str:
+    """Where the truth and the annotations of the embedded cohort are; '' for another cohort."""
+    drawn = config.cohort.source == "synthetic"
+    return str(sheet_path(config.cohort, Path()).parent) if drawn else ""
 
 
 def report(config: Config) -> ReportJob:

@@ -26,6 +26,7 @@ from pipeline.report.sections import (
     encoders,
     external,
     flow,
+    pairs,
     pretraining,
     provenance,
     slides,
@@ -78,6 +79,7 @@ def run(*, config: Config, root: Path, planner: Planner | None = None) -> None:
             for task in opened.tasks
         ],
         "attention": looked,
+        "pairs": pairs.section(opened),
         "words": asked,
         "timings": timings.section(opened, planner),
         "provenance": provenance.section(opened),

@@ -348,6 +348,7 @@ STAGES = (
         config=("vision_language", "tasks"),
         libraries=(
             *ARRAYS,
+            "pillow",
             "torch",
             "opencv-python-headless",
             "open_clip_torch",

@@ -29,25 +29,30 @@ from pydantic import TypeAdapter
 
 from pipeline.bags.files import FeatureFile, open_features, read_coords, read_level
 from pipeline.config.extraction import TeacherConfig
-from pipeline.config.vision_language import VisionLanguageConfig, VisionLanguageJob
+from pipeline.config.vision_language import EMBEDDED, VisionLanguageConfig, VisionLanguageJob
 from pipeline.contracts.case_map import CaseMap, read_case_map
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.folds import Fold, read_folds
 from pipeline.contracts.labels import Labels, read_labels
 from pipeline.encoders import text_towers
+from pipeline.encoders.caption_recall import recall
 from pipeline.encoders.registry import ALIGNED
 from pipeline.encoders.speaking import model_name
 from pipeline.encoders.text_towers import TextTower
 from pipeline.errors import ArtifactError
 from pipeline.files.artifacts import read_json, sweep, write_json
 from pipeline.files.parquet import read_table, write_table
+from pipeline.tile_training import embedded_captions
+from pipeline.tile_training.caption_files import read_captions
+from pipeline.tile_training.slides import tiled_slides
 from pipeline.vision_language import few_shot, prompts, retrieval
 from pipeline.vision_language.asking import Answer, Slides, ask, wording
 from pipeline.vision_language.scoring import tile_scores
 from pipeline.vision_language.texts import text_features
 
-# Raised when a zero-shot prediction or another number of the stage changes. 1: the first.
-VERSION = 1
+# Raised when a zero-shot prediction or another number of the stage changes. 1: the first. 2: a tile
+# with several captions is one query; what is as near as the own caption or tile counts as nearer.
+VERSION = 2
 
 FILE = "zero_shot.json"
 TABLES = {
@@ -113,7 +118,8 @@ def run(*, job: VisionLanguageJob, root: Path, teacher: str, base: Path = Path()
         write_table(folder / f"{name}.parquet", pd.DataFrame(tables[name], columns=list(columns)),
                     csv=True)  # fmt: skip
     if cfg.captions is not None:
-        facts["recall"] = _recall(base / cfg.captions, tower, folder / "texts", slides)
+        captions = _captions(job, root, base)
+        facts["recall"] = _recall(captions, tower, folder / "texts", slides)
     write_json(folder / FILE, facts)
 
 
@@ -239,34 +245,44 @@ def _tissue(
     return rows
 
 
-def _recall(path: Path, tower: TextTower, texts: Path, slides: Slides) -> dict[str, Any]:
+def _captions(job: VisionLanguageJob, root: Path, base: Path) -> pd.DataFrame:
+    """The captions that are looked for: a file's, or those that hidden states give."""
+    cfg = job.vision_language
+    if cfg.captions != EMBEDDED:
+        return read_captions(base / str(cfg.captions))
+    return embedded_captions.captions(base / job.embedded, tiled_slides(root, job.tiles), cfg.seed)
+
+
+def _recall(
+    captions: pd.DataFrame, tower: TextTower, texts: Path, slides: Slides
+) -> dict[str, Any]:
     """Recall of captions, in both directions, on the tiles that the features have."""
-    captions = retrieval.read_captions(path)
     files = {file.path.stem: file for group in slides.values() for file in group}
-    rows: list[tuple[np.ndarray, str]] = []
-    by_slide: dict[str, list[int]] = {}
-    for i, slide in enumerate(captions.slide_id):
-        by_slide.setdefault(slide, []).append(i)
-    for slide, wanted in by_slide.items():
-        if slide not in files:
+    vectors: list[np.ndarray] = []
+    tile: list[int] = []
+    said: list[str] = []
+    for slide, wanted in captions.groupby("slide_id", sort=False):
+        coords = read_coords(files[str(slide)]) if slide in files else None
+        if coords is None:
             continue
-        coords = read_coords(files[slide])
-        place = {} if coords is None else {tuple(xy): r for r, xy in enumerate(coords.tolist())}
-        there = [(i, place.get((int(captions.x[i]), int(captions.y[i])))) for i in wanted]
-        known = [(i, row) for i, row in there if row is not None]
-        order = np.array([row for _, row in known], dtype=np.int64)
-        if not len(order):
+        place = {(int(x), int(y)): row for row, (x, y) in enumerate(coords)}
+        rows = [place.get((int(x), int(y))) for x, y in zip(wanted["x"], wanted["y"], strict=True)]
+        known = sorted({row for row in rows if row is not None})
+        if not known:
             continue
-        values = read_level(files[slide], ALIGNED, order)
-        rows += [(v, captions.text[i]) for v, (i, _) in zip(values, known, strict=True)]
-    facts: dict[str, Any] = {"file": path.name, "tiles": len(rows),
-                             "without_features": len(captions.text) - len(rows)}  # fmt: skip
-    if not rows:
-        return {**facts, "texts": 0, "tile_to_text": {}, "text_to_tile": {}}
-    different = sorted({text for _, text in rows})
-    number = {text: t for t, text in enumerate(different)}
-    images = np.stack([v for v, _ in rows]).astype(np.float64)
-    images /= np.linalg.norm(images, axis=1, keepdims=True)
-    own = np.array([number[text] for _, text in rows])
-    found = retrieval.recall(images, text_features(tower, different, texts), own)
-    return {**facts, "texts": len(different), **found}
+        number = {row: len(vectors) + i for i, row in enumerate(known)}
+        vectors += list(read_level(files[str(slide)], ALIGNED, np.array(known)))
+        for row, text in zip(rows, wanted["caption"], strict=True):
+            if row is not None:
+                tile.append(number[row])
+                said.append(text)
+    facts: dict[str, Any] = {"tiles": len(vectors), "without_features": len(captions) - len(said)}
+    if not said:
+        return {**facts, "texts": 0}
+    different = sorted(set(said))
+    number_of = {text: t for t, text in enumerate(different)}
+    images = np.stack(vectors).astype(np.float64)
+    images /= np.linalg.norm(images, axis=1, keepdims=True).clip(1e-6)
+    own = np.array([number_of[text] for text in said])
+    found = recall(images, text_features(tower, different, texts), np.array(tile), own)
+    return {**facts, **dataclasses.asdict(found)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,22 @@ def test_those_with_a_text_tower_are_asked() -> None:
     assert speaking.zero_shot_models(found, "subtype") == ["zero_shot_plip"]
     assert speaking.zero_shot_models(found, "score") == []
     assert speaking.speaking(config(vision_language=None)) == []
+
+
+def test_captions_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "some.csv").write_text("slide_id,x,y,caption\n")
+    for captions in ("some.csv", "embedded", None):
+        asked = config(vision_language={"prompts": WORDS, "captions": captions})
+        speaking.check_captions(asked, tmp_path)
+    sheet = {"source": "sheet", "sheet": "s.csv"}
+    start = {"source": "open_clip", "model": "ViT-B-32", "weights": "random"}
+    for section, said in (
+        ({"vision_language": {"prompts": WORDS, "captions": "none.csv"}}, "none.csv: no such file"),
+        ({"vision_language": {"prompts": WORDS, "captions": "embedded"}}, "vision_language.captio"),
+        ({"pairs": {"name": "lab", "start": start}}, "pairs.captions: only the embedded"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            speaking.check_captions(config(cohort=sheet, **section), tmp_path)
 
 
 def test_a_job_is_told_of_its_teacher_and_tasks_alone() -> None:

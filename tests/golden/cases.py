@@ -184,7 +184,7 @@ def small_encoder(folder: Path) -> Numbers:
 
 def pairs(folder: Path) -> Numbers:
     root = captioned.results_folder(folder)
-    job = captioned.job(root, folder, captioned.COCA, name="lab", steps=4)
+    job = captioned.job(root, folder, captioned.COCA, name="lab", steps=4, held_out=0.5)
     pairs_stage.run(job=job, root=root, base=root, device="cpu")
     curve = pd.read_csv(root / "teachers/lab/curve.csv").iloc[-1]
     return {str(k): float(v) for k, v in curve.items()}

@@ -61,7 +61,7 @@ def job(root: Path, where: Path, config: dict[str, Any], **cfg: Any) -> PairsJob
     """What the stage is told, for a model from scratch."""
     model = where / "model.json"
     model.write_text(json.dumps({"model_cfg": config}))
-    steps = cfg.pop("steps", 2)
+    steps, held_out = cfg.pop("steps", 2), cfg.pop("held_out", 0.25)
     section = {
         "start": {"source": "open_clip", "model": str(model), "weights": "random"},
         "captions": "captions.csv",
@@ -72,7 +72,7 @@ def job(root: Path, where: Path, config: dict[str, Any], **cfg: Any) -> PairsJob
             "batch_size": 8,
             "tiles_per_visit": 2,
             "validate_every": steps // 2,
-            "held_out": 0.25,
+            "held_out": held_out,
             "held_out_tiles": 8,
             "learning_rate": 0.001,
             "ema": 0.5,

@@ -60,8 +60,9 @@ def opened(tmp_path: Path) -> Results:
                     "maps": [{"case_id": "c1", "slide_id": "s1", "label": "a"}],
                 }
             },
-            "recall": {"file": "x", "tiles": 9, "without_features": 0, "texts": 4,
-                       "tile_to_text": recall, "text_to_tile": recall},
+            "recall": {"tiles": 9, "without_features": 0, "texts": 4,
+                       "tile_to_text": recall, "text_to_tile": recall,
+                       "tile_to_text_chance": recall, "text_to_tile_chance": recall},
         },
     )  # fmt: skip
     metrics = [{"model": "zero_shot_lab", "metric": "balanced_accuracy", "value": 0.66}]
@@ -91,6 +92,8 @@ def test_what_was_asked_is_shown(opened: Results) -> None:
     assert one.maps[0].maps[1].note == "nearest for 50 % of tiles"
     assert [sheet.words for sheet in one.sheets] == ["glands, ducts", "nests"]
     assert found.recall is not None and len(found.recall.rows) == 2
+    cells = [cell.html for cell in found.recall.rows[0]]
+    assert cells[2:] == ["0.250", "0.500", "1.000", "0.250", "0.500", "1.000", "9", "4"]
     assert found.tissue is not None
     assert [cell.html for cell in found.tissue.rows[0]][1:3] == ["75 %", "25 %"]
     (curve,) = found.curves

@@ -99,6 +99,7 @@ def test_captions_are_found_again(root: Path, weights: Path) -> None:
     assert (found["tiles"], found["without_features"], found["texts"]) == (35, 2, 3)
     assert found["tile_to_text"]["1"] > 0.6 and found["tile_to_text"]["5"] == 1.0
     assert set(found["text_to_tile"]) == {"1", "5", "10"}
+    assert found["tile_to_text_chance"]["1"] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_captions_are_found_again(root: Path, weights: Path) -> None:
         ({"prompts": {"task": {"a": "pale", "b": "grey"}}}, ConfigError, "`c` has no prom"),
         ({"prompts": {"task": {**WORDS, "d": "x"}}}, ConfigError, "`d` is not a class"),
         ({"templates": ["{} " + "and so on " * 9]}, UserError, "its text tower takes 12"),
-        ({"captions": "none.csv"}, UserError, "cannot be read"),
+        ({"captions": "none.csv"}, UserError, "none.csv: the captions cannot be read"),
     ],
 )
 def test_what_cannot_be_asked_is_said(

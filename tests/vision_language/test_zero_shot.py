@@ -1,4 +1,4 @@
-"""Predictions, the choice of a way on validation alone, spread, few-shot curve, recall."""
+"""Predictions, the choice of a way on validation alone, spread, few-shot curve."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.contracts.folds import Fold
 from pipeline.contracts.labels import Labels
-from pipeline.vision_language import few_shot, retrieval, zero_shot
+from pipeline.vision_language import few_shot, zero_shot
 
 N = 12
 CASES = tuple(f"c{i:02d}" for i in range(N))
@@ -91,14 +91,3 @@ def test_few_shot_curve_rises_and_stops_where_cases_end() -> None:
     assert rows == few_shot.curve(means, labels, folds, (1, 4, 13, 14), 8, seed=3)
     noise = few_shot.curve(rng.normal(size=(n, 20)), labels, folds, (13,), 8, seed=3)
     assert noise[0]["median"] < 0.5
-
-
-def test_recall_in_both_directions() -> None:
-    texts = np.eye(4)[:3]
-    images = np.array([[1, 0, 0, 0], [0.6, 0.8, 0, 0], [0, 0.9, 0.43, 0], [0, 0, 1, 0]])
-    own = np.array([0, 0, 1, 2])
-    found = retrieval.recall(images, texts, own, (1, 2))
-    assert found["tile_to_text"] == {1: 0.75, 2: 1.0}
-    assert found["text_to_tile"] == {1: 1.0, 2: 1.0}
-    far = retrieval.recall(images[[1, 2]], texts, np.array([1, 0]), (1, 2))
-    assert far["text_to_tile"][1] == 0.0

@@ -24,6 +24,7 @@ rule report:
         words=collect(
             "<results>/vision_language/{spoken}/zero_shot.json", spoken=SPEAKING
         ),
+        paired=PAIRED,
         evaluations=collect(
             "<results>/evaluation/{task}/evaluation.json", task=CONFIG.tasks
         ),

@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from pipeline.encoders import speaking
+from pipeline.encoders.caption_recall import AT
 from pipeline.encoders.tile_scales import folder, scale_of
 from pipeline.errors import SlideError
 from pipeline.files.artifacts import read_json
@@ -26,6 +27,7 @@ from pipeline.report.tables.cells import Column, Table, count, number, text
 from pipeline.slides.slide import open_slide
 
 CANVAS_PX = 300
+WAYS = {"tile_to_text": "tile → text", "text_to_tile": "text → tile"}
 FOLDER = "report/words"
 
 
@@ -287,25 +289,28 @@ def _recall(found: Mapping[str, _Found]) -> Table | None:
     rows = [
         [
             text(teacher),
-            text("tile → text" if way == "tile_to_text" else "text → tile"),
-            *(number(facts[way].get(k)) for k in ("1", "5", "10")),
+            text(label),
+            *(number(facts.get(way, {}).get(str(k))) for k in AT),
+            *(number(facts.get(f"{way}_chance", {}).get(str(k))) for k in AT),
             count(facts["tiles"]),
             count(facts["texts"]),
         ]
         for teacher, facts in asked.items()
-        for way in ("tile_to_text", "text_to_tile")
+        for way, label in WAYS.items()
     ]
     return Table(
         caption="Recall of captions",
         columns=[
             Column("teacher"),
             Column("from → to"),
-            *(Column(f"at {k}", True) for k in (1, 5, 10)),
+            *(Column(f"at {k}", True) for k in AT),
+            *(Column(f"by chance at {k}", True) for k in AT),
             Column("tiles", True),
             Column("captions", True, "different ones"),
         ],
         rows=rows,
-        read="How often the own caption (a tile of it) is among so many nearest ones.",
+        read="How often an own caption of a tile (a tile of a caption) is among so many nearest "
+        "ones. Captions that say the same in other words count as wrong.",
         source=tuple(f"vision_language/{teacher}/zero_shot.json" for teacher in asked),
     )
 

@@ -58,7 +58,8 @@ def captions(folder: Path, slides: Sequence[TiledSlide], seed: int) -> pd.DataFr
     truth_path = folder / "truth.csv"
     if not truth_path.is_file():
         raise UserError(
-            f"{truth_path}: not there; pairs.captions: null is for the embedded cohort alone"
+            f"{truth_path}: not there; captions of hidden states are those of the embedded cohort "
+            "alone, any other needs a CSV with slide_id, x, y and caption"
         )
     truth = pd.read_csv(truth_path, index_col="case_id").to_dict("index")
     tables = []
