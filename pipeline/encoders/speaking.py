@@ -11,9 +11,24 @@ from pipeline.config.whole import Config
 from pipeline.encoders import registry
 from pipeline.errors import ConfigError, nearest
 
+# Text towers that run with their authors' package alone, which is not on the package index.
+ELSEWHERE = ("musk",)
+
 
 def speaking(config: Config) -> list[str]:
-    """The teachers with a text tower; none where the config has no section `vision_language`."""
+    """The teachers that are asked in words: those whose text tower can be run here; none where the
+    config has no section `vision_language`."""
+    return [t for t in _with_words(config) if t not in silent(config)]
+
+
+def silent(config: Config) -> list[str]:
+    """The teachers with a text tower that cannot be run here, and which therefore are not asked."""
+    rows = {t: registry.row_of(t, cfg) for t, cfg in config.extraction.teachers.items()}
+    kinds = {t: row.text["kind"] for t, row in rows.items() if row is not None and row.text}
+    return [t for t in _with_words(config) if kinds.get(t) in ELSEWHERE]
+
+
+def _with_words(config: Config) -> list[str]:
     if config.section(VisionLanguageConfig) is None:
         return []
     return [t for t, cfg in config.extraction.teachers.items() if registry.speaks(t, cfg)]
@@ -78,8 +93,8 @@ def check_words(config: Config) -> None:
         return
     if not speaking(config):
         raise ConfigError(
-            "vision_language: no teacher has a text tower; add one that has, such as plip, conch, "
-            "keep or a model with source: open_clip, or remove the section"
+            "vision_language: no teacher has a text tower that can be run here; add one that has, "
+            "such as plip, conch, keep or a model with source: open_clip, or remove the section"
         )
     for name, classes in section.prompts.items():
         where = f"vision_language.prompts.{name}"

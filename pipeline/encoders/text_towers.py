@@ -24,8 +24,8 @@ from pipeline.encoders import open_clip_models, registry, weight_files, weights
 from pipeline.encoders.registry import Model
 from pipeline.errors import ConfigError, UserError
 
-# Raised when features of the same text change. 1: the first.
-VERSION = 1
+# Raised when features of the same text change. 1: the first. 2: KEEP reads lower case alone.
+VERSION = 2
 
 BATCH = 64
 SCALE = 100.0  # of cosines before a softmax, where the file has none: CLIP's at the end of training
@@ -248,8 +248,11 @@ def _tokeniser(
             f"that it is not the vocabulary of {row.title}"
         )
 
+    lower = bool(facts.get("lower"))  # as the authors call it, whatever the file says
+
     def split(text: str) -> list[int]:
-        return [opens, *read.encode(text, add_special_tokens=False).ids, closes]
+        read_as = text.lower() if lower else text
+        return [opens, *read.encode(read_as, add_special_tokens=False).ids, closes]
 
     return Tokeniser(split, int(facts["context"]))
 

@@ -42,6 +42,16 @@ def test_those_with_a_text_tower_are_asked() -> None:
     assert speaking.speaking(config(vision_language=None)) == []
 
 
+def test_a_teacher_whose_text_tower_runs_elsewhere_is_not_asked() -> None:
+    teachers = {"musk": {"acknowledge_licence": True}, "plip": {"weights": "random"}}
+    found = config(extraction={"teachers": teachers})
+    speaking.check_words(found)
+    assert speaking.speaking(found) == ["plip"] and speaking.silent(found) == ["musk"]
+    assert speaking.zero_shot_models(found, "subtype") == ["zero_shot_plip"]
+    with pytest.raises(ConfigError, match="that can be run here"):
+        speaking.check_words(config(extraction={"teachers": {"musk": teachers["musk"]}}))
+
+
 def test_captions_must_be_there(tmp_path: Path) -> None:
     (tmp_path / "some.csv").write_text("slide_id,x,y,caption\n")
     for captions in ("some.csv", "embedded", None):

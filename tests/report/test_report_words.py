@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def test_what_was_asked_is_shown(opened: Results) -> None:
     assert found.recall is not None and len(found.recall.rows) == 2
     cells = [cell.html for cell in found.recall.rows[0]]
     assert cells[2:] == ["0.250", "0.500", "1.000", "0.250", "0.500", "1.000", "9", "4"]
+    assert found.silent == ""
     assert found.tissue is not None
     assert [cell.html for cell in found.tissue.rows[0]][1:3] == ["75 %", "25 %"]
     (curve,) = found.curves
@@ -119,6 +121,16 @@ def test_squares_count_from_where_qupath_does(opened: Results) -> None:
     table = pd.DataFrame({"x": [3], "y": [4], "v": [0.123456]})
     (one,) = squares_geojson(table, {"v": table["v"]}, 10)["features"]
     assert one["properties"]["measurements"] == {"v": 0.12346}
+
+
+def test_a_teacher_that_could_not_be_asked_is_named(opened: Results) -> None:
+    import dataclasses
+
+    data = copy.deepcopy(CONFIG)
+    data["extraction"]["teachers"]["musk"] = {"acknowledge_licence": True}
+    found = words.section(dataclasses.replace(opened, config=parse(data)))
+    assert found is not None and found.silent.startswith("Not asked: musk.")
+    assert [one.teacher for one in found.spoken] == ["lab"]
 
 
 def test_nothing_is_shown_where_nothing_was_asked(opened: Results) -> None:

@@ -97,6 +97,7 @@ class WordsSection:
         recall: of captions; None without.
         tissue: shares of tissue classes; None without.
         colours: of the maps, as a CSS gradient.
+        silent: teachers that could not be asked, as a sentence; empty: none.
     """
 
     spread: tuple[Table, ...]
@@ -105,6 +106,7 @@ class WordsSection:
     recall: Table | None
     tissue: Table | None
     colours: str
+    silent: str
 
 
 def section(results: Results) -> WordsSection | None:
@@ -121,6 +123,16 @@ def section(results: Results) -> WordsSection | None:
         recall=_recall(found),
         tissue=_tissue(found),
         colours=maps.gradient(),
+        silent=_silent(speaking.silent(results.config)),
+    )
+
+
+def _silent(teachers: Sequence[str]) -> str:
+    if not teachers:
+        return ""
+    return (
+        f"Not asked: {', '.join(teachers)}. The text tower runs with its authors' package alone; "
+        "image features are used as any teacher's."
     )
 
 
