@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from pipeline.accounting.job_records import recorded
 from pipeline.commands.options import OPTIONS, PARTS, Cfg, Root
 from pipeline.plan import stage_params
-from pipeline.runtime import gpu_locks
+from pipeline.runtime import gpu_locks, torchrun
 from pipeline.runtime.stages import Stage
 
 
@@ -18,7 +21,8 @@ def command(stage: Stage) -> Callable[..., None]:
     """What `python -m pipeline <stage>` calls: its own function, or one made of the declaration.
 
     The latter reads `--cfg` as the stage's job, claims GPUs, writes the job's record, and calls
-    the stage's `run(job=, root=, <its options>)`.
+    the stage's `run(job=, root=, <its options>)`; of several GPUs each has a process of its own,
+    where the stage can share its work so.
     """
     own = stage.own_command()
     if own is not None:
@@ -26,8 +30,11 @@ def command(stage: Stage) -> Callable[..., None]:
 
     def run(cfg: str, root: Path, **options: Any) -> None:
         job = stage_params.read(stage.job_class(), cfg)
-        if "gpus" in options:
-            gpu_locks.claim(options.pop("gpus"))
+        gpus = options.pop("gpus", 0)
+        if not torchrun.started():
+            gpu_locks.claim(gpus)
+            if stage.torchrun and gpus > 1:
+                raise typer.Exit(torchrun.launch(gpus, sys.argv[1:]))
         parts = {name: options[name] for name in PARTS if name in options}
         with recorded(root, stage.name, **parts):
             stage.run()(job=job, root=root, **options)

@@ -37,6 +37,7 @@ class Stage:
             room's `stage`.
         options: of the command besides `--cfg` and `--root`, names of `commands.options.OPTIONS`;
             `run` gets them, but for `gpus`, which are claimed before.
+        torchrun: whether several GPUs are several processes that share its work.
         function: `module:name` below `pipeline.commands`, for a command that is not made of `job`
             and `options`.
     """
@@ -52,6 +53,7 @@ class Stage:
     job: str = ""
     module: str = ""
     options: tuple[str, ...] = ()
+    torchrun: bool = False
     function: str = ""
 
     def job_class(self) -> Any:
@@ -125,6 +127,7 @@ STAGES = (
         command="pretraining",
         job="pretraining:PretrainingJob",
         options=("teacher", "workers", "gpus", "device"),
+        torchrun=True,
         config=("pretraining",),
         libraries=(
             *ARRAYS,
@@ -313,6 +316,7 @@ STAGES = (
         command="encoder-distillation",
         job="encoder_distillation:EncoderDistillationJob",
         options=("teacher", "workers", "gpus", "device"),
+        torchrun=True,
         config=("encoder_distillation",),
         libraries=(
             *ARRAYS,
@@ -392,6 +396,7 @@ STAGES = (
         command="pairs",
         job="pairs:PairsJob",
         options=("base", "workers", "gpus", "device"),
+        torchrun=True,
         config=("pairs",),
         libraries=(
             *ARRAYS,
