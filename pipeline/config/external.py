@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import Field
 
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.section import Name, Section
@@ -19,7 +20,15 @@ from pipeline.errors import ConfigError, nearest
 
 WRITTEN_DOWN = Path("report") / "config.yaml"
 # What the models were trained with, and what a user may still say.
-INHERITED = ("tiling", "extraction", "tasks", "folds", "training")
+INHERITED = (
+    "tiling",
+    "extraction",
+    "pretraining",
+    "encoder_distillation",
+    "tasks",
+    "folds",
+    "training",
+)
 ADJUSTABLE = ("mapping", "evaluation")
 OWN = ("cohort", "external", "report")
 IMPORTED_KEYS = {"source", "path", "pattern", "table"}
@@ -40,12 +49,16 @@ class ExternalPredictionsJob(Section):
         task: the task.
         max_tiles: most tiles of a case, as in its training.
         precision: of its forward pass.
+        made: an encoder that the training cohort's run made and the model reads, by the name that
+            the model calls it, and the folder of its features; with `{fold}` in it each fold has
+            one of its own.
     """
 
     external: ExternalConfig
     task: TaskConfig
     max_tiles: int | None
     precision: str
+    made: dict[str, str] = Field(default_factory=dict)
 
 
 class ExternalJob(Section):

@@ -189,11 +189,13 @@ class Config(Section):
         return pretrained(self.section(PretrainingConfig)) + students
 
     def with_made(self) -> Config:
-        """The same with the encoders that the workflow makes among the teachers.
+        """The same with the encoders that the workflow makes among the teachers; on an external
+        cohort those that the training cohort's run made.
 
         Models that read all teachers do not read these: they are compared with their teachers.
         """
-        folder = f"results/{self.cohort.name}/teachers"
+        external = self.section(ExternalConfig)
+        folder = f"{external.trained if external else f'results/{self.cohort.name}'}/teachers"
         more = {
             one.name: TeacherConfig(
                 source="folder", path=f"{folder}/{one.name}", weights="local",

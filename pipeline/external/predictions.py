@@ -18,13 +18,14 @@ from pipeline.bags.store import open_store
 from pipeline.config.external import ExternalPredictionsJob
 from pipeline.config.models import STACKS
 from pipeline.config.tasks import ClassificationTask
-from pipeline.contracts.case_map import read_case_map
+from pipeline.contracts.case_map import CaseMap, read_case_map, with_made
 from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.labels import Labels, Task, read_labels
 from pipeline.contracts.model_meta import ModelMeta, read_metas
 from pipeline.errors import ArtifactError, UserError
 from pipeline.external.stacks import stacked
 from pipeline.files.artifacts import sweep
+from pipeline.files.digests import digest
 from pipeline.files.parquet import Columns, read_columns, stack_columns, write_columns
 from pipeline.runtime import progress
 from pipeline.runtime.cpu_budget import cpu_budget
@@ -99,7 +100,30 @@ def _of_networks(
     place: torch.device,
 ) -> list[Columns]:
     """What the networks of each fold and seed say of the cases that have features."""
-    mapping = read_case_map(root)
+    tables: list[Columns] = []
+    # Encoders of a fold's own give that fold's models features of their own.
+    by_folder: dict[str, list[ModelMeta]] = {}
+    for meta in metas:
+        by_folder.setdefault(digest(_folders(job, meta)), []).append(meta)
+    for some in by_folder.values():
+        mapping = with_made(read_case_map(root), root, _folders(job, some[0]))
+        tables += _of_features(job, root, trained, some, labels, place, mapping)
+    return tables
+
+
+def _folders(job: ExternalPredictionsJob, meta: ModelMeta) -> dict[str, str]:
+    return {name: folder.format(fold=meta.fold) for name, folder in job.made.items()}
+
+
+def _of_features(
+    job: ExternalPredictionsJob,
+    root: Path,
+    trained: Path,
+    metas: Sequence[ModelMeta],
+    labels: Labels,
+    place: torch.device,
+    mapping: CaseMap,
+) -> list[Columns]:
     for name, dims in zip(metas[0].teachers, metas[0].dims, strict=True):
         has = mapping.teachers[name].dims if name in mapping.teachers else {}
         if any(has.get(level) != width for level, width in dims.items()):

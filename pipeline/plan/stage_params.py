@@ -424,8 +424,14 @@ def vision_language(config: Config, teacher: str, captions: str = "") -> VisionL
     )
 
 
-def external_predictions(config: Config, task: str) -> ExternalPredictionsJob:
-    """One model of one task on an external cohort."""
+def external_predictions(config: Config, task: str, model: str) -> ExternalPredictionsJob:
+    """One model of one task on an external cohort.
+
+    Args:
+        config: the config.
+        task: the task's name.
+        model: the model's name.
+    """
     external = config.section(ExternalConfig)
     assert external is not None
     return ExternalPredictionsJob(
@@ -433,6 +439,7 @@ def external_predictions(config: Config, task: str) -> ExternalPredictionsJob:
         task=_alone(config, task),
         max_tiles=config.training.max_tiles_per_case,
         precision=config.training.precision,
+        made=encoder_jobs.read_by(config, task, model),
     )
 
 

@@ -70,8 +70,9 @@ def run(*, config: Config, root: Path, planner: Planner | None = None) -> None:
         "flow": flow.section(opened, folds),
         "slides": slides.section(opened),
         "teachers": teachers.section(opened),
-        "pretraining": pretraining.section(opened),
-        "encoders": encoders.section(opened),
+        # How encoders were made, the report of the training cohort says.
+        "pretraining": None if elsewhere else pretraining.section(opened),
+        "encoders": None if elsewhere else encoders.section(opened),
         "tasks": [
             external.section(opened, task, Path(elsewhere.trained))
             if elsewhere

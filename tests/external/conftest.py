@@ -44,7 +44,7 @@ def apply(config: Config, task: str) -> None:
     """Every job of a task after them."""
     root = f"results/{config.cohort.name}"
     for model in config.applied():
-        cfg = stage_params.external_predictions(config, task).canonical()
+        cfg = stage_params.external_predictions(config, task, model).canonical()
         of = ["--cfg", cfg, "--root", root, "--task", task, "--model", model]
         handing_over.run("external-predictions", *of)
     cfg = stage_params.external(config, task).canonical()

@@ -13,13 +13,13 @@ import torch
 
 from pipeline.bags.store import open_store
 from pipeline.config.reading import load, parse
-from pipeline.contracts.case_map import read_case_map
+from pipeline.contracts.case_map import CaseMap, read_case_map, write_case_map
 from pipeline.contracts.slide_row import SlideRow
 from pipeline.errors import ArtifactError, ConfigError, SheetError, UserError
 from pipeline.evaluation.pooling import Pool, risk_groups
 from pipeline.external import predictions
 from pipeline.external.trained import check_apart
-from pipeline.files.artifacts import read_json
+from pipeline.files.artifacts import read_json, write_text
 from pipeline.plan import stage_params
 from pipeline.report.sections import provenance
 from pipeline.training.checkpoint import load_checkpoint
@@ -128,7 +128,7 @@ def test_features_of_another_encoder_are_refused(here: Path, tmp_path: Path) -> 
     root = Path(shutil.copytree(here / SECOND, tmp_path / "second"))
     path = root / "case_to_features.json"
     path.write_text(path.read_text().replace('"high": 512', '"high": 768'))
-    job = stage_params.external_predictions(parse(EXTERNAL), "survival")
+    job = stage_params.external_predictions(parse(EXTERNAL), "survival", "v2")
     with pytest.raises(ArtifactError, match="made by another encoder"):
         predictions.run(job=job, root=root, task="survival", model="v2")
     with pytest.raises(UserError, match="no finished training"):
@@ -203,3 +203,56 @@ def test_the_section_inherits_and_lets_the_rest_be_said(here: Path) -> None:
         trained.model_specs()
     )
     assert "tiny" in config.report.title
+
+
+def test_each_fold_reads_the_features_of_its_own_encoder(here: Path, tmp_path: Path) -> None:
+    """An encoder of each fold stands in for a teacher: that of fold 0 says the same as it."""
+    root = Path(shutil.copytree(here / SECOND, tmp_path / "second"))
+    first, other = read_case_map(root).teachers
+    for fold, source in ((0, first), (1, other)):
+        folder = root / f"features/mine.survival.{fold}"
+        shutil.copytree(root / "features" / source, folder)
+        for manifest in (folder / "manifest").glob("*.json"):
+            text = manifest.read_text().replace(f"features/{source}/", f"features/{folder.name}/")
+            manifest.write_text(text)
+    job = stage_params.external_predictions(parse(EXTERNAL), "survival", "v2")
+    job = job.model_copy(update={"made": {first: "mine.survival.{fold}"}})
+    case_map = read_case_map(root)
+    cases = {case: {other: of[other]} for case, of in case_map.cases.items()}
+    write_case_map(root, CaseMap({other: case_map.teachers[other]}, cases))
+    predictions.run(job=job, root=root, task="survival", model="v2")
+    before, after = (
+        pd.read_parquet(one / "models/survival/v2/predictions.parquet").query("split == 'test'")
+        for one in (here / SECOND, root)
+    )
+    assert before["case_id"].tolist() == after["case_id"].tolist()
+    same = np.isclose(before["risk"], after["risk"])
+    assert same[before["fold"] == 0].all() and not same[before["fold"] == 1].any()
+
+
+def test_encoders_that_the_training_cohort_made_are_taken_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = {"source": "timm", "model": "resnet10t", "weights": "random"}
+    trained = {
+        "cohort": {"name": "mine"},
+        "extraction": {"teachers": {"net": tiny}},
+        "tasks": {"grade": {"type": "classification", "label": "grade"}},
+        "folds": {"k": 2},
+        "encoder_distillation": {"students": {"small": {"encoder": tiny}}},
+        "pretraining": {"teachers": {"own": {"method": "simsiam", "encoder": tiny, "pool": "all"}}},
+        "training": {"models": {"single": {"kind": "single", "teacher": "each"}}},
+        "evaluation": {"student": "single_net"},
+    }
+    write_text(Path("results/mine/report/config.yaml"), provenance.config_yaml(parse(trained)))
+    mine = {"cohort": {"name": "other"}, "external": {"trained": "results/mine"}}
+    config = parse(mine)
+    assert config.made() == parse(trained).made() and config.made()
+    assert "single_small" in config.applied() and "single_own_transductive" in config.applied()
+    paths = {n: t.path for n, t in config.with_made().extraction.teachers.items()}
+    assert paths["small.grade.1"] == "results/mine/teachers/small.grade.1"
+    job = stage_params.external_predictions(config, "grade", "single_small")
+    assert job.made == {"small": "small.grade.{fold}"}
+    with pytest.raises(ConfigError, match="encoder_distillation: an external cohort takes"):
+        parse({**mine, "encoder_distillation": {"students": {}}})

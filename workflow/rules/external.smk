@@ -9,6 +9,7 @@ if EXTERNAL is not None:
         input:
             cases_to_features="<results>/case_to_features.json",
             cases="<results>/cases.parquet",
+            made=features_of_made,
             trained=f"{EXTERNAL.trained}/models/{{task}}/{{model}}/predictions.parquet",
         output:
             predictions="<results>/models/{task}/{model}/predictions.parquet",
@@ -25,7 +26,7 @@ if EXTERNAL is not None:
             mem_mb=8000,
             gpu=0,
         params:
-            cfg=job(stage_params.external_predictions, "task"),
+            cfg=job(stage_params.external_predictions, "task", "model"),
             version=version(stage_versions.external_predictions()),
         shell:
             "python -m pipeline external-predictions --cfg {params.cfg:q}"
@@ -51,7 +52,7 @@ if EXTERNAL is not None:
         resources:
             mem_mb=4000,
         params:
-            cfg=job(stage_params.external_predictions, "task"),
+            cfg=job(stage_params.external_predictions, "task", "model"),
             version=version(stage_versions.external_predictions()),
         shell:
             "python -m pipeline external-predictions --cfg {params.cfg:q}"

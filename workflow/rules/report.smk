@@ -15,7 +15,7 @@ rule report:
         robustness=collect(
             "<results>/probing/robustness/{teacher}.json", teacher=ROBUST
         ),
-        encoders=collect("<results>/teachers/{encoder}/facts.json", encoder=MADE),
+        encoders=collect("<results>/teachers/{encoder}/facts.json", encoder=OWN),
         tile_students=(
             "<results>/probing/all/students.json"
             if CONFIG.probing is not None and CONFIG.probing.students
