@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.extraction import TeacherConfig
-from pipeline.config.section import Count, Fraction, Name, Section, Weight
+from pipeline.config.section import Count, Fraction, Name, Positive, Section, Weight
 from pipeline.config.tile_training import AugmentationConfig, CourseConfig
 
 TRANSDUCTIVE = "_transductive"
@@ -34,6 +34,20 @@ class LossesConfig(Section):
         return {name: float(weight) for name, weight in self if weight}
 
 
+class SlideLossConfig(Section):
+    """`recipe: gigapath`: what a frozen view of whole slides makes of the student's tiles."""
+
+    encoder: Name
+    beta: Fraction = 0.5
+    tile_batch: Count = 64
+
+
+class StudentCourse(CourseConfig):
+    """Slower than other courses: a student that starts from weights must not forget them."""
+
+    learning_rate: Positive = 1e-4
+
+
 class EncoderStudent(Section):
     """One small encoder: what it is and starts as, what it learns from, and how."""
 
@@ -44,6 +58,8 @@ class EncoderStudent(Section):
     width: Count | None = None
     teachers: tuple[Name, ...] = ()
     pool: Literal["separate", "training", "all"] = "training"
+    recipe: Literal["tiles", "gigapath"] = "tiles"
+    slide: SlideLossConfig | None = None
     losses: LossesConfig = LossesConfig()
     standardise: Literal["phi_s", "scalar"] = "phi_s"
     tokens: Literal["shared", "per_teacher"] = "shared"
@@ -51,8 +67,9 @@ class EncoderStudent(Section):
     weights: Literal["balanced"] | dict[Name, Weight] = Field(default_factory=dict)
     teacher_dropout: Fraction = 0.0
     head_width: Count = 1024
+    keep_norms: bool = True
     augmentation: AugmentationConfig = AugmentationConfig()
-    course: CourseConfig = CourseConfig()
+    course: StudentCourse = StudentCourse()
     control: bool = True
 
     @model_validator(mode="before")
@@ -70,11 +87,34 @@ class EncoderStudent(Section):
             raise ValueError("width: another width has no weights to start from; weights: random")
         if self.teacher_dropout == 1:
             raise ValueError("teacher_dropout: 1 leaves no teacher to learn from")
+        if (self.recipe == "gigapath") != (self.slide is not None):
+            raise ValueError(
+                "recipe: gigapath needs `slide: {encoder: NAME}`, a teacher with `source: slide` "
+                "or a MIL model; other recipes have no `slide`"
+            )
         return self
 
 
 class EncoderDistillationConfig(Section):
     students: dict[Name, EncoderStudent] = Field(default_factory=dict)
+
+
+class SlideViewTold(Section):
+    """The frozen view of whole slides that a student is judged through.
+
+    Attributes:
+        name: of a slide encoder, or of a MIL model.
+        reads: the teacher whose features it reads.
+        settings: of the slide encoder; None: a MIL model with random parameters.
+        facts: its row of the registry, and which weights it has.
+        precision: as extraction has it.
+    """
+
+    name: str
+    reads: str
+    settings: TeacherConfig | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)
+    precision: str = "auto"
 
 
 class EncoderDistillationJob(Section):
@@ -88,6 +128,7 @@ class EncoderDistillationJob(Section):
         start: the same of what the student starts as.
         weights_dir: folder of local weights.
         labels: columns of the sheet of which a slide of the pool `separate` has none.
+        slide: the view of whole slides, with `recipe: gigapath`.
         task: whose fold the student is for, with the pool `training`; else empty.
         fold: its number.
     """
@@ -99,6 +140,7 @@ class EncoderDistillationJob(Section):
     start: dict[str, Any] = Field(default_factory=dict)
     weights_dir: str | None = None
     labels: tuple[str, ...] = ()
+    slide: SlideViewTold | None = None
     task: str = ""
     fold: int = 0
 

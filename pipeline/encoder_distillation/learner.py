@@ -53,10 +53,30 @@ class Distillation:
 
     def backward(self, batch: Batch, now: Pass) -> dict[str, Tensor]:
         """See `Learner.backward`."""
-        images = normalise(
-            augment(batch.tiles, self._cfg.augmentation, now.generator), self._transform
-        )
-        heard = self._heard(now.generator)
+        total, found, _ = self.tile_loss(batch, now, now.generator)
+        (total * now.share).backward()
+        return {"loss": total.detach(), **found}
+
+    def tile_loss(
+        self,
+        batch: Batch,
+        now: Pass,
+        generator: torch.Generator,
+        heard: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, list[Tensor]]]:
+        """How far the student's answers are from what the teachers said of each tile.
+
+        Args:
+            batch: on the device.
+            now: which step it is part of.
+            generator: of the augmentation's draws.
+            heard: teacher -> 1, or 0 where its answer does not count; None: drawn, too.
+
+        Returns:
+            the loss, that of each teacher (detached), and the answers.
+        """
+        images = normalise(augment(batch.tiles, self._cfg.augmentation, generator), self._transform)
+        heard = self.heard(generator) if heard is None else heard
         found: dict[str, Tensor] = {}
         with now.autocast():
             _, answers = self.module(images.contiguous(memory_format=torch.channels_last))
@@ -66,15 +86,13 @@ class Distillation:
                 one = torch.stack([self._distance(answer, target) for answer in of_sizes]).mean()
                 found[f"loss_{teacher}"] = one.detach()
                 total = total + self.weights[teacher] * heard[teacher] * one
-            total = total / len(answers)
-        (total * now.share).backward()
-        return {"loss": total.detach(), **found}
+        return total / len(answers), found, answers
 
     def _distance(self, answer: Tensor, target: Tensor) -> Tensor:
         parts = [weight * loss(answer, target) for loss, weight in self._losses]
         return torch.stack(parts).sum()
 
-    def _heard(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def heard(self, generator: torch.Generator) -> dict[str, Tensor]:
         """1 for teachers that are heard in this batch, 0 for the others; at least one is."""
         draws = torch.rand(len(self.weights), generator=generator, device=generator.device)
         heard = draws >= self._cfg.teacher_dropout
@@ -84,6 +102,25 @@ class Distillation:
     def stepped(self, step: int) -> None:
         """Nothing follows a student's parameters but their averages."""
 
+    def answers(self, module: nn.Module, batch: Batch) -> dict[str, list[Tensor]]:
+        """What a student says of tiles as they are.
+
+        Args:
+            module: the student, or its averages.
+            batch: on the device.
+        """
+        parts = []
+        for start in range(0, len(batch), VALIDATED):
+            tiles = batch.tiles[start : start + VALIDATED].permute(0, 3, 1, 2).float()
+            images = normalise(tiles, self._transform)
+            parts.append(module(images.contiguous(memory_format=torch.channels_last))[1])
+        return {
+            teacher: [
+                torch.cat(sizes) for sizes in zip(*(one[teacher] for one in parts), strict=True)
+            ]
+            for teacher in parts[0]
+        }
+
     @torch.no_grad()
     def validate(self, module: nn.Module) -> dict[str, float]:
         """Explained variance of each teacher, of each size of the embedding, and their mean.
@@ -92,8 +129,7 @@ class Distillation:
         """
         sums: dict[str, Tensor] = {}
         for batch in self._held_out():
-            images = normalise(batch.tiles.permute(0, 3, 1, 2).float(), self._transform)
-            _, answers = module(images.contiguous(memory_format=torch.channels_last))
+            answers = self.answers(module, batch)
             for teacher, of_sizes in answers.items():
                 target = self._standards[teacher](batch.answers[teacher]).double()
                 add(sums, f"{teacher} total", target.sum(0))

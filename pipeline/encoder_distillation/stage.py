@@ -16,46 +16,48 @@ import dataclasses
 import fnmatch
 import io
 import itertools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save
 from torch import nn
 
 from pipeline.config.encoder_distillation import EncoderDistillationJob, EncoderStudent
+from pipeline.contracts.distilled import Cases, DistilledFacts, LeftOut, Slides, write_distilled
 from pipeline.contracts.folds import read_folds
-from pipeline.encoder_distillation import agreement, student
-from pipeline.encoder_distillation.learner import Distillation
+from pipeline.contracts.made_encoder import CURVE, FACTS
+from pipeline.contracts.teacher_check import read_teacher_check
+from pipeline.encoder_distillation import student
+from pipeline.encoder_distillation.gigapath import SlideDistillation
+from pipeline.encoder_distillation.held_out import HeldOut, agreements
+from pipeline.encoder_distillation.learner import VALIDATED, Distillation
+from pipeline.encoder_distillation.slide_view import make_view, off_grid
 from pipeline.encoder_distillation.standardise import Standard, fit_standard
 from pipeline.encoder_distillation.targets import Answers, with_answers
 from pipeline.encoders.registry import HUB_FILES, ROW, Model
 from pipeline.encoders.taps import find_taps
-from pipeline.encoders.transforms import Transform, normalise
+from pipeline.encoders.transforms import normalise
 from pipeline.errors import UserError
 from pipeline.files.artifacts import atomic_path, sweep, write_json, write_text
 from pipeline.files.digests import digest
 from pipeline.files.parquet import read_table
 from pipeline.runtime import progress
 from pipeline.runtime.cpu_budget import cpu_budget
-from pipeline.tile_training.loader import Batch, Even, Share, Tiles, batches
+from pipeline.tile_training.loader import Share, Tiles, batches
 from pipeline.tile_training.processes import Processes, processes
 from pipeline.tile_training.sampling import Sampler
 from pipeline.tile_training.slides import TiledSlide, hold_out, tiled_slides
 from pipeline.tile_training.state import forget_state
 from pipeline.tile_training.trainer import Fitted, fit
 
-# Raised when another encoder comes out. 1: the first.
-VERSION = 1
+# Raised when another encoder comes out. 1: the first. 2: batch norms keep the statistics that they
+# start with; what it starts as is its first candidate.
+VERSION = 2
 
-FACTS = "facts.json"
-CURVE = "curve.csv"
 REGRESSED = 2048  # tiles that the heads' start is found from
-COMPARED = 2000  # held-out tiles of which neighbours are looked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +115,14 @@ def _control(work: Work) -> None:
     module, plan = student.start(work.key, work.cfg, work.job.weights_dir, control=True)
     slides = tiled_slides(work.root)
     row = _row(work, module, plan, slides, taught=False)
-    _write(work, module, row, None, {"control": True, "pool": "", "title": row.title})
+    _write(work, module, row, None, DistilledFacts(**_shared(work, row, control=True), pool=""))
 
 
 def _student(work: Work, here: Processes, cores: int) -> None:
     cfg, course = work.cfg, work.cfg.course
     teachers = {name: work.job.teachers[name] for name in cfg.teachers}
-    slides, answers = with_answers(pool(work), work.root, teachers)
+    seen, left_out = _on_grid(work, pool(work))
+    slides, answers = with_answers(seen, work.root, teachers)
     learned, held = _apart(slides, answers, hold_out(slides, course.held_out, course.seed))
     module, plan = student.start(work.key, cfg, work.job.weights_dir)
     started, _ = student.start(work.key, cfg, work.job.weights_dir, control=True)
@@ -132,12 +135,20 @@ def _student(work: Work, here: Processes, cores: int) -> None:
     readers = cores if here.device.type == "cuda" else min(1, cores - 1)
     counts = tuple(len(slide.grid.coords) for slide in learned[0])
     visits = course.batch_size // course.accumulate // course.tiles_per_visit
-    share = Share(
-        Sampler(counts, course.tiles_per_visit, course.seed), visits, here.rank, here.world
-    )
-    held_out = _HeldOut(*held, plan.transform, course.held_out_tiles, readers, here.device)
+    # A slide that is judged as a whole gives no tile twice.
+    sampler = Sampler(counts, course.tiles_per_visit, course.seed, cfg.slide is not None)
+    share = Share(sampler, visits, here.rank, here.world)
+    held_out = HeldOut(*held, plan.transform, course.held_out_tiles, readers, here.device)
     _start_heads(whole, Tiles(learned[0], share, plan.transform, learned[1]), plan, standards, here)
-    learner = Distillation(whole, cfg, plan.transform, standards, held_out)
+    given = (whole, cfg, plan.transform, standards, held_out)
+    learner = Distillation(*given)
+    if (told := work.job.slide) is not None:
+        check = read_teacher_check(work.root, told.name) if told.settings else None
+        identity = check.identity if check else None
+        dim, weights_dir = answers.dims[told.reads], work.job.weights_dir
+        see = make_view(told, dim, weights_dir, here.device, identity=identity, seed=course.seed)
+        parts = learned[0], held[0]
+        learner = SlideDistillation(*given, reads=told.reads, see=see, slides=parts)
     fitted = fit(
         learner,
         Tiles(learned[0], share, plan.transform, learned[1]),
@@ -146,6 +157,7 @@ def _student(work: Work, here: Processes, cores: int) -> None:
         fingerprint=_fingerprint(work, learned, held, here),
         here=here,
         workers=readers,
+        from_start=True,
     )
     if not here.first:
         return
@@ -153,28 +165,27 @@ def _student(work: Work, here: Processes, cores: int) -> None:
     progress.say(f"{spent} s of steps, in {waited} s of which no tiles were ready")
     whole.load_state_dict(fitted.module)
     whole.eval()
-    alike = _agreements(whole, started.to(here.device), plan, standards, held_out)
+    alike = agreements(whole, started.to(here.device), plan, standards, held_out)
     row = _row(work, whole.encoder, plan, slides, taught=True)
-    facts = {
-        "control": False,
-        "pool": cfg.pool,
-        "title": row.title,
-        "teachers": list(cfg.teachers),
-        "slides": {"learned": len(learned[0]), "held_out": len(held[0])},
-        "cases": {
-            "learned": sorted({slide.case_id for slide in learned[0]}),
-            "held_out": sorted({slide.case_id for slide in held[0]}),
-        },
-        "tiles": sum(counts),
-        "steps": fitted.steps,
-        "best_step": fitted.best_step,
-        "device": here.device.type,
-        "unreadable": [
-            {"slide": learned[0][slide].slide_id, "tile": place, "reason": reason}
+    facts = DistilledFacts(
+        **_shared(work, row, control=False),
+        pool=cfg.pool,
+        tiles=sum(counts),
+        steps=fitted.steps,
+        best_step=fitted.best_step,
+        seconds=round(fitted.seconds, 1),
+        waited=round(fitted.waited, 1),
+        device=here.device.type,
+        teachers=list(cfg.teachers),
+        slides=Slides(len(learned[0]), len(held[0])),
+        cases=Cases(*(sorted({slide.case_id for slide in of}) for of in (learned[0], held[0]))),
+        unreadable=[
+            LeftOut(learned[0][slide].slide_id, reason, place)
             for slide, place, reason in fitted.unreadable
         ],
-        "agreement": alike,
-    }
+        left_out=left_out,
+        agreement=alike,
+    )
     _write(work, whole.encoder, row, fitted, facts)
 
 
@@ -201,6 +212,17 @@ def pool(work: Work) -> list[TiledSlide]:
             "are then called transductive"
         )
     return found
+
+
+def _on_grid(work: Work, slides: list[TiledSlide]) -> tuple[list[TiledSlide], list[LeftOut]]:
+    """The slides that can be seen as a whole where that counts, and why others cannot."""
+    if (told := work.job.slide) is None:
+        return slides, []
+    reasons = {slide.slide_id: off_grid(told, slide) for slide in slides}
+    left_out = [LeftOut(name, why) for name, why in reasons.items() if why]
+    for one in left_out:
+        progress.say(f"left out, as {told.name} cannot see it: {one.slide} ({one.reason})")
+    return [slide for slide in slides if not reasons[slide.slide_id]], left_out
 
 
 def _labelled(root: Path, columns: Sequence[str]) -> set[str]:
@@ -241,6 +263,7 @@ def _whole(
             cfg.nested,
             cfg.head_width,
             plan.transform.crop,
+            keep_norms=cfg.keep_norms and cfg.encoder.weights != "random",
         )
 
 
@@ -257,11 +280,13 @@ def _start_heads(
     targets: dict[str, list[torch.Tensor]] = {name: [] for name in standards}
     seen = 0
     for batch in batches(tiles, itertools.count(), 0, here.device):
-        images = normalise(batch.tiles.permute(0, 3, 1, 2).float(), plan.transform)
-        _, read = whole.eval().embed(images.contiguous(memory_format=torch.channels_last))
-        views.append(read)
-        for name, standard in standards.items():
-            targets[name].append(standard(batch.answers[name]))
+        for start in range(0, len(batch), VALIDATED):
+            some = batch.part(start, start + VALIDATED)
+            images = normalise(some.tiles.permute(0, 3, 1, 2).float(), plan.transform)
+            _, read = whole.eval().embed(images.contiguous(memory_format=torch.channels_last))
+            views.append(read)
+            for name, standard in standards.items():
+                targets[name].append(standard(some.answers[name]))
         seen += len(batch)
         if seen >= REGRESSED:
             break
@@ -269,68 +294,6 @@ def _start_heads(
     student.start_heads(whole, columns, {name: torch.cat(of) for name, of in targets.items()})
     # Every process has regressed on tiles of its own.
     here.average([parameter for parameter in whole.heads.parameters()])
-
-
-class _HeldOut:
-    """Held-out tiles, spread evenly over their slides, with the teachers' answers."""
-
-    def __init__(
-        self,
-        slides: list[TiledSlide],
-        answers: Answers,
-        transform: Transform,
-        tiles: int,
-        readers: int,
-        device: torch.device,
-    ) -> None:
-        each = max(1, math.ceil(tiles / len(slides)))
-        self._even = Even(tuple(len(slide.grid.coords) for slide in slides), each)
-        self._tiles = Tiles(slides, self._even, transform, answers)
-        self._readers, self._device = readers, device
-
-    def __call__(self) -> Iterator[Batch]:
-        numbers = range(len(self._even))
-        return batches(self._tiles, numbers, self._readers, self._device)
-
-
-@torch.no_grad()
-def _agreements(
-    whole: student.Student,
-    started: nn.Module,
-    plan: student.Plan,
-    standards: dict[str, Standard],
-    held_out: _HeldOut,
-) -> dict[str, dict[str, float]]:
-    """Teacher -> how alike it and the student see held-out tiles, now and before it learned."""
-    views: dict[str, list[np.ndarray]] = {}
-
-    def see(name: str, values: torch.Tensor) -> None:
-        views.setdefault(name, []).append(values.float().cpu().numpy())
-
-    taps = find_taps(started, None if plan.pooling == "registers" else plan.pooling)
-    started = started.eval()
-    for batch in held_out():
-        images = normalise(batch.tiles.permute(0, 3, 1, 2).float(), plan.transform)
-        embedding, answers = whole(images)
-        see("student", embedding)
-        see("before", student.forward_levels(started, images, taps, ("high",))["high"])
-        for teacher, of_sizes in answers.items():
-            see(f"target {teacher}", standards[teacher](batch.answers[teacher]))
-            see(f"answer {teacher}", of_sizes[-1])
-    whole_views = {name: np.concatenate(parts) for name, parts in views.items()}
-    count = len(whole_views["student"])
-    some = np.linspace(0, count - 1, min(count, COMPARED)).astype(int)
-    found = {}
-    for teacher in standards:
-        target = whole_views[f"target {teacher}"]
-        answer = whole_views[f"answer {teacher}"]
-        row = {"explained": agreement.explained_variance(answer, target)}
-        for view in ("student", "before"):
-            seen = whole_views[view]
-            row[f"cka_{view}"] = agreement.cka(seen, target)
-            row[f"overlap_{view}"] = agreement.neighbour_overlap(seen[some], target[some])
-        found[teacher] = {key: round(value, 6) for key, value in row.items()}
-    return found
 
 
 def _row(
@@ -355,8 +318,18 @@ def _row(
     )
 
 
+def _shared(work: Work, row: Model, *, control: bool) -> dict[str, Any]:
+    return {
+        "teacher": work.name,
+        "control": control,
+        "title": row.title,
+        "licence": row.licence,
+        "parameters": row.params,
+    }
+
+
 def _write(
-    work: Work, module: nn.Module, row: Model, fitted: Fitted | None, facts: dict[str, Any]
+    work: Work, module: nn.Module, row: Model, fitted: Fitted | None, facts: DistilledFacts
 ) -> None:
     folder = work.folder
     (folder / FACTS).unlink(missing_ok=True)
@@ -368,7 +341,7 @@ def _write(
         text = io.StringIO()
         pd.DataFrame(fitted.rows).to_csv(text, index=False, float_format="%.6g")
         write_text(folder / CURVE, text.getvalue())
-    write_json(folder / FACTS, {**facts, "parameters": row.params, "licence": row.licence})
+    write_distilled(folder, facts)
     forget_state(folder)
 
 
@@ -389,6 +362,6 @@ def _fingerprint(
         for files in part[1].files
         for f in files.values()
     ]
-    return digest(
-        VERSION, work.name, work.cfg.canonical(), slides, features, here.world, here.device.type
-    )
+    view = work.job.slide.canonical() if work.job.slide else ""
+    where = here.world, here.device.type
+    return digest(VERSION, work.name, work.cfg.canonical(), view, slides, features, where)

@@ -40,6 +40,13 @@ class Standard:
             centred = centred @ self.turn.to(features.device)
         return centred / self.scale
 
+    def back(self, standardised: Tensor) -> Tensor:
+        """Standardised features (B, D) as the teacher would give them, as float32."""
+        features = standardised.float() * self.scale
+        if self.turn is not None:
+            features = features @ self.turn.to(features.device).T
+        return features + self.mean.to(features.device)
+
 
 def fit_standard(name: str, parts: Iterable[np.ndarray], kind: str) -> Standard:
     """The standardisation of one teacher, from the features of training slides.

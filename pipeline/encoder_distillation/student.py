@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.config.encoder_distillation import EncoderStudent
 from pipeline.encoders import build, weights
@@ -155,6 +156,8 @@ class Student(nn.Module):
         sizes: smaller sizes of the embedding.
         width: of the heads' hidden layer.
         px: side of the input in pixels.
+        keep_norms: batch norms go on with the means and variances that they start with. A batch is
+            of few slides, whose stain would become that of the encoder.
 
     Raises:
         ConfigError: a size is not smaller than the embedding.
@@ -169,9 +172,12 @@ class Student(nn.Module):
         sizes: Sequence[int],
         width: int,
         px: int,
+        *,
+        keep_norms: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.keep_norms = keep_norms
         self.taps = taps
         self.teachers = tuple(dims)
         self.per_teacher = per_teacher
@@ -187,6 +193,14 @@ class Student(nn.Module):
         self.heads = nn.ModuleList(
             nn.ModuleList(Head(size, width, dim) for size in self.sizes) for dim in dims.values()
         )
+
+    def train(self, mode: bool = True) -> Student:
+        """As every module's, but for the batch norms that are kept."""
+        super().train(mode)
+        for module in self.encoder.modules() if self.keep_norms else ():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
 
     def embed(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The embedding, and what the head of each teacher reads.

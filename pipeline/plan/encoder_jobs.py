@@ -8,8 +8,10 @@ from pipeline.config.encoder_distillation import (
     EncoderDistillationConfig,
     EncoderDistillationJob,
     EncoderStudent,
+    SlideViewTold,
 )
 from pipeline.config.extraction import TeacherConfig
+from pipeline.config.models import aggregators
 from pipeline.config.pretraining import (
     AlarmsConfig,
     PretrainingConfig,
@@ -20,9 +22,10 @@ from pipeline.config.tile_training import CourseConfig
 from pipeline.config.whole import Config
 from pipeline.contracts.labels import columns_of
 from pipeline.encoders import registry, tile_scales
-from pipeline.encoders.slide_level.inputs import every_teacher
+from pipeline.encoders.slide_level.inputs import every_teacher, input_of, slide_teachers
+from pipeline.encoders.slide_level.registry import row_of as slide_row_of
 from pipeline.encoders.weight_files import local_identity
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, nearest
 
 
 def pretraining(config: Config, encoder: str) -> PretrainingJob:
@@ -88,8 +91,54 @@ def told(config: Config, encoder: str) -> EncoderDistillationJob:
         teachers={name: features_of(config, name)[0] for name in named},
         facts={name: _licence(name, config.extraction.teachers[name]) for name in named},
         labels=tuple(columns) if student.pool == "separate" else (),
+        slide=slide_view(config, one.student),
         task=one.task,
         fold=one.fold,
+    )
+
+
+def slide_view(config: Config, student: str) -> SlideViewTold | None:
+    """The view of whole slides that a student is judged through; None where it is by tiles alone.
+
+    Args:
+        config: the config.
+        student: its key.
+
+    Raises:
+        ConfigError: it is neither a slide encoder of the cohort nor a MIL model, or reads what the
+            student does not learn.
+    """
+    section = config.section(EncoderDistillationConfig)
+    assert section is not None
+    slide = section.students[student].slide
+    if slide is None:
+        return None
+    where = f"encoder_distillation.students.{student}.slide.encoder"
+    learned, encoders = taught_by(config, student), slide_teachers(config)
+    if slide.encoder not in encoders:
+        if slide.encoder not in aggregators():
+            known = {*encoders, *aggregators()}
+            raise ConfigError(
+                f"{where}: `{slide.encoder}` is neither a teacher with `source: slide` nor a MIL "
+                f"model{nearest(slide.encoder, known)}"
+            )
+        return SlideViewTold(name=slide.encoder, reads=learned[0])
+    reads = input_of(config, slide.encoder)
+    if reads not in learned:
+        raise ConfigError(
+            f"{where}: it reads the features of `{reads}`, which the student does not learn; name "
+            f"`{reads}` among the teachers"
+        )
+    settings = encoders[slide.encoder]
+    row = slide_row_of(slide.encoder, settings)
+    identity = local_identity(slide.encoder, settings, row, config.extraction.weights_dir)
+    facts = (row.facts() if row else {}) | ({"identity": identity} if identity else {})
+    return SlideViewTold(
+        name=slide.encoder,
+        reads=reads,
+        settings=settings,
+        facts=facts,
+        precision=config.extraction.precision,
     )
 
 
@@ -147,6 +196,7 @@ def check_tiles(config: Config) -> None:
     """
     section = config.section(EncoderDistillationConfig)
     for student in section.students if section else ():
+        slide_view(config, student)
         for teacher in taught_by(config, student):
             if scale := tile_scales.scale_of(config, teacher):
                 raise ConfigError(

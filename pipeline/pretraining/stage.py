@@ -28,14 +28,8 @@ from safetensors.torch import save
 from torch import nn
 
 from pipeline.config.pretraining import PretrainedTeacher, PretrainingJob, methods
-from pipeline.contracts.pretrained import (
-    CURVE,
-    FACTS,
-    MAPS,
-    PretrainedFacts,
-    Raised,
-    write_pretrained,
-)
+from pipeline.contracts.made_encoder import CURVE, FACTS
+from pipeline.contracts.pretrained import MAPS, PretrainedFacts, Raised, write_pretrained
 from pipeline.encoders.registry import HUB_FILES, ROW
 from pipeline.encoders.transforms import Transform
 from pipeline.errors import UserError
@@ -318,7 +312,15 @@ def _write(
         work.name, module, begun,
         title=f"{work.key} ({what})", pooling=pooling, mpp=side / begun.transform.crop,
     )  # fmt: skip
-    facts = facts or PretrainedFacts(work.name, True, "", work.cfg.method, work.cfg.pool, "", 0)
+    facts = facts or PretrainedFacts(
+        teacher=work.name,
+        control=True,
+        title="",
+        method=work.cfg.method,
+        pool=work.cfg.pool,
+        licence="",
+        parameters=0,
+    )
     folder = work.folder
     (folder / FACTS).unlink(missing_ok=True)
     with atomic_path(folder / HUB_FILES[0]) as temporary:

@@ -69,6 +69,14 @@ class Batch:
         """
         return dataclasses.replace(self._each(lambda values: values[start:stop]), unreadable=())
 
+    def take(self, rows: Tensor) -> Batch:
+        """Some of the tiles, in an order of their own.
+
+        Args:
+            rows: int64, which.
+        """
+        return dataclasses.replace(self._each(lambda values: values[rows]), unreadable=())
+
 
 Draws = Callable[[int], list[tuple[int, np.ndarray]]]
 # A slide's place and places of its tiles -> teacher -> (n, dimension).

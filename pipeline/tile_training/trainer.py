@@ -128,6 +128,7 @@ def fit(
     here: Processes,
     workers: int,
     stop_after: int | None = None,
+    from_start: bool = False,
     ended: Callable[[], bool] = lambda: False,
 ) -> Fitted:
     """Train until the course ends or validation gets no better.
@@ -141,6 +142,7 @@ def fit(
         here: this process among all.
         workers: processes that read tiles ahead.
         stop_after: break off after this step, as a kill would; for tests.
+        from_start: validate before the first step, too: what only gets worse stays as it was.
         ended: asked after each validation, whether that was the last one.
 
     Raises:
@@ -151,6 +153,8 @@ def fit(
     ahead = batches(tiles, numbers, workers, here.device)
     last = course.steps if stop_after is None else min(stop_after, course.steps)
     saved = time.monotonic()
+    if from_start and not run.state.rows:
+        run.validate()
     with progress.part("steps", course.steps, run.state.step) as part:
         while run.state.step < last and not run.ended() and not ended():
             run.step(ahead)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoder_distillation import stage
@@ -40,7 +41,7 @@ def test_a_student_becomes_a_teacher_with_its_teachers_licences(root: Path) -> N
     tiles = torch.randint(0, 255, (2, 40, 40, 3), dtype=torch.uint8)
     assert encode(encoder, tiles)["high"].shape == (2, 512)
     curve = pd.read_csv(folder / "curve.csv")
-    assert curve["step"].tolist() == [2, 4, 6]
+    assert curve["step"].tolist() == [0, 2, 4, 6]
     assert {"explained_a", "explained_b", "weight_a", "loss_b", "score"} <= set(curve.columns)
     facts = json.loads((folder / "facts.json").read_text())
     assert set(facts["cases"]["learned"]).isdisjoint(facts["cases"]["held_out"])
@@ -98,3 +99,13 @@ def test_answers_follow_their_tiles_whatever_the_files_order_and_gaps(root: Path
     for row, place in enumerate((3, 0)):
         at = np.flatnonzero((coords == slides[0].grid.coords[place]).all(1))[0]
         np.testing.assert_array_equal(found["b"][row].numpy(), features[at])
+
+
+def test_a_student_that_only_gets_worse_stays_as_it_was(root: Path) -> None:
+    course = CFG.course.model_copy(update={"learning_rate": 0.3, "ema": 0.0})
+    folder = run(root, "bad", job_of(CFG.model_copy(update={"course": course})))
+    facts = json.loads((folder / "facts.json").read_text())
+    assert facts["best_step"] == 0
+    started = run(root, "c", job_of(control=True))
+    before, after = (load_file(one / "model.safetensors") for one in (started, folder))
+    assert all(torch.equal(after[name], value) for name, value in before.items())

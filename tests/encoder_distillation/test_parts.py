@@ -46,6 +46,8 @@ def test_phi_s_gives_every_dimension_unit_variance_and_keeps_distances_up_to_one
     np.testing.assert_allclose(out.mean(0), 0, atol=2e-3)
     np.testing.assert_allclose(out.var(0), 1, rtol=2e-2)
     assert features.var(0).max() / features.var(0).min() > 2  # else the test could not fail
+    back = standard.back(torch.from_numpy(out.astype(np.float32))).numpy()
+    np.testing.assert_allclose(back, features, atol=1e-2 * np.abs(features).max())
     before = np.linalg.norm(features[:50, None] - features[None, 50:90], axis=-1)
     after = np.linalg.norm(out[:50, None] - out[None, 50:90], axis=-1)
     ratio = before / after
@@ -157,3 +159,19 @@ def test_names_say_which_encoders_have_seen_the_test_slides() -> None:
         "z",
     ]
     assert {one.teacher for one in found if one.student == "y"} == {"y"}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_batch_norms_keep_the_statistics_that_they_start_with(keep: bool) -> None:
+    tiny = TeacherConfig(source="timm", model="resnet10t", weights="random", input_px=32)
+    module, _ = start("s", EncoderStudent(encoder=tiny), None)
+    taps = find_taps(module)
+    whole = Student(module.eval(), taps, {"a": 6}, False, (), 16, 32, keep_norms=keep)
+    before = {name: value.clone() for name, value in whole.encoder.named_buffers()}
+    one, two = torch.rand(2, 4, 3, 32, 32)
+    whole.train()
+    alone, beside = whole(one)[0], whole(torch.cat([one, 3 * two]))[0][:4]
+    after = dict(whole.encoder.named_buffers())
+    assert all(torch.equal(before[name], value) for name, value in after.items()) == keep
+    assert torch.allclose(alone, beside, atol=1e-5) == keep  # nothing of the batch's other tiles
+    assert whole.training and whole.heads.training

@@ -87,8 +87,11 @@ PAIRED = (
 SPEAKING, ASKED = speaking.speaking(CONFIG), speaking.asked(CONFIG)
 # Encoders that the workflow makes, and the config in which they are teachers like the others.
 MADE = {one.name: one for one in CONFIG.made()}
-PRETRAINED = [name for name, one in MADE.items() if one.stage == "pretraining"]
-DISTILLED = [name for name in MADE if name not in PRETRAINED]
+# An external cohort takes those of the training cohort's run.
+OWN = {} if EXTERNAL else MADE
+MAKERS = EXTERNAL.trained if EXTERNAL else "<results>"
+PRETRAINED = [name for name, one in OWN.items() if one.stage == "pretraining"]
+DISTILLED = [name for name in OWN if name not in PRETRAINED]
 WHOLE = CONFIG.with_made()
 # Whether anything looks at tiles; imported features bring their own.
 ON_TILES = bool(ENCODERS or MADE)
@@ -244,7 +247,7 @@ def check_job(wildcards):
 def encoder_of(wildcards):
     """What says that a made encoder is there; nothing of other teachers."""
     made = wildcards.teacher in MADE
-    return f"<results>/teachers/{wildcards.teacher}/facts.json" if made else []
+    return f"{MAKERS}/teachers/{wildcards.teacher}/facts.json" if made else []
 
 
 def pretraining_job(wildcards):
@@ -271,7 +274,10 @@ def taught_by(wildcards):
     """What a student's teachers have seen; its control asks nobody."""
     one = MADE[wildcards.encoder]
     teachers = [] if one.control else encoder_jobs.taught_by(CONFIG, one.student)
-    return features_in(dict.fromkeys(map(group_of, teachers)))
+    found = features_in(dict.fromkeys(map(group_of, teachers)))
+    view = None if one.control else encoder_jobs.slide_view(CONFIG, one.student)
+    checked = view is not None and view.settings is not None
+    return found + ([f"<results>/features/{view.name}/check.json"] if checked else [])
 
 
 def fold_of_student(wildcards):

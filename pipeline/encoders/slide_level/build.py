@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import weights
 from pipeline.encoders.numerics import allow_tf32, autocast, choose_precision
 from pipeline.encoders.slide_level import remote
-from pipeline.encoders.slide_level.hipt import SIDE, RegionTransformer, regions
+from pipeline.encoders.slide_level.hipt import SIDE, Regions, RegionTransformer, regions
 from pipeline.encoders.slide_level.longnet import LongNetViT
 from pipeline.encoders.slide_level.positions import grid_cells
 from pipeline.encoders.slide_level.registry import SlideModel, check, width
@@ -201,47 +201,59 @@ def encode(
             result is NaN or infinite in float16.
     """
     tiles = torch.from_numpy(np.asarray(features)).to(encoder.device).float()
-    with autocast(encoder.precision, encoder.device):
-        found = _encode(encoder, tiles, coords, step)
-    if not np.isfinite(found.values).all():
+    values, found = view(encoder, tiles, coords, step)
+    half = values.to(torch.float16).cpu().numpy()
+    if not np.isfinite(half).all():
         raise SlideError(
             "the slide encoder gives NaN or infinite values; set extraction.precision: fp32",
             "not_finite",
         )
-    return found
+    if found is None:
+        return SlideVectors(half)
+    return SlideVectors(half, _corners(found, coords, step), found.patches)
 
 
-def _encode(
-    encoder: SlideEncoder, tiles: torch.Tensor, coords: np.ndarray, step: float
-) -> SlideVectors:
+def view(
+    encoder: SlideEncoder, tiles: Tensor, coords: np.ndarray, step: float
+) -> tuple[Tensor, Regions | None]:
+    """What an encoder says of a slide, as a function of its tiles that has a gradient.
+
+    Args:
+        encoder: from `build`; its parameters are frozen.
+        tiles: float32 (N, dim), on its device.
+        coords: int (N, 2), corners (x, y) in level-0 pixels, sorted by (y, x).
+        step: distance of neighbouring tiles in level-0 pixels.
+
+    Returns:
+        (1, width), or a row for each region; and the regions, where it has rows for them.
+
+    Raises:
+        SlideError: `bad_grid`, the tiles do not lie on a grid in row-major order.
+    """
     module, arch = encoder.module, encoder.row.arch
-    if arch in remote.CALLS:
-        places = torch.from_numpy(coords).to(encoder.device)
-        return SlideVectors(_half(remote.CALLS[arch](module, tiles, places, step)[None]))
-    if arch == "hipt":
-        return _regions(encoder, tiles, coords, step)
-    cells = torch.from_numpy(grid_cells(coords, step)).to(encoder.device)
-    out = module(tiles[None], cells[None], layers=encoder.layers, pooling=encoder.pooling)
-    return SlideVectors(_half(out))
+    with autocast(encoder.precision, encoder.device):
+        if arch in remote.CALLS:
+            places = torch.from_numpy(coords).to(encoder.device)
+            return remote.CALLS[arch](module, tiles, places, step)[None], None
+        if arch == "hipt":
+            return _regions(encoder, tiles, regions(grid_cells(coords, step, None)))
+        cells = torch.from_numpy(grid_cells(coords, step)).to(encoder.device)
+        given = {"layers": encoder.layers, "pooling": encoder.pooling}
+        return module(tiles[None], cells[None], **given), None
 
 
-def _regions(
-    encoder: SlideEncoder, tiles: torch.Tensor, coords: np.ndarray, step: float
-) -> SlideVectors:
-    cells = grid_cells(coords, step, None)
-    found = regions(cells)
+def _corners(found: Regions, coords: np.ndarray, step: float) -> np.ndarray:
+    origin = coords[0] - grid_cells(coords, step, None)[0] * step
+    return np.rint(origin + found.corners * step).astype(np.int64)
+
+
+def _regions(encoder: SlideEncoder, tiles: Tensor, found: Regions) -> tuple[Tensor, Regions | None]:
     x, mask = found.fill(tiles)
-    origin = coords[0] - cells[0] * step
-    corners = np.rint(origin + found.corners * step).astype(np.int64)
     if encoder.pooling == "patches":
         marks = torch.where(mask, -1.0, 1.0)  # where there is a patch
-        return SlideVectors(_half(torch.cat([x.flatten(1), marks], 1)), corners, found.patches)
+        return torch.cat([x.flatten(1), marks], 1), found
     parts = [encoder.module(x[i : i + BATCH], mask[i : i + BATCH]) for i in range(0, len(x), BATCH)]
     vectors = torch.cat(parts).float()
     if encoder.pooling == "mean":
-        return SlideVectors(_half(vectors.mean(0, keepdim=True)))
-    return SlideVectors(_half(vectors), corners, found.patches)
-
-
-def _half(values: torch.Tensor) -> np.ndarray:
-    return values.to(torch.float16).cpu().numpy()
+        return vectors.mean(0, keepdim=True), None
+    return vectors, found

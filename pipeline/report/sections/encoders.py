@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config.encoder_distillation import TRANSDUCTIVE, Made
-from pipeline.files.artifacts import read_json
+from pipeline.contracts.distilled import DistilledFacts, read_distilled
 from pipeline.files.parquet import read_table
 from pipeline.report.evaluated import Evaluation
 from pipeline.report.figures import style
@@ -70,7 +70,7 @@ def section(results: Results) -> EncodersSection | None:
     taught = [m for m in results.config.made() if m.stage == STAGE and not m.control]
     if not taught:
         return None
-    facts = {one.name: read_json(_folder(results, one) / "facts.json") for one in taught}
+    facts = {one.name: read_distilled(results.root, one.name) for one in taught}
     return EncodersSection(
         sentence=_sentence(taught, facts),
         learned=_learned(taught, facts),
@@ -85,16 +85,16 @@ def _folder(results: Results, one: Made) -> Path:
     return results.root / "teachers" / one.name
 
 
-def _sentence(taught: Sequence[Made], facts: Mapping[str, Any]) -> str:
+def _sentence(taught: Sequence[Made], facts: Mapping[str, DistilledFacts]) -> str:
     said = []
     for name in dict.fromkeys(one.teacher for one in taught):
         own = [one for one in taught if one.teacher == name]
         found = facts[own[0].name]
-        slides = plural(int(found["slides"]["learned"]), "slide")
+        slides = plural(found.slides.learned, "slide")
         many = f"{len(own)} encoders, one for each fold, " if len(own) > 1 else ""
         sentence = (
-            f"{name}: {many}{found['parameters'] / 1e6:.1f} M parameters, learned without labels "
-            f"from {slides} ({POOLS[found['pool']]})."
+            f"{name}: {many}{found.parameters / 1e6:.1f} M parameters, learned without labels "
+            f"from {slides} ({POOLS[found.pool]})."
         )
         if name.endswith(TRANSDUCTIVE):
             sentence += (
@@ -105,20 +105,20 @@ def _sentence(taught: Sequence[Made], facts: Mapping[str, Any]) -> str:
     return " ".join(said)
 
 
-def _learned(taught: Sequence[Made], facts: Mapping[str, Any]) -> Table:
+def _learned(taught: Sequence[Made], facts: Mapping[str, DistilledFacts]) -> Table:
     rows = []
     for one in taught:
-        for teacher, found in facts[one.name]["agreement"].items():
+        for teacher, found in facts[one.name].agreement.items():
             rows.append(
                 [
                     text(one.name),
                     text(teacher),
-                    number(found["explained"]),
-                    number(found["cka_before"]),
-                    number(found["cka_student"]),
-                    number(found["overlap_before"]),
-                    number(found["overlap_student"]),
-                    count(facts[one.name]["best_step"]),
+                    number(found.explained),
+                    number(found.cka_before),
+                    number(found.cka_student),
+                    number(found.overlap_before),
+                    number(found.overlap_student),
+                    count(facts[one.name].best_step),
                 ]
             )
     return Table(
@@ -131,7 +131,7 @@ def _learned(taught: Sequence[Made], facts: Mapping[str, Any]) -> Table:
             Column("CKA", True, "of the encoder; 1: the same view but for turns and scale"),
             Column("neighbours before", True, "of a tile's 10 nearest tiles, shared"),
             Column("neighbours", True, "the same for the encoder that has learned"),
-            Column("step", True, "of the best validation"),
+            Column("step", True, "of the best validation; 0: it got no better than it started"),
         ],
         rows=rows,
         read="The slides held out decide when to stop, so that these numbers are a little good.",

@@ -12,7 +12,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from pipeline.config.pretraining import PretrainedTeacher, PretrainingConfig
-from pipeline.contracts.pretrained import CURVE, MAPS, PretrainedFacts, read_pretrained
+from pipeline.contracts.made_encoder import CURVE
+from pipeline.contracts.pretrained import MAPS, PretrainedFacts, read_pretrained
 from pipeline.files.artifacts import read_json
 from pipeline.report.figures import pictures, style
 from pipeline.report.figures.charts import Drawing
