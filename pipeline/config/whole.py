@@ -170,10 +170,6 @@ class Config(Section):
                         f"{where}: `{teacher}` is not a teacher that is run here"
                         f"{nearest(teacher, able)}"
                     )
-            if student.pool == "training" and self.folds.import_dir is not None:
-                raise ValueError(
-                    f"{where}.pool: `training` needs folds that are made here; use `separate`"
-                )
         names: set[str] = set(given)
         for one in self.made():
             for taken in {one.name, one.teacher} & (names if one.fold == 0 else set(given)):

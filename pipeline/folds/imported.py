@@ -67,14 +67,13 @@ def read_folds(
         UserError: a file is missing or unreadable, ids are unknown throughout, slides of a case or
             cases of a site stand in several parts, or parts share cases.
     """
-    own = folder / units.name
-    folder = own if own.is_dir() else folder
+    folder = folder_of(folder, units.name)
     by_slide = _cases_by_slide(slides)
     case_of = {case: case for case in {*by_slide.values(), *units.cases}} | by_slide
     spelled = _by_spelling(case_of)
     known, excluded = set(units.cases), {}
     parts: list[tuple[Path, Parts]] = []
-    for index in range(_count(folder)):
+    for index in range(count_folds(folder)):
         path, ids = _fold_ids(folder, index)
         cases: Parts = {}
         for part, names in ids.items():
@@ -108,8 +107,22 @@ def read_folds(
     return Imported(folds, excluded)
 
 
-def _count(folder: Path) -> int:
-    """How many folds a folder has, numbered from 0."""
+def folder_of(folder: Path, task: str) -> Path:
+    """Where a task's folds are: in the subfolder of its name, where there is one.
+
+    Args:
+        folder: `folds.import_dir`.
+        task: the task's name.
+    """
+    return folder / task if (folder / task).is_dir() else folder
+
+
+def count_folds(folder: Path) -> int:
+    """How many folds a folder has, numbered from 0.
+
+    Raises:
+        UserError: it is no folder, or a number is left out.
+    """
     if not folder.is_dir():
         raise UserError(f"folds.import_dir: {folder} is not a folder; it must hold splits_0.csv, …")
     found = (re.fullmatch(r"splits_(\d+)(_bool)?\.csv", path.name) for path in folder.iterdir())

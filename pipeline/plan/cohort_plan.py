@@ -46,7 +46,7 @@ from pipeline.files.digests import digest
 from pipeline.files.identity import content_digest, file_identity
 from pipeline.files.names import as_on_disk
 from pipeline.files.recall import Recall
-from pipeline.plan.encoder_jobs import check_tiles
+from pipeline.plan.encoder_jobs import check_folds, check_tiles
 from pipeline.plan.split_check import check_splits
 
 
@@ -119,6 +119,8 @@ def cohort_plan(
         check_words(config)
         check_captions(config, base)
         check_tiles(config)
+        if config.section(ExternalConfig) is None:
+            check_folds(config, base)
     else:
         cohort = cohort.model_copy(update={"missing_files": "ledger"})
     rows = slide_rows(cohort, base)

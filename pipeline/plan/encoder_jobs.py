@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pipeline.config.encoder_distillation import (
@@ -216,3 +217,30 @@ def features_of(config: Config, teacher: str) -> tuple[str, str]:
     manifests = next((g for g in groups if teacher in g.split("+")), teacher)
     run = every_teacher(config)[teacher].source not in ("import", "slide")
     return manifests, tile_scales.folder(tile_scales.scale_of(config, teacher) if run else "")
+
+
+def check_folds(config: Config, base: Path) -> None:
+    """Refuse students of each fold where `folds.k` is not the number of imported folds.
+
+    Args:
+        config: the config.
+        base: folder that its relative paths start from.
+
+    Raises:
+        ConfigError: says how many there are.
+    """
+    section = config.section(EncoderDistillationConfig)
+    learners = [
+        name for name, s in (section.students if section else {}).items() if s.pool == "training"
+    ]
+    if not learners or config.folds.import_dir is None:
+        return
+    from pipeline.folds.imported import count_folds, folder_of  # reads tables, which takes time
+
+    for task in config.tasks:
+        folder = folder_of(base / Path(config.folds.import_dir).expanduser(), task)
+        if (found := count_folds(folder)) != config.folds.k:
+            raise ConfigError(
+                f"encoder_distillation.students.{learners[0]}.pool: `training` makes a student for "
+                f"each fold, and {folder} has {found} of them: set folds.k: {found}"
+            )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +12,14 @@ import torch
 from pipeline.config.encoder_distillation import EncoderDistillationConfig as Section
 from pipeline.config.encoder_distillation import EncoderStudent, LossesConfig, made
 from pipeline.config.extraction import TeacherConfig
+from pipeline.config.whole import Config
 from pipeline.encoder_distillation.agreement import cka, explained_variance, neighbour_overlap
 from pipeline.encoder_distillation.learner import losses
 from pipeline.encoder_distillation.standardise import fit_standard, hadamard
 from pipeline.encoder_distillation.student import Student, start, start_heads
 from pipeline.encoders.taps import find_taps
 from pipeline.errors import ConfigError, UserError
+from pipeline.plan.encoder_jobs import check_folds
 
 TINY = TeacherConfig(
     source="timm", model="vit_tiny_patch16_224", weights="random", seed=1, input_px=32
@@ -175,3 +180,21 @@ def test_batch_norms_keep_the_statistics_that_they_start_with(keep: bool) -> Non
     assert all(torch.equal(before[name], value) for name, value in after.items()) == keep
     assert torch.allclose(alone, beside, atol=1e-5) == keep  # nothing of the batch's other tiles
     assert whole.training and whole.heads.training
+
+
+def test_students_of_imported_folds_need_their_number(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"splits_{number}.csv").write_text(",train,val,test\n")
+    tiny = {"source": "timm", "model": "resnet10t", "weights": "random"}
+    data: dict[str, Any] = {
+        "extraction": {"teachers": {"t": tiny}},
+        "tasks": {"grade": {"type": "classification", "label": "grade"}},
+        "folds": {"import_dir": tmp_path.name},
+        "encoder_distillation": {"students": {"s": {"encoder": tiny, "control": False}}},
+    }
+    with pytest.raises(ConfigError, match=r"has 3 of them: set folds\.k: 3"):
+        check_folds(Config.model_validate(data), tmp_path.parent)
+    data["folds"] = {"import_dir": tmp_path.name, "k": 3}
+    config = Config.model_validate(data)
+    check_folds(config, tmp_path.parent)
+    assert [one.name for one in config.made()] == ["s.grade.0", "s.grade.1", "s.grade.2"]

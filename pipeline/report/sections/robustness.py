@@ -12,7 +12,7 @@ from pipeline.report.results import Results
 from pipeline.report.tables.cells import Column, Table, estimate, number, plural, text
 
 SHIFTS = {
-    "stain": ("stain", "haematoxylin and eosin, each by this share more or less"),
+    "stain": ("stain", "share of each stain, more or less"),
     "blur": ("blur", "deviation in pixels"),
     "jpeg": ("JPEG", "quality"),
     "scale": ("scale", "enlarged by this factor"),
@@ -97,7 +97,7 @@ def _figure(found: Mapping[str, Robustness]) -> Drawing:
         ax.set_xticks(range(len(strengths)), [f"{value:g}" for value in strengths])
         ax.set_xlim(-0.4, len(strengths) - 0.6)
         ax.set_title(SHIFTS[kind][0], fontsize=9)
-        ax.set_xlabel(SHIFTS[kind][1].partition(",")[0], fontsize=8)
+        ax.set_xlabel(SHIFTS[kind][1], fontsize=8)
         ax.grid(axis="y")
     axes[0, 0].set_ylabel("centred cosine to the clean tile")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
