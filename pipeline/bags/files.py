@@ -204,11 +204,11 @@ def _not_finite(file: FeatureFile, level: str, values: np.ndarray) -> str:
 def _describe_hdf5(path: Path) -> FeatureFile:
 
     with read_hdf5(path) as file:
-        names = _level_datasets(path, file)
-        shapes = {level: _matrix_shape(path, file[name].shape) for level, name in names.items()}
-        for name in names.values():
-            _check_written(path, file[name])
-        half = all(file[name].dtype == np.float16 for name in names.values())
+        datasets = {level: file[name] for level, name in _level_datasets(path, file).items()}
+        shapes = {level: _matrix_shape(path, data.shape) for level, data in datasets.items()}
+        for data in datasets.values():
+            _check_written(path, data)
+        half = all(data.dtype == np.float16 for data in datasets.values())
         rows = {n for n, _ in shapes.values()}
         if len(rows) > 1:
             raise ArtifactError(f"{path}: its levels have different numbers of rows: {shapes}")
@@ -222,7 +222,7 @@ def _describe_hdf5(path: Path) -> FeatureFile:
             form, unit = "stamp", _stamp_unit(file) if has_coords else ""
         elif "fingerprint" in file.attrs:
             form = "pipeline"
-        encoder = encoder_named(file.attrs, *(file[name].attrs for name in names.values()))
+        encoder = encoder_named(file.attrs, *(data.attrs for data in datasets.values()))
     dims = {level: dim for level, (_, dim) in shapes.items()}
     unit = unit if has_coords else ""
     return FeatureFile(path, form, dims, n_tiles, has_coords, unit, 2 if half else 4, encoder)

@@ -76,6 +76,31 @@ def training(
         )
 
 
+def training_linear(cfg: Cfg, root: Root, task: Task) -> None:
+    """Train the linear models of one task, as `training` does."""
+    job = stage_params.read(stage_params.LinearModelsJob, cfg)
+    with recorded(root, "training_linear", task=task):
+        from pipeline.training import stage
+
+        for name, model in job.models.items():
+            versions = stage_versions.training(
+                job.training, model, job.task, job.auxiliary.values()
+            )
+            stage.run(
+                cfg=job.training,
+                model_name=name,
+                model=model,
+                task_name=task,
+                task=job.task,
+                root=root,
+                versions=stage_versions.text(versions),
+                workers=1,
+                device="cpu",
+                auxiliary=job.auxiliary,
+                made=job.made.get(name),
+            )
+
+
 def out_of_fold(
     cfg: Cfg,
     root: Root,

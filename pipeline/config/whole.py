@@ -251,6 +251,11 @@ class Config(Section):
         }
         return {**self._named(ablations), **more}
 
+    def linear_models(self) -> dict[str, Any]:
+        """The linear models, each of which takes less time than a job's start."""
+        specs = self.model_specs()
+        return {name: spec for name, spec in specs.items() if isinstance(spec, LinearModel)}
+
     def controls(self) -> Controls:
         """The models that the student is taken apart with."""
         return self._controls()[1]

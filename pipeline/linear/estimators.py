@@ -3,6 +3,9 @@
 One family for all tasks: least loss plus a squared norm of the weights (ridge; Hoerl & Kennard,
 Technometrics 1970), which for a Cox model is that of Verweij & van Houwelingen (Stat Med 1994). How
 heavy the penalty is, cross-validation within the given cases decides.
+
+Both libraries are imported where they are used: most trainings have no linear model, and would wait
+for them as long as for torch.
 """
 
 from __future__ import annotations
@@ -10,18 +13,17 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import StratifiedGroupKFold
-from sksurv.linear_model import CoxnetSurvivalAnalysis
-from sksurv.util import Surv
 from threadpoolctl import threadpool_limits
 
 from pipeline.aggregators.network import Objective
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 # Penalties of the mean loss, the heaviest first. Features come with a squared length near 1.
 PENALTIES = np.logspace(1, -4, 16)
@@ -93,6 +95,8 @@ def parts(strata: np.ndarray, groups: np.ndarray, seed: int) -> list[np.ndarray]
     k = min(PARTS, int(counts.min()), len(np.unique(groups)))
     if k < 2:
         return []
+    from sklearn.model_selection import StratifiedGroupKFold
+
     dealt = StratifiedGroupKFold(k, shuffle=True, random_state=seed % 2**32)
     return [held_out for _, held_out in dealt.split(strata, strata, groups) if len(held_out)]
 
@@ -134,6 +138,8 @@ def _loss(task: Objective, out: Matrix, y: np.ndarray) -> float:
 
 
 def _ridge(x: Matrix, y: np.ndarray, weights: np.ndarray) -> list[Linear]:
+    from sklearn.linear_model import Ridge
+
     n = len(x)
     found = [Ridge(penalty * n).fit(x, y) for penalty in PENALTIES]
     shape = (x.shape[1], y.shape[1])
@@ -141,6 +147,9 @@ def _ridge(x: Matrix, y: np.ndarray, weights: np.ndarray) -> list[Linear]:
 
 
 def _logistic(x: Matrix, y: np.ndarray, weights: np.ndarray) -> list[Linear]:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     label, n = y[:, 0].astype(np.int64), len(x)
     model = LogisticRegression(warm_start=True, max_iter=1000)
     found = []
@@ -166,6 +175,9 @@ def _logits(model: LogisticRegression, classes: int) -> Linear:
 
 
 def _cox(x: Matrix, y: np.ndarray, weights: np.ndarray) -> list[Linear]:
+    from sksurv.linear_model import CoxnetSurvivalAnalysis
+    from sksurv.util import Surv
+
     outcome = Surv.from_arrays(y[:, 1] > 0, y[:, 0])
     penalties = PENALTIES
     while True:

@@ -91,6 +91,20 @@ class ModelJob(Section):
     made: dict[str, str] = Field(default_factory=dict)
 
 
+class LinearModelsJob(Section):
+    """The linear models of a task.
+
+    Attributes:
+        made: model -> as of `ModelJob`, of those that read an encoder that the workflow made.
+    """
+
+    training: TrainingConfig
+    models: dict[str, ModelConfig]
+    task: TaskConfig
+    auxiliary: dict[str, TaskConfig]
+    made: dict[str, dict[str, str]] = Field(default_factory=dict)
+
+
 class StackingJob(Section):
     model: ModelConfig
     task: TaskConfig
@@ -362,6 +376,24 @@ def training(config: Config, task: str, model: str) -> ModelJob:
         task=config.tasks[task],
         auxiliary=_auxiliary(config, task),
         made=encoder_jobs.read_by(config, task, model),
+    )
+
+
+def linear_models(config: Config, task: str) -> LinearModelsJob:
+    """The models of a task that are trained in one job.
+
+    Args:
+        config: the config.
+        task: the task's name.
+    """
+    found = config.linear_models()
+    jobs = {name: training(config, task, name) for name in found}
+    return LinearModelsJob(
+        training=config.training.model_copy(update={"models": {}, "ablations": {}}),
+        models=found,
+        task=config.tasks[task],
+        auxiliary=_auxiliary(config, task),
+        made={name: job.made for name, job in jobs.items() if job.made},
     )
 
 

@@ -344,6 +344,17 @@ STAGES = (
         writes="`models/<task>/<model>/`",
     ),
     Stage(
+        name="training_linear",
+        room="training",
+        command="training-linear",
+        function="cases:training_linear",
+        config=("training", "tasks"),
+        libraries=(*ARRAYS, "torch", "scikit-learn", "scikit-survival"),
+        tables=(),  # training names them
+        does="linear models, all of a task in one job: each takes less time than a job's start",
+        writes="`models/<task>/<model>/`",
+    ),
+    Stage(
         name="vision_language",
         room="vision_language",
         command="vision-language",

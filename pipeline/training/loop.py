@@ -17,6 +17,7 @@ from pipeline.bags.store import Store, gather
 from pipeline.config.training import TrainingConfig
 from pipeline.errors import UserError
 from pipeline.runtime import progress
+from pipeline.training.adamw import AdamW
 from pipeline.training.classification import ClassificationHead
 from pipeline.training.head import Head
 from pipeline.training.linear_answers import Answers, answers_loss
@@ -247,13 +248,13 @@ class _Alone:
         self.answers = None if trial.answers is None else self._on_device(trial.answers.said)
         self.weights = [p for p in trial.network.parameters() if p.requires_grad]
         self.optimiser = adamw(self.weights, trial.cfg)
+        self.rate = trial.cfg.learning_rate
         self.drawn: Drawn = {}
 
     def begin(self, drawn: Mapping[Order, Drawn], rates: Sequence[float]) -> None:
         self.drawn = drawn[self.trial.order_key()]
         self.trial.network.train()
-        for group in self.optimiser.param_groups:
-            group["lr"] = rates[0]
+        self.rate = rates[0]
 
     def step(self, chosen: Mapping[Order, np.ndarray]) -> Mapping[int, float]:
         (cases,) = chosen.values()
@@ -266,10 +267,10 @@ class _Alone:
         loss = self._loss(output.out.float(), aim, batch.cases)
         if extra is not None:
             loss = loss + extra
-        self.optimiser.zero_grad(set_to_none=False)
+        self.optimiser.clear()
         loss.backward()
         nn.utils.clip_grad_norm_(self.weights, CLIP)
-        self.optimiser.step()
+        self.optimiser.step(self.rate)
         return {0: float(loss.detach())}
 
     def _on_device(self, values: np.ndarray) -> Tensor:
@@ -300,19 +301,10 @@ class _Alone:
             weight.copy_(value)
 
 
-def adamw(weights: Sequence[nn.Parameter], cfg: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW whose decay acts on matrices only: biases, norms and tokens have no sense of scale.
-
-    Gradients start as zeros: what a batch does not touch (a teacher that is left out) has a
-    gradient of zero, so that its momentum fades, rather than none.
-    """
-    for weight in weights:
-        weight.grad = torch.zeros_like(weight)
-    groups = [
-        {"params": [w for w in weights if w.ndim > 1], "weight_decay": cfg.weight_decay},
-        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, cfg.learning_rate)
+def adamw(weights: Sequence[nn.Parameter], cfg: TrainingConfig) -> AdamW:
+    """AdamW whose decay acts on matrices only: biases, norms and tokens have no sense of scale."""
+    matrices = [w for w in weights if w.ndim > 1]
+    return AdamW([(matrices, cfg.weight_decay), ([w for w in weights if w.ndim <= 1], 0.0)])
 
 
 def appraise(head: Head, out: np.ndarray, y: np.ndarray) -> tuple[float, float]:

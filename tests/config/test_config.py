@@ -227,7 +227,10 @@ def test_a_sheet_is_the_source_of_the_cohort() -> None:
 
 def test_a_list_of_teachers_is_short_for_a_mapping() -> None:
     data = demo(
-        extraction__teachers=["uni2_h", "virchow2"], training__models={}, training__ablations={}
+        extraction__teachers=["uni2_h", "virchow2"],
+        extraction__together=[],
+        training__models={},
+        training__ablations={},
     )
     config = parse(data)
     assert list(config.extraction.teachers) == ["uni2_h", "virchow2"]
@@ -298,7 +301,7 @@ def test_merged_yaml_is_no_double_key(tmp_path: Path) -> None:
 
 
 def test_empty_teachers_and_a_student_that_is_not_there() -> None:
-    data = demo(extraction__teachers={}) | {
+    data = demo(extraction__teachers={}, extraction__together=[]) | {
         "training": {},
         "evaluation": {},
         "encoder_distillation": None,

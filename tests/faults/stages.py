@@ -112,7 +112,10 @@ CONFIG: dict[str, Any] = {
     "tasks": {TASK: {"type": "survival", "time": "time", "event": "event", "loss": "cox"}},
     "folds": {"k": 2, "validation_fraction": 0.4},
     "training": {
-        "models": {"single": {"kind": "single", "teacher": "tiny", "d_model": 8}},
+        "models": {
+            "single": {"kind": "single", "teacher": "tiny", "d_model": 8},
+            "linear": {"kind": "linear", "teacher": "tiny"},
+        },
         "epochs": 2,
     },
     "evaluation": {"student": "single", "bootstraps": 50},
@@ -280,7 +283,11 @@ def _jobs(config: Config, cohort: cohort_plan.CohortPlan) -> Iterator[tuple[str,
             out = ["--out", str(folder / "manifest" / f"{chunk}.json")]
             argv = ["extraction", "--cfg", of.canonical(), *root, *part, *out]
             yield f"{name}#{made.name}", argv
-    for model in config.model_specs():
+    together = config.linear_models()
+    if together:
+        cfg = stage_params.linear_models(config, TASK).canonical()
+        yield "training_linear", ["training-linear", "--cfg", cfg, *root, "--task", TASK]
+    for model in config.model_specs().keys() - together.keys():
         cfg = stage_params.training(config, TASK, model)
         argv = ["training", "--cfg", cfg.canonical(), *root, "--task", TASK]
         yield "training", [*argv, "--model", model]

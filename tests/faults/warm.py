@@ -24,12 +24,16 @@ def main() -> None:
     import pipeline.cohort.stage
     import pipeline.cohort.synthetic.aperio
     import pipeline.cohort.synthetic.painting
+    import pipeline.encoder_distillation.stage
     import pipeline.evaluation.stage
+    import pipeline.extraction.check
     import pipeline.extraction.imports
     import pipeline.extraction.stage
     import pipeline.folds.stage
     import pipeline.mapping.stage
+    import pipeline.pretraining.stage
     import pipeline.report.stage
+    import pipeline.slide_encoders.stage
     import pipeline.tiling.overview
     import pipeline.tiling.stage
     import pipeline.training.stage  # noqa: F401

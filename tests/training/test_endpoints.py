@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,42 @@ def test_nested_models_say_nothing_auxiliary_of_cases_they_learned_from(cohort: 
     run(config(nested=True, dss=0.3), cohort, "os")
     said = pd.read_parquet(cohort / "models/os/single/auxiliary/dss.parquet")
     assert set(said["split"]) == {"train", "test"}
+
+
+def test_linear_models_trained_in_one_job_are_those_of_a_job_each(
+    cohort: Path, tmp_path: Path
+) -> None:
+    cfg = parse(
+        {
+            "extraction": {"teachers": {t: {"source": "import", "path": "x"} for t in DIMS}},
+            "mapping": {"cases": "union"},
+            "tasks": {"os": OS},
+            "folds": {"k": 2},
+            "training": {
+                "models": {
+                    "linear": {"kind": "linear", "teacher": "each"},
+                    "linear_all": {"kind": "linear"},
+                    "mean": {"kind": "mean", "d_model": 8},
+                }
+            },
+            "evaluation": {"student": "linear_all", "attribution": False},
+        }
+    )
+    assert list(cfg.linear_models()) == [*(f"linear_{teacher}" for teacher in DIMS), "linear_all"]
+    split = command(stage("folds"))
+    split(cfg=stage_params.folds(cfg, "os").canonical(), root=cohort, task="os")
+    apart = tmp_path / "apart"
+    shutil.copytree(cohort, apart)
+    cases.training_linear(stage_params.linear_models(cfg, "os").canonical(), cohort, "os")
+    assert not (cohort / "models/os/mean").exists()
+    for model in cfg.linear_models():
+        of = stage_params.training(cfg, "os", model).canonical()
+        cases.training(of, apart, "os", model, device="cpu")
+        for name in ("predictions.parquet", "fold_1/seed_0/weights.safetensors"):
+            made = Path("models/os", model, name)
+            assert (cohort / made).read_bytes() == (apart / made).read_bytes()
+    written = {path: path.stat().st_mtime_ns for path in cohort.glob("models/*/*/*/*/meta.json")}
+    (cohort / "models/os/linear_deep/predictions.parquet").unlink()
+    cases.training_linear(stage_params.linear_models(cfg, "os").canonical(), cohort, "os")
+    assert (cohort / "models/os/linear_deep/predictions.parquet").is_file()
+    assert written == {path: path.stat().st_mtime_ns for path in written}

@@ -28,8 +28,8 @@ MODEL = {"kind": "single", "teacher": "deep", "aggregator": "mean_pool", "dropou
 def test_only_matrices_decay() -> None:
     layer = nn.Linear(3, 2)
     weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
-    optimiser = adamw(list(layer.parameters()), TrainingConfig(learning_rate=0.1, weight_decay=0.5))
-    optimiser.step()  # gradients start as zeros
+    optimiser = adamw(list(layer.parameters()), TrainingConfig(weight_decay=0.5))
+    optimiser.step(0.1)  # gradients start as zeros
     torch.testing.assert_close(layer.weight.detach(), weight * (1 - 0.1 * 0.5))
     assert torch.equal(layer.bias, bias)
 

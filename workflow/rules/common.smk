@@ -77,6 +77,10 @@ CHECKED = CONFIG.cohort.model_copy(update={"covariates": {}} if EXTERNAL else {}
 # Models that see slides, and those that read what these say.
 STACKED = "|".join(re.escape(m) for m in SPECS if SPECS[m].kind in STACKS) or "none"
 SEEING = "|".join(re.escape(m) for m in SPECS if SPECS[m].kind not in STACKS) or "none"
+# Those that are trained together, and those that have a job each.
+LINEAR = [] if EXTERNAL else list(CONFIG.linear_models())
+ALONE = [re.escape(m) for m in SPECS if SPECS[m].kind not in STACKS and m not in LINEAR]
+ALONE = "|".join(ALONE) or "none"
 # What a training on captioned tiles leaves.
 PAIRED = (
     [f"results/{CONFIG.cohort.name}/teachers/{CONFIG.pairs.name}/facts.json"]
@@ -160,6 +164,15 @@ def training_version(wildcards):
     task = CONFIG.tasks[wildcards.task]
     auxiliary = [CONFIG.tasks[name] for name in task.auxiliary]
     model = SPECS[wildcards.model]
+    return stage_versions.text(
+        stage_versions.training(CONFIG.training, model, task, auxiliary)
+    )
+
+
+def linear_version(wildcards):
+    task = CONFIG.tasks[wildcards.task]
+    auxiliary = [CONFIG.tasks[name] for name in task.auxiliary]
+    model = SPECS[LINEAR[0]]
     return stage_versions.text(
         stage_versions.training(CONFIG.training, model, task, auxiliary)
     )
@@ -285,14 +298,13 @@ def fold_of_student(wildcards):
     return f"<results>/folds/{task}/folds.json" if task else []
 
 
-def features_of_made(wildcards):
+def features_of_made(model, task):
     """What the encoders that a model reads have seen, if it reads made ones."""
-    specs = CONFIG.model_specs()
-    teacher = getattr(specs[wildcards.model], "teacher", "")
+    teacher = getattr(SPECS[model], "teacher", "")
     return features_in(
         name
         for name, one in MADE.items()
-        if one.teacher == teacher and one.task in ("", wildcards.task)
+        if one.teacher == teacher and one.task in ("", task)
     )
 
 

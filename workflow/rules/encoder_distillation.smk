@@ -15,6 +15,8 @@ if DISTILLED:
             "<benchmarks>/encoder_distillation/{encoder}.tsv"
         wildcard_constraints:
             encoder="|".join(map(re.escape, DISTILLED)),
+        # The longest way to the report begins here.
+        priority: 1
         conda:
             "../../envs/shazam.yaml"
         threads: 2

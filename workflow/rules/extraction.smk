@@ -12,6 +12,7 @@ if ENCODERS or SLIDE_ENCODERS or MADE:
             "<benchmarks>/extraction_check/{teacher}.tsv"
         wildcard_constraints:
             teacher="|".join(map(re.escape, [*RUN, *SLIDE_ENCODERS, *MADE])),
+        priority: 1
         localrule: True
         conda:
             environment
@@ -41,6 +42,7 @@ if ENCODERS or MADE:
             "<benchmarks>/extraction/{teacher}/{chunk}.tsv"
         wildcard_constraints:
             teacher="|".join(map(re.escape, [*ENCODERS, *MADE])),
+        priority: 1
         conda:
             environment
         threads: 2

@@ -13,6 +13,8 @@ if PRETRAINED:
             "<benchmarks>/pretraining/{encoder}.tsv"
         wildcard_constraints:
             encoder="|".join(map(re.escape, PRETRAINED)),
+        # The longest way to the report begins here.
+        priority: 1
         conda:
             "../../envs/shazam.yaml"
         threads: 2

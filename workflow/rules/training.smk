@@ -3,7 +3,7 @@ rule training:
         cases_to_features="<results>/case_to_features.json",
         cases="<results>/cases.parquet",
         folds="<results>/folds/{task}/folds.json",
-        made=features_of_made,
+        made=lambda wildcards: features_of_made(wildcards.model, wildcards.task),
     output:
         predictions="<results>/models/{task}/{model}/predictions.parquet",
     log:
@@ -11,7 +11,7 @@ rule training:
     benchmark:
         "<benchmarks>/training/{task}/{model}.tsv"
     wildcard_constraints:
-        model=SEEING,
+        model=ALONE,
     conda:
         "../../envs/shazam.yaml"
     threads: 1
@@ -26,6 +26,39 @@ rule training:
         " --root $(dirname {input.cases:q}) --task {wildcards.task} --model {wildcards.model}"
         " --workers {threads} --gpus {resources.gpu}"
         " > {log:q} 2>&1"
+
+
+if LINEAR:
+
+    rule training_linear:
+        # Each takes less time than a job's start. Those that are finished are recognised.
+        input:
+            cases_to_features="<results>/case_to_features.json",
+            cases="<results>/cases.parquet",
+            folds="<results>/folds/{task}/folds.json",
+            made=lambda wildcards: [
+                manifest
+                for model in LINEAR
+                for manifest in features_of_made(model, wildcards.task)
+            ],
+        output:
+            predictions=collect(
+                "<results>/models/{{task}}/{model}/predictions.parquet", model=LINEAR
+            ),
+        log:
+            "<logs>/training_linear/{task}.log",
+        benchmark:
+            "<benchmarks>/training_linear/{task}.tsv"
+        conda:
+            "../../envs/shazam.yaml"
+        resources:
+            mem_mb=8000,
+        params:
+            cfg=job(stage_params.linear_models, "task"),
+            version=linear_version,
+        shell:
+            "python -m pipeline training-linear --cfg {params.cfg:q}"
+            " --root $(dirname {input.cases:q}) --task {wildcards.task} > {log:q} 2>&1"
 
 
 rule out_of_fold:
