@@ -36,9 +36,11 @@ def main() -> None:
     import pipeline.slide_encoders.stage
     import pipeline.tiling.overview
     import pipeline.tiling.stage
-    import pipeline.training.stage  # noqa: F401
+    import pipeline.training.stage
 
     cv2.setNumThreads(1)
+    # The tiny cohort has a hundred tiles: to see these twenty times shows nothing more.
+    pipeline.encoder_distillation.stage.REGRESSED = 128
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         print(json.dumps(run(**json.loads(line))), flush=True)
