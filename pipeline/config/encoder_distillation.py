@@ -42,6 +42,13 @@ class SlideLossConfig(Section):
     tile_batch: Count = 64
 
 
+class PatchesConfig(Section):
+    """Teachers that run beside the student, so that it learns their patch tokens, too."""
+
+    teachers: tuple[Name, ...] = ()
+    weight: Positive = 1.0
+
+
 class StudentCourse(CourseConfig):
     """Slower than other courses: a student that starts from weights must not forget them."""
 
@@ -60,6 +67,7 @@ class EncoderStudent(Section):
     pool: Literal["separate", "training", "all"] = "training"
     recipe: Literal["tiles", "gigapath"] = "tiles"
     slide: SlideLossConfig | None = None
+    patches: PatchesConfig | None = None
     losses: LossesConfig = LossesConfig()
     standardise: Literal["phi_s", "scalar"] = "phi_s"
     tokens: Literal["shared", "per_teacher"] = "shared"
@@ -128,6 +136,7 @@ class EncoderDistillationJob(Section):
         start: the same of what the student starts as.
         weights_dir: folder of local weights.
         labels: columns of the sheet of which a slide of the pool `separate` has none.
+        live: teacher -> its config, of those whose patch tokens are learned.
         slide: the view of whole slides, with `recipe: gigapath`.
         task: whose fold the student is for, with the pool `training`; else empty.
         fold: its number.
@@ -140,6 +149,7 @@ class EncoderDistillationJob(Section):
     start: dict[str, Any] = Field(default_factory=dict)
     weights_dir: str | None = None
     labels: tuple[str, ...] = ()
+    live: dict[str, TeacherConfig] = Field(default_factory=dict)
     slide: SlideViewTold | None = None
     task: str = ""
     fold: int = 0

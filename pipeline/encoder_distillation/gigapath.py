@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.config.encoder_distillation import EncoderStudent
 from pipeline.encoder_distillation.learner import Distillation
+from pipeline.encoder_distillation.live import Live
 from pipeline.encoder_distillation.slide_view import SlideView, apart
 from pipeline.encoder_distillation.standardise import Standard
 from pipeline.encoder_distillation.student import Student
@@ -39,6 +40,7 @@ class SlideDistillation(Distillation):
         transform: of its encoder.
         standards: teacher -> how its features are standardised.
         held_out: batches of held-out tiles, of one slide each.
+        live: teachers whose patch tokens are learned, too; None: nobody's.
         reads: the teacher whose features the view reads.
         see: the view.
         slides: that batches are drawn from, and those that are held out.
@@ -51,12 +53,13 @@ class SlideDistillation(Distillation):
         transform: Transform,
         standards: Mapping[str, Standard],
         held_out: Callable[[], Iterator[Batch]],
+        live: Live | None = None,
         *,
         reads: str,
         see: SlideView,
         slides: tuple[Sequence[TiledSlide], Sequence[TiledSlide]],
     ) -> None:
-        super().__init__(module, cfg, transform, standards, held_out)
+        super().__init__(module, cfg, transform, standards, held_out, live)
         assert cfg.slide is not None
         self._slide = cfg.slide
         self._reads, self._see = reads, see

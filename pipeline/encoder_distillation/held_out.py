@@ -12,11 +12,12 @@ from torch import nn
 from pipeline.contracts.distilled import Agreement
 from pipeline.encoder_distillation import agreement
 from pipeline.encoder_distillation.learner import VALIDATED
+from pipeline.encoder_distillation.live import fitted
 from pipeline.encoder_distillation.standardise import Standard
 from pipeline.encoder_distillation.student import Plan, Student
 from pipeline.encoder_distillation.targets import Answers
 from pipeline.encoders.taps import find_taps, forward_levels
-from pipeline.encoders.transforms import Transform, normalise
+from pipeline.encoders.transforms import Transform
 from pipeline.tile_training.loader import Batch, Even, Tiles, batches
 from pipeline.tile_training.slides import TiledSlide
 
@@ -81,7 +82,7 @@ def agreements(
     for batch in held_out():
         for start in range(0, len(batch), VALIDATED):
             some = batch.part(start, start + VALIDATED)
-            images = normalise(some.tiles.permute(0, 3, 1, 2).float(), plan.transform)
+            images = fitted(some.tiles.permute(0, 3, 1, 2).float(), plan.transform)
             embedding, answers = whole(images)
             see("student", embedding)
             see("before", forward_levels(started, images, taps, ("high",))["high"])

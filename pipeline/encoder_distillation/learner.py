@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.encoder_distillation import EncoderStudent, LossesConfig
+from pipeline.encoder_distillation.live import Live, fitted, token_loss, tokens_of
 from pipeline.encoder_distillation.standardise import Standard
 from pipeline.encoder_distillation.student import Student
-from pipeline.encoders.transforms import Transform, normalise
+from pipeline.encoders.transforms import Transform
 from pipeline.tile_training.augment import augment
 from pipeline.tile_training.loader import Batch
 from pipeline.tile_training.trainer import SCORE, Pass
@@ -32,6 +33,7 @@ class Distillation:
         transform: of its encoder.
         standards: teacher -> how its features are standardised.
         held_out: batches of held-out tiles with the teachers' answers, again and again the same.
+        live: teachers whose patch tokens are learned, too; None: nobody's.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class Distillation:
         transform: Transform,
         standards: Mapping[str, Standard],
         held_out: Callable[[], Iterator[Batch]],
+        live: Live | None = None,
     ) -> None:
-        self.module: nn.Module = module
+        self.module: Any = module
+        self._live = live
         self._cfg = cfg
         self._transform = transform
         self._standards = dict(standards)
@@ -75,18 +79,30 @@ class Distillation:
         Returns:
             the loss, that of each teacher (detached), and the answers.
         """
-        images = normalise(augment(batch.tiles, self._cfg.augmentation, generator), self._transform)
+        view = augment(batch.tiles, self._cfg.augmentation, generator)
+        images = fitted(view, self._transform).contiguous(memory_format=torch.channels_last)
         heard = self.heard(generator) if heard is None else heard
         found: dict[str, Tensor] = {}
         with now.autocast():
-            _, answers = self.module(images.contiguous(memory_format=torch.channels_last))
+            if self._live is None:
+                answers = self.module(images)[1]
+            else:
+                _, read, maps = self.module.look(images)
+                answers = self.module.say(read)
             total = torch.zeros((), device=images.device)
             for teacher, of_sizes in answers.items():
                 target = self._standards[teacher](batch.answers[teacher])
                 one = torch.stack([self._distance(answer, target) for answer in of_sizes]).mean()
                 found[f"loss_{teacher}"] = one.detach()
                 total = total + self.weights[teacher] * heard[teacher] * one
-        return total / len(answers), found, answers
+            total = total / len(answers)
+            if self._live is not None:
+                encoder = self._live.at(now.step)
+                head, wanted = self.module.token_head(encoder.name), tokens_of(encoder, view)
+                one = token_loss(head, maps, wanted, self._distance)
+                found["loss_tokens"] = one.detach()
+                total = total + self._live.weight * one
+        return total, found, answers
 
     def _distance(self, answer: Tensor, target: Tensor) -> Tensor:
         parts = [weight * loss(answer, target) for loss, weight in self._losses]
@@ -112,7 +128,7 @@ class Distillation:
         parts = []
         for start in range(0, len(batch), VALIDATED):
             tiles = batch.tiles[start : start + VALIDATED].permute(0, 3, 1, 2).float()
-            images = normalise(tiles, self._transform)
+            images = fitted(tiles, self._transform)
             parts.append(module(images.contiguous(memory_format=torch.channels_last))[1])
         return {
             teacher: [

@@ -34,12 +34,12 @@ from pipeline.encoder_distillation import student
 from pipeline.encoder_distillation.gigapath import SlideDistillation
 from pipeline.encoder_distillation.held_out import HeldOut, agreements
 from pipeline.encoder_distillation.learner import VALIDATED, Distillation
+from pipeline.encoder_distillation.live import Live, build_live, fitted, tokens_of
 from pipeline.encoder_distillation.slide_view import make_view, off_grid
 from pipeline.encoder_distillation.standardise import Standard, fit_standard
 from pipeline.encoder_distillation.targets import Answers, with_answers
 from pipeline.encoders.registry import HUB_FILES, ROW, Model
 from pipeline.encoders.taps import find_taps
-from pipeline.encoders.transforms import normalise
 from pipeline.errors import UserError
 from pipeline.files.artifacts import atomic_path, sweep, write_json, write_text
 from pipeline.files.digests import digest
@@ -130,7 +130,11 @@ def _student(work: Work, here: Processes, cores: int) -> None:
         name: fit_standard(name, learned[1].parts(name), cfg.standardise)
         for name in progress.counted(cfg.teachers, "teachers standardised")
     }
-    whole = _whole(module, plan, cfg, answers.dims)
+    live = _live(work, here)
+    whole = _whole(module, plan, cfg, answers.dims, live)
+    # Teachers that run see the student's view, so that it has the size that the largest takes.
+    px = max(plan.transform.crop, live.px if live else 0)
+    shown = dataclasses.replace(plan.transform, resize=px, crop=px)
     whole = whole.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     readers = cores if here.device.type == "cuda" else min(1, cores - 1)
     counts = tuple(len(slide.grid.coords) for slide in learned[0])
@@ -138,9 +142,9 @@ def _student(work: Work, here: Processes, cores: int) -> None:
     # A slide that is judged as a whole gives no tile twice.
     sampler = Sampler(counts, course.tiles_per_visit, course.seed, cfg.slide is not None)
     share = Share(sampler, visits, here.rank, here.world)
-    held_out = HeldOut(*held, plan.transform, course.held_out_tiles, readers, here.device)
-    _start_heads(whole, Tiles(learned[0], share, plan.transform, learned[1]), plan, standards, here)
-    given = (whole, cfg, plan.transform, standards, held_out)
+    held_out = HeldOut(*held, shown, course.held_out_tiles, readers, here.device)
+    _start_heads(whole, Tiles(learned[0], share, shown, learned[1]), plan, standards, here)
+    given = (whole, cfg, plan.transform, standards, held_out, live)
     learner = Distillation(*given)
     if (told := work.job.slide) is not None:
         check = read_teacher_check(work.root, told.name) if told.settings else None
@@ -151,7 +155,7 @@ def _student(work: Work, here: Processes, cores: int) -> None:
         learner = SlideDistillation(*given, reads=told.reads, see=see, slides=parts)
     fitted = fit(
         learner,
-        Tiles(learned[0], share, plan.transform, learned[1]),
+        Tiles(learned[0], share, shown, learned[1]),
         course,
         work.folder,
         fingerprint=_fingerprint(work, learned, held, here),
@@ -249,9 +253,26 @@ def _apart(
     return found[0], found[1]
 
 
+def _live(work: Work, here: Processes) -> Live | None:
+    """The teachers whose patch tokens are learned; None where nobody's are."""
+    patches = work.cfg.patches
+    if patches is None:
+        return None
+    weights_dir = work.job.weights_dir
+    return build_live(work.job.live, work.root, weights_dir, here.device, patches.weight)
+
+
 def _whole(
-    module: nn.Module, plan: student.Plan, cfg: EncoderStudent, dims: dict[str, int]
+    module: nn.Module,
+    plan: student.Plan,
+    cfg: EncoderStudent,
+    dims: dict[str, int],
+    live: Live | None,
 ) -> student.Student:
+    widths: dict[str, int] = {}
+    for one in live.encoders if live else ():
+        blank = torch.zeros(1, 3, one.transform.crop, one.transform.crop, device=one.device)
+        widths[one.name] = tokens_of(one, blank).shape[1]
     tokens = cfg.tokens == "per_teacher"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.course.seed)
@@ -264,6 +285,7 @@ def _whole(
             cfg.head_width,
             plan.transform.crop,
             keep_norms=cfg.keep_norms and cfg.encoder.weights != "random",
+            live=widths,
         )
 
 
@@ -282,7 +304,7 @@ def _start_heads(
     for batch in batches(tiles, itertools.count(), 0, here.device):
         for start in range(0, len(batch), VALIDATED):
             some = batch.part(start, start + VALIDATED)
-            images = normalise(some.tiles.permute(0, 3, 1, 2).float(), plan.transform)
+            images = fitted(some.tiles.permute(0, 3, 1, 2).float(), plan.transform)
             _, read = whole.eval().embed(images.contiguous(memory_format=torch.channels_last))
             views.append(read)
             for name, standard in standards.items():
@@ -363,5 +385,6 @@ def _fingerprint(
         for f in files.values()
     ]
     view = work.job.slide.canonical() if work.job.slide else ""
+    view += "".join(f"{name}{cfg.canonical()}" for name, cfg in work.job.live.items())
     where = here.world, here.device.type
     return digest(VERSION, work.name, work.cfg.canonical(), view, slides, features, where)

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pipeline.config.encoder_distillation import EncoderStudent
 from pipeline.encoders import build, weights
 from pipeline.encoders.registry import Model
-from pipeline.encoders.taps import Taps, find_taps, forward_levels
+from pipeline.encoders.taps import Taps, as_maps, find_taps, forward_levels, forward_maps
 from pipeline.encoders.transforms import Transform
 from pipeline.errors import ConfigError
 
@@ -158,6 +158,7 @@ class Student(nn.Module):
         px: side of the input in pixels.
         keep_norms: batch norms go on with the means and variances that they start with. A batch is
             of few slides, whose stain would become that of the encoder.
+        live: teacher -> width of its patch tokens, where these are learned, too.
 
     Raises:
         ConfigError: a size is not smaller than the embedding.
@@ -174,6 +175,7 @@ class Student(nn.Module):
         px: int,
         *,
         keep_norms: bool = False,
+        live: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -182,7 +184,12 @@ class Student(nn.Module):
         self.teachers = tuple(dims)
         self.per_teacher = per_teacher
         with torch.no_grad():
-            whole = self.embed(torch.zeros(1, 3, px, px))[0].shape[1]
+            blank = torch.zeros(1, 3, px, px)
+            whole = self.embed(blank)[0].shape[1]
+            maps = self.look(blank)[2].shape[1] if live else 0
+        self.token_heads = nn.ModuleDict(
+            {name.replace(".", "_"): nn.Conv2d(maps, dim, 1) for name, dim in (live or {}).items()}
+        )
         wrong = [size for size in sizes if size >= whole]
         if wrong:
             raise ConfigError(
@@ -218,14 +225,40 @@ class Student(nn.Module):
         tokens = network.forward_features(images)[:, 1 : 1 + len(self.teachers)]
         return tokens.mean(1), list(tokens.unbind(1))
 
+    def look(self, images: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        """As `embed`, and the patch tokens or maps (B, C, h, w).
+
+        Args:
+            images: normalised (B, 3, px, px).
+        """
+        if not self.per_teacher:
+            found, maps = forward_maps(self.encoder, images, self.taps)
+            return found, [found] * len(self.teachers), maps
+        network: Any = self.encoder
+        features = network.forward_features(images)
+        tokens = features[:, 1 : 1 + len(self.teachers)]
+        maps = as_maps(network, features, self.taps)
+        return tokens.mean(1), list(tokens.unbind(1)), maps
+
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, list[Tensor]]]:
         """The embedding (B, d), and for each teacher the answers (B, D), smallest size first."""
         embedding, read = self.embed(images)
-        answers = {
+        return embedding, self.say(read)
+
+    def say(self, read: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+        """What each teacher's heads make of what they read, smallest size first.
+
+        Args:
+            read: as many (B, d) as there are teachers.
+        """
+        return {
             teacher: [one(values[:, :size]) for one, size in zip(heads, self.sizes, strict=True)]  # type: ignore[call-overload]
             for teacher, values, heads in zip(self.teachers, read, self.heads, strict=True)
         }
-        return embedding, answers
+
+    def token_head(self, teacher: str) -> nn.Module:
+        """From its patch tokens to a teacher's."""
+        return self.token_heads[teacher.replace(".", "_")]
 
 
 class Head(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,6 +126,50 @@ def forward_levels(
     for level, index in wanted:
         result[level] = pooled[index]
     return result | _outputs(network, final, taps, levels)
+
+
+def forward_maps(module: nn.Module, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
+    """The output, and the patch tokens or maps that it is pooled from, of one forward pass.
+
+    Args:
+        module: as in `forward_levels`.
+        images: float (B, 3, H, W).
+        taps: from `find_taps`.
+
+    Returns:
+        (B, dimension), as `forward_levels` gives it at `high`; and (B, C, h, w).
+
+    Raises:
+        ValueError: its tokens lie on no square grid.
+    """
+    network: Any = module
+    if taps.pooling == "stage":
+        last = len(_entries(network)) - 1
+        (maps,) = network.forward_intermediates(images, indices=[last], intermediates_only=True)
+        return pool_map(maps), maps
+    features = network.forward_features(images)
+    return _pool_output(network, features, taps), as_maps(network, features, taps)
+
+
+def as_maps(module: nn.Module, features: Tensor, taps: Taps) -> Tensor:
+    """What `forward_features` gives, as maps: (B, C, h, w), of tokens those of patches.
+
+    Args:
+        module: the network.
+        features: of it.
+        taps: from `find_taps`.
+
+    Raises:
+        ValueError: its tokens lie on no square grid.
+    """
+    if features.ndim == 4:
+        nhwc = getattr(module, "output_fmt", "NCHW") == "NHWC"
+        return features.permute(0, 3, 1, 2) if nhwc else features
+    patches = features[:, taps.prefix or 0 :]
+    side = math.isqrt(patches.shape[1])
+    if side * side != patches.shape[1]:
+        raise ValueError(f"{patches.shape[1]} tokens lie on no square grid")
+    return patches.transpose(1, 2).unflatten(2, (side, side))
 
 
 def _outputs(

@@ -92,10 +92,35 @@ def told(config: Config, encoder: str) -> EncoderDistillationJob:
         teachers={name: features_of(config, name)[0] for name in named},
         facts={name: _licence(name, config.extraction.teachers[name]) for name in named},
         labels=tuple(columns) if student.pool == "separate" else (),
+        live={name: config.extraction.teachers[name] for name in live(config, one.student)},
         slide=slide_view(config, one.student),
         task=one.task,
         fold=one.fold,
     )
+
+
+def live(config: Config, student: str) -> list[str]:
+    """The teachers whose patch tokens a student learns: those that it names, else all its own.
+
+    Args:
+        config: the config.
+        student: its key.
+
+    Raises:
+        ConfigError: it does not learn from one that it names.
+    """
+    section = config.section(EncoderDistillationConfig)
+    assert section is not None
+    patches, learned = section.students[student].patches, taught_by(config, student)
+    if patches is None:
+        return []
+    for name in patches.teachers:
+        if name not in learned:
+            raise ConfigError(
+                f"encoder_distillation.students.{student}.patches.teachers: the student does not "
+                f"learn from `{name}`{nearest(name, learned)}"
+            )
+    return list(patches.teachers) or learned
 
 
 def slide_view(config: Config, student: str) -> SlideViewTold | None:
@@ -198,6 +223,7 @@ def check_tiles(config: Config) -> None:
     section = config.section(EncoderDistillationConfig)
     for student in section.students if section else ():
         slide_view(config, student)
+        live(config, student)
         for teacher in taught_by(config, student):
             if scale := tile_scales.scale_of(config, teacher):
                 raise ConfigError(

@@ -289,8 +289,9 @@ def taught_by(wildcards):
     teachers = [] if one.control else encoder_jobs.taught_by(CONFIG, one.student)
     found = features_in(dict.fromkeys(map(group_of, teachers)))
     view = None if one.control else encoder_jobs.slide_view(CONFIG, one.student)
-    checked = view is not None and view.settings is not None
-    return found + ([f"<results>/features/{view.name}/check.json"] if checked else [])
+    checked = [] if one.control else encoder_jobs.live(CONFIG, one.student)
+    checked += [view.name] if view is not None and view.settings is not None else []
+    return found + [f"<results>/features/{name}/check.json" for name in checked]
 
 
 def fold_of_student(wildcards):
