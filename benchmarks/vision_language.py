@@ -11,7 +11,8 @@ process of its own so that its largest memory is its own:
 - pooled: `score_case` without smoothing;
 - smoothed: `score_case` with 8 neighbours.
 
-Prints tiles per second, the ratio to the baseline, and the largest memory of each.
+Prints tiles per second of processor time, which a busy machine hardly changes, the ratio to the
+baseline, and the largest memory of each.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def weights(prompts: int) -> np.ndarray:
 
 
 def measure(how: str, path: Path, prompts: int) -> dict[str, float]:
-    """Seconds and the largest memory of one way.
+    """Seconds of processor time and the largest memory of one way.
 
     Args:
         how: product, pooled or smoothed.
@@ -69,14 +70,14 @@ def measure(how: str, path: Path, prompts: int) -> dict[str, float]:
     """
     torch.set_num_threads(1)
     file, columns = open_features(path), weights(prompts)
-    begun = time.perf_counter()
+    begun = time.process_time()
     if how == "product":
         features = torch.from_numpy(read_level(file, ALIGNED, np.arange(file.n_tiles))).float()
         checksum = float((features @ torch.from_numpy(columns).T).sum())
     else:
         smoothing = (8,) if how == "smoothed" else (0,)
         checksum = float(score_case([file], columns, smoothing, TOP).sum())
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert np.isfinite(checksum)
     return {"seconds": seconds, "mb": largest / 1024}

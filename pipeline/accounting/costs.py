@@ -79,6 +79,7 @@ class Estimate:
             and once for tiling's overviews, which read a small part only.
         tiles: expected over all slides; None where no slide could be sampled.
         wall_hours: up to the last feature; None where some teacher's cost is not known.
+        further: lines about stages that follow the features.
     """
 
     slides: int
@@ -93,6 +94,7 @@ class Estimate:
     wall_hours: float | None
     tile_px: int
     target_mpp: float
+    further: tuple[str, ...] = ()
 
     @property
     def gigabytes_written(self) -> float | None:
@@ -137,14 +139,14 @@ def values_per_tile(
     Args:
         name: the teacher's name in the config.
         facts: its settings.
-        levels: which levels are written, of `low`, `mid` and `high`.
+        levels: which levels are written.
         root: the cohort's results folder, where a preflight may have noted its widths; None: none.
     """
     from pipeline.encoders import registry
 
     found = preflight(root, name)
     if found is not None:
-        return sum(found.dims[level] for level in levels)
+        return sum(found.dims.get(level, 0) for level in levels)
     if not facts.in_registry:
         return None
     return registry.resolve(facts.model or name).dim * len(levels)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -92,26 +92,32 @@ def build(name: str, cfg: TeacherConfig, weights_dir: str | None = None) -> Text
 
 
 @torch.inference_mode()
-def encode(tower: TextTower, texts: Sequence[str]) -> Tensor:
+def encode(tower: TextTower, texts: Sequence[str], cut: bool = False) -> Tensor:
     """Texts as unit vectors.
 
     Args:
         tower: of `build`.
-        texts: any number; none may be longer than the tower's context.
+        texts: any number.
+        cut: whether texts that are longer than the tower's context are cut.
 
     Returns:
         float32 (n, D), each of length 1.
 
     Raises:
-        UserError: a text has more tokens than the tower takes: what would be cut off is its end,
-            where the diagnosis often stands.
+        UserError: a text has more tokens than the tower takes, and is not to be cut: it would lose
+            its end, where the diagnosis often stands.
     """
-    rows = [tokens(tower.tokeniser, text, tower.name) for text in texts]
+    rows = [tokens(tower.tokeniser, text, tower.name, cut) for text in texts]
     parts = [
         F.normalize(tower.forward(torch.stack(rows[start : start + BATCH])).float(), dim=-1)
         for start in range(0, len(rows), BATCH)
     ]
     return torch.cat(parts) if parts else torch.empty(0, 0)
+
+
+def too_long(tokeniser: Tokeniser, texts: Iterable[str]) -> int:
+    """How many texts have more tokens than the tower takes."""
+    return sum(len(tokeniser.words(text)) > tokeniser.context for text in texts)
 
 
 def tokens(tokeniser: Tokeniser, text: str, name: str = "", cut: bool = False) -> Tensor:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline.encoders.text_towers import Tokeniser, tokens
+from pipeline.encoders.text_towers import Tokeniser, tokens, too_long
 from pipeline.errors import UserError
 from pipeline.tile_training.slides import TiledSlide
 
@@ -96,8 +96,7 @@ def join(slides: Sequence[TiledSlide], table: pd.DataFrame, tokeniser: Tokeniser
             "tiles, level-0 pixels, as tiles/<slide>.h5 has them"
         )
     ids = torch.stack([tokens(tokeniser, text, cut=True) for text in texts])
-    cut = sum(len(tokeniser.words(text)) > tokeniser.context for text in texts)
-    return Pairs(kept, texts, ids, of, cut, len(table) - used)
+    return Pairs(kept, texts, ids, of, too_long(tokeniser, texts), len(table) - used)
 
 
 def check_sides(texts: Sequence[str], flips: bool) -> None:

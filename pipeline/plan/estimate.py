@@ -27,10 +27,12 @@ from pipeline.accounting.queueing import Chain, makespan
 from pipeline.config.extraction import TeacherConfig
 from pipeline.config.tiling import TilingConfig
 from pipeline.config.whole import Config
+from pipeline.encoders.registry import levels_of
 from pipeline.encoders.slide_level.inputs import tile_teachers
 from pipeline.encoders.tile_scales import groups as decodings
 from pipeline.encoders.tile_scales import scale_of, scales
 from pipeline.errors import SlideError
+from pipeline.plan import words_cost
 from pipeline.plan.cohort_plan import CohortPlan
 from pipeline.runtime.progress import duration
 
@@ -115,7 +117,7 @@ def estimate(
             name,
             facts,
             _times(per_slide.get(scale_of(config, name)), share[name]),
-            config.extraction.levels,
+            levels_of(name, facts, config.extraction.levels),
             pace.tflops,
             root,
         )
@@ -136,6 +138,7 @@ def estimate(
         wall_hours=_wall_hours(plan, left, costs, pace, areas, concurrency),
         tile_px=config.tiling.tile_px,
         target_mpp=config.tiling.target_mpp,
+        further=words_cost.lines(config, None if tiles is None else round(tiles)),
     )
 
 
@@ -188,7 +191,7 @@ def text(found: Estimate) -> str:
         lines.append(f"  {told}{'' if found.pace.gpu else '; no GPU was found'}")
         if len(known) < len(found.teachers):
             lines.append("  (-: no slide known yet, or a network without a preflight yet)")
-    return "\n".join(lines)
+    return "\n".join([*lines, *found.further])
 
 
 def room(found: Estimate, folder: Path) -> str:

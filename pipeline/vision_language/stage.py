@@ -284,5 +284,7 @@ def _recall(
     images = np.stack(vectors).astype(np.float64)
     images /= np.linalg.norm(images, axis=1, keepdims=True).clip(1e-6)
     own = np.array([number_of[text] for text in said])
-    found = recall(images, text_features(tower, different, texts), np.array(tile), own)
-    return {**facts, **dataclasses.asdict(found)}
+    encoded = text_features(tower, different, texts, cut=True)
+    found = recall(images, encoded, np.array(tile), own)
+    cut = text_towers.too_long(tower.tokeniser, different)
+    return {**facts, "captions_cut": cut, **dataclasses.asdict(found)}

@@ -10,6 +10,7 @@ from pathlib import Path
 TIMES = {
     "meta.json": re.compile(rb'"(\w*seconds\w*|\w*memory\w*)": [\d.e+-]+'),
     "facts.json": re.compile(rb'"(seconds|waited)": [\d.e+-]+'),
+    "out_of_fold.json": re.compile(rb'"seconds": [\d.e+-]+'),
     "report.html": re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC"),
 }
 
@@ -40,6 +41,7 @@ def finished_pieces(folder: Path) -> dict[Path, tuple[int, int]]:
         *folder.glob("results/*/tiles/*.h5"),
         *folder.glob("results/*/features/*/*.h5"),
         *folder.glob("results/*/models/*/*/fold_*/seed_*/meta.json"),
+        *folder.glob("results/*/models/*/*/fold_*/seed_*/out_of_fold.json"),
     ]
     return {
         path: (path.stat().st_ino, path.stat().st_mtime_ns)

@@ -15,9 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.models import STACKS
+from pipeline.config.pairs import PairsConfig
 from pipeline.config.reading import parse
 from pipeline.config.whole import Config
 from pipeline.encoders.slide_level.inputs import slide_teachers, tile_teachers
+from pipeline.encoders.speaking import speaking
 from pipeline.plan import cohort_plan, encoder_jobs, stage_params
 
 HERE = Path(__file__).resolve().parent
@@ -122,6 +125,58 @@ CONFIG: dict[str, Any] = {
     "report": {"thumbnails": 2},
 }
 
+# What the cohort above lacks: words, a model that learned them, and an ensemble.
+MODEL = "words.json"
+SMALL_CLIP = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 8, "patch_size": 8, "head_width": 8},
+    "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
+}
+CLIP = {"source": "open_clip", "model": MODEL, "weights": "random"}
+FURTHER: dict[str, Any] = {
+    "cohort": {
+        **CONFIG["cohort"],
+        "chunks": 1,
+        "synthetic": {**CONFIG["cohort"]["synthetic"], "cases": 36},
+    },
+    "extraction": {"teachers": {"clip": CLIP}},
+    "pretraining": None,
+    "encoder_distillation": None,
+    "pairs": {
+        "name": "lab",
+        "start": CLIP,
+        "course": {
+            "steps": 4,
+            "batch_size": 8,
+            "tiles_per_visit": 4,
+            "validate_every": 2,
+            "held_out_tiles": 8,
+        },
+    },
+    "vision_language": {
+        "prompts": {
+            "subtype": {"glandular": "glands", "nested": "solid nests", "trabecular": "cords"}
+        },
+        "templates": ["{}", "tissue with {}"],
+        "draws": 3,
+        "shots": [1],
+        "episodes": 2,
+        "maps": 1,
+        "tissue": {"tumour": "glands", "stroma": "stroma"},
+        "captions": "embedded",
+    },
+    "tasks": {"subtype": {"type": "classification", "label": "subtype"}},
+    "folds": {"k": 2, "validation_fraction": 0.2},
+    "training": {
+        "models": {
+            "single": {"kind": "single", "teacher": "clip", "d_model": 8},
+            "linear": {"kind": "linear", "teacher": "clip"},
+            "together": {"kind": "ensemble", "of": ["single", "linear"]},
+        },
+        "epochs": 2,
+    },
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
@@ -213,7 +268,8 @@ class Warm:
 
 
 def everything(folder: Path, changes: dict[str, Any] | None = None) -> dict[str, list[str]]:
-    """All jobs in an order that works; those of further chunks are called `<name>#<chunk>`."""
+    """All jobs in an order that works; those of further chunks are called `<name>#<chunk>`, of
+    further models `<name>#<model>`."""
     with contextlib.chdir(folder):
         config = parse({**CONFIG, **(changes or {})})
         cohort = cohort_plan.cohort_plan(config, Path.cwd())
@@ -265,8 +321,16 @@ def _jobs(config: Config, cohort: cohort_plan.CohortPlan) -> Iterator[tuple[str,
     for name in ("mapping", "mapping-check"):
         argv = [name, "--cfg", stage_params.mapping(config).canonical(), *root]
         yield name.replace("-", "_"), argv
-    cfg = stage_params.folds(config, TASK, cohort.folds())
-    yield "folds", ["folds", "--cfg", cfg.canonical(), *root, "--task", TASK]
+    task = next(iter(config.tasks))
+    cfg = stage_params.folds(config, task, cohort.folds())
+    yield "folds", ["folds", "--cfg", cfg.canonical(), *root, "--task", task]
+    if config.section(PairsConfig) is not None:
+        cfg = stage_params.pairs(config, "", cohort.digest(0))
+        yield "pairs", ["pairs", "--cfg", cfg.canonical(), *root]
+    for teacher in speaking(config):
+        cfg = stage_params.vision_language(config, teacher)
+        argv = ["vision-language", "--cfg", cfg.canonical(), *root, "--teacher", teacher]
+        yield "vision_language", argv
     for made in config.made():
         named = ["--teacher", made.name]
         if made.stage == "pretraining":
@@ -283,16 +347,26 @@ def _jobs(config: Config, cohort: cohort_plan.CohortPlan) -> Iterator[tuple[str,
             out = ["--out", str(folder / "manifest" / f"{chunk}.json")]
             argv = ["extraction", "--cfg", of.canonical(), *root, *part, *out]
             yield f"{name}#{made.name}", argv
+    specs = config.model_specs()
+    ensembles = [model for model, spec in specs.items() if spec.kind in STACKS]
     together = config.linear_models()
     if together:
-        cfg = stage_params.linear_models(config, TASK).canonical()
-        yield "training_linear", ["training-linear", "--cfg", cfg, *root, "--task", TASK]
-    for model in config.model_specs().keys() - together.keys():
-        cfg = stage_params.training(config, TASK, model)
-        argv = ["training", "--cfg", cfg.canonical(), *root, "--task", TASK]
-        yield "training", [*argv, "--model", model]
-    cfg = stage_params.evaluation(config, TASK)
-    yield "evaluation", ["evaluation", "--cfg", cfg.canonical(), *root, "--task", TASK]
+        cfg = stage_params.linear_models(config, task).canonical()
+        yield "training_linear", ["training-linear", "--cfg", cfg, *root, "--task", task]
+    for number, model in enumerate(model for model in specs if model not in ensembles):
+        suffix = f"#{model}" if number else ""
+        told = ["--task", task, "--model", model]
+        cfg = stage_params.training(config, task, model).canonical()
+        if model not in together:
+            yield f"training{suffix}", ["training", "--cfg", cfg, *root, *told]
+        if ensembles:
+            yield f"out_of_fold{suffix}", ["out-of-fold", "--cfg", cfg, *root, *told]
+    for model in ensembles:
+        cfg = stage_params.stacking(config, task, model).canonical()
+        told = ["--task", task, "--model", model]
+        yield "stacking", ["stacking", "--cfg", cfg, *root, *told]
+    cfg = stage_params.evaluation(config, task)
+    yield "evaluation", ["evaluation", "--cfg", cfg.canonical(), *root, "--task", task]
     yield "report", ["report", "--cfg", stage_params.report(config).canonical(), *root]
 
 
@@ -333,6 +407,7 @@ class Cohort:
 def build(warm: Warm, folder: Path, changes: dict[str, Any] | None = None) -> Cohort:
     """Run every stage, undisturbed."""
     folder.mkdir(parents=True)
+    (folder / MODEL).write_text(json.dumps({"model_cfg": SMALL_CLIP}))
     made: dict[str, tuple[str, ...]] = {}
     before = _times(folder)
     for name, argv in everything(folder, changes).items():

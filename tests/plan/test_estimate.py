@@ -251,3 +251,36 @@ def test_tiling_takes_as_long_as_a_slide_is_large() -> None:
     here = rates.assumed(gpu=True)
     assert 20 < 3600 * here.tiling_hours(4e8) < 60
     assert 3600 * here.tiling_hours(1e6) < 2
+
+
+def test_words_and_pairs_are_told_of(tmp_path: Path) -> None:
+    teachers = {"plip": {"weights": "random"}, "keep": {"weights": "random"}}
+    words = {"prompts": {"subtype": {"a": "glands", "b": "nests"}}, "draws": 9, "smoothing": [0, 8]}
+    start = {"source": "open_clip", "model": "ViT-B-32", "weights": "random"}
+    section = {"name": "lab", "start": start, "course": {"steps": 10, "batch_size": 8}}
+    own = parse(
+        {
+            "cohort": {"synthetic": {"cases": 40}},
+            "extraction": {"teachers": teachers},
+            "tasks": {"subtype": {"type": "classification", "label": "subtype"}},
+            "vision_language": words,
+            "pairs": section,
+        }
+    )
+    plan = cohort_plan(own, tmp_path)
+    pairs, asked = estimate.estimate(own, plan).further
+    assert "`lab` learns from 80 tiles" in pairs
+    assert "2 teacher(s) asked, 20 prompt vectors, 2 way(s) of smoothing, about" in asked
+    assert estimate.text(estimate.estimate(own, plan)).endswith(asked)
+    assert estimate.estimate(config(), cohort_plan(config(), tmp_path)).further == ()
+
+
+def test_the_level_that_is_compared_with_text_is_written_too(tmp_path: Path) -> None:
+    """Each level of PLIP has 512 numbers."""
+    for levels in (["high"], ["low", "mid", "high"]):
+        teachers = {"plip": {"weights": "random"}}
+        own = parse({"cohort": {"synthetic": {"cases": 12}},
+                     "extraction": {"teachers": teachers, "levels": levels}})  # fmt: skip
+        found = estimate.estimate(own, cohort_plan(own, tmp_path))
+        per_tile = (1 + len(levels)) * 512 * 2 + 8
+        assert found.teachers[0].gigabytes == pytest.approx(found.tiles * per_tile / 1e9)

@@ -61,7 +61,7 @@ def opened(tmp_path: Path) -> Results:
                     "maps": [{"case_id": "c1", "slide_id": "s1", "label": "a"}],
                 }
             },
-            "recall": {"tiles": 9, "without_features": 0, "texts": 4,
+            "recall": {"tiles": 9, "without_features": 0, "texts": 4, "captions_cut": 2,
                        "tile_to_text": recall, "text_to_tile": recall,
                        "tile_to_text_chance": recall, "text_to_tile_chance": recall},
         },
@@ -94,7 +94,7 @@ def test_what_was_asked_is_shown(opened: Results) -> None:
     assert [sheet.words for sheet in one.sheets] == ["glands, ducts", "nests"]
     assert found.recall is not None and len(found.recall.rows) == 2
     cells = [cell.html for cell in found.recall.rows[0]]
-    assert cells[2:] == ["0.250", "0.500", "1.000", "0.250", "0.500", "1.000", "9", "4"]
+    assert cells[2:] == ["0.250", "0.500", "1.000", "0.250", "0.500", "1.000", "9", "4", "2"]
     assert found.silent == ""
     assert found.tissue is not None
     assert [cell.html for cell in found.tissue.rows[0]][1:3] == ["75 %", "25 %"]

@@ -94,12 +94,14 @@ def test_captions_are_found_again(root: Path, weights: Path) -> None:
         for case, kind in labels.items()
     ]
     rows.append({"slide_id": "c000-0", "x": 55, "y": 0, "caption": "grey"})
+    rows.append({"slide_id": "c001-0", "x": 100, "y": 0, "caption": "grey and so on " * 4})
     pd.DataFrame(rows).to_csv(root / "captions.csv", index=False)
     found = run(root, weights, captions="captions.csv")["recall"]
-    assert (found["tiles"], found["without_features"], found["texts"]) == (35, 2, 3)
+    assert (found["tiles"], found["without_features"], found["texts"]) == (36, 2, 4)
     assert found["tile_to_text"]["1"] > 0.6 and found["tile_to_text"]["5"] == 1.0
+    assert found["captions_cut"] == 1
     assert set(found["text_to_tile"]) == {"1", "5", "10"}
-    assert found["tile_to_text_chance"]["1"] == pytest.approx(1 / 3)
+    assert found["tile_to_text_chance"]["1"] == pytest.approx(1 / 4)
 
 
 @pytest.mark.parametrize(

@@ -306,6 +306,7 @@ def _recall(found: Mapping[str, _Found]) -> Table | None:
             *(number(facts.get(f"{way}_chance", {}).get(str(k))) for k in AT),
             count(facts["tiles"]),
             count(facts["texts"]),
+            count(facts.get("captions_cut", 0)),
         ]
         for teacher, facts in asked.items()
         for way, label in WAYS.items()
@@ -319,6 +320,7 @@ def _recall(found: Mapping[str, _Found]) -> Table | None:
             *(Column(f"by chance at {k}", True) for k in AT),
             Column("tiles", True),
             Column("captions", True, "different ones"),
+            Column("cut", True, "captions longer than the text tower takes, which lost their ends"),
         ],
         rows=rows,
         read="How often an own caption of a tile (a tile of a caption) is among so many nearest "
