@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -178,11 +178,8 @@ class Made:
     stage: str = "encoder_distillation"
 
 
-def made(section: EncoderDistillationConfig | None, tasks: Mapping[str, Any], k: int) -> list[Made]:
+def made(section: EncoderDistillationConfig | None, tasks: Iterable[str], k: int) -> list[Made]:
     """All encoders that a config asks for.
-
-    With the pool `all` a student has seen the slides that it is tested on. Its name says so, and
-    with it every table, figure and sentence that names it or a model that reads it.
 
     Args:
         section: the config's; None: there is none.
@@ -191,16 +188,37 @@ def made(section: EncoderDistillationConfig | None, tasks: Mapping[str, Any], k:
     """
     found: list[Made] = []
     for name, student in section.students.items() if section else ():
-        teacher = name + TRANSDUCTIVE if student.pool == "all" else name
-        if student.pool == "training":
-            found += [
-                Made(f"{name}.{task}.{fold}", teacher, name, task=task, fold=fold)
-                for task in tasks
-                for fold in range(k)
-            ]
-        else:
-            found.append(Made(teacher, teacher, name))
-        if student.control:
-            control = name + UNDISTILLED
-            found.append(Made(control, control, name, control=True))
+        control = name + UNDISTILLED if student.control else None
+        found += makes(name, student.pool, control, tasks, k, "encoder_distillation")
+    return found
+
+
+def makes(
+    name: str, pool: str, control: str | None, tasks: Iterable[str], k: int, stage: str
+) -> list[Made]:
+    """The encoders that one entry of a config asks for.
+
+    With the pool `all` an encoder has seen the slides that it is tested on. Its name says so, and
+    with it every table, figure and sentence that names it or a model that reads it. With the pool
+    `training` there is one for each outer fold of each task.
+
+    Args:
+        name: the entry's.
+        pool: which slides it sees.
+        control: what the encoder as it starts is called; None: there is none.
+        tasks: of the config.
+        k: number of folds.
+        stage: that makes them.
+    """
+    if pool == "training":
+        found = [
+            Made(f"{name}.{task}.{fold}", name, name, task=task, fold=fold, stage=stage)
+            for task in tasks
+            for fold in range(k)
+        ]
+    else:
+        called = name + TRANSDUCTIVE if pool == "all" else name
+        found = [Made(called, called, name, stage=stage)]
+    if control is not None:
+        found.append(Made(control, control, name, control=True, stage=stage))
     return found

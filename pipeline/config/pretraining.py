@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.encoder_distillation import TRANSDUCTIVE, Made
+from pipeline.config.encoder_distillation import Made, makes
 from pipeline.config.extraction import TeacherConfig
 from pipeline.config.forms import form_name, forms, one_of
 from pipeline.config.registry import Entry, entries
@@ -61,7 +61,7 @@ class PretrainedTeacher(Section):
 
     method: str = PLAIN
     encoder: TeacherConfig = TeacherConfig(source="timm", model="resnet18", weights="random")
-    pool: Literal["all", "separate"] = "all"
+    pool: Literal["all", "separate", "training"] = "all"
     views: ViewsConfig = ViewsConfig()
     statistics: Literal["own", "encoder"] = "own"
     course: CourseConfig = CourseConfig()
@@ -111,6 +111,8 @@ class PretrainingJob(Section):
         weights_dir: folder of local weights.
         start: which file its first weights are in, where they are on this machine.
         labels: columns of the sheet of which a slide of the pool `separate` has none.
+        task: whose fold the encoder is for, with the pool `training`; else empty.
+        fold: its number.
     """
 
     pretraining: PretrainingConfig
@@ -118,9 +120,11 @@ class PretrainingJob(Section):
     weights_dir: str | None = None
     start: str = ""
     labels: tuple[str, ...] = ()
+    task: str = ""
+    fold: int = 0
 
 
-def made(section: PretrainingConfig | None) -> list[Made]:
+def made(section: PretrainingConfig | None, tasks: Iterable[str], k: int) -> list[Made]:
     """All encoders that a config asks for.
 
     With the pool `all` an encoder has seen the slides that it is tested on, though not their
@@ -128,12 +132,11 @@ def made(section: PretrainingConfig | None) -> list[Made]:
 
     Args:
         section: the config's; None: there is none.
+        tasks: of the config.
+        k: number of folds.
     """
     found: list[Made] = []
     for name, teacher in section.teachers.items() if section else ():
-        called = name + TRANSDUCTIVE if teacher.pool == "all" else name
-        found.append(Made(called, called, name, stage="pretraining"))
-        if teacher.control:
-            control = name + UNTRAINED
-            found.append(Made(control, control, name, control=True, stage="pretraining"))
+        control = name + UNTRAINED if teacher.control else None
+        found += makes(name, teacher.pool, control, tasks, k, "pretraining")
     return found

@@ -69,8 +69,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _references(self) -> Config:
-        teachers = set(self.extraction.teachers)
         self._students_learn()
+        teachers = set(self.mapped())
         known = teachers | {one.teacher for one in self.made()}
         for name, model in {**self.training.models, **self.training.ablations}.items():
             named: tuple[str, ...] = ()
@@ -121,7 +121,10 @@ class Config(Section):
             raise ValueError(f"training: {sorted(both)} are in both models and ablations")
         models = self.model_specs()
         if self.tasks and not teachers:
-            raise ValueError("extraction.teachers: empty; name at least one teacher")
+            raise ValueError(
+                "extraction.teachers: empty; name at least one teacher, or let pretraining make "
+                "one that serves every fold (`pool: separate` or `all`)"
+            )
         chosen = self.evaluation.student != EvaluationConfig().student
         if (models or chosen) and self.evaluation.student not in models:
             raise ValueError(
@@ -170,6 +173,7 @@ class Config(Section):
                         f"{where}: `{teacher}` is not a teacher that is run here"
                         f"{nearest(teacher, able)}"
                     )
+        self._pools_fit()
         names: set[str] = set(given)
         for one in self.made():
             for taken in {one.name, one.teacher} & (names if one.fold == 0 else set(given)):
@@ -179,10 +183,36 @@ class Config(Section):
                 )
             names.add(one.name)
 
+    def _pools_fit(self) -> None:
+        """An encoder for each outer fold needs tasks, whose folds these are."""
+        for where in self.pooled_by_fold() if not self.tasks else ():
+            raise ValueError(
+                f"{where}.pool: `training` makes an encoder for each fold of each task, and there "
+                "are no tasks; use `separate` or `all`"
+            )
+
+    def pooled_by_fold(self) -> list[str]:
+        """Where the config asks for an encoder for each outer fold."""
+        taught, own = self.section(EncoderDistillationConfig), self.section(PretrainingConfig)
+        students = taught.students if taught else {}
+        learners = own.teachers if own else {}
+        pools = {f"encoder_distillation.students.{n}": one.pool for n, one in students.items()}
+        pools |= {f"pretraining.teachers.{n}": one.pool for n, one in learners.items()}
+        return [where for where, pool in pools.items() if pool == "training"]
+
     def made(self) -> list[Made]:
         """The encoders that the workflow makes, each a teacher of its own afterwards."""
-        students = made(self.section(EncoderDistillationConfig), self.tasks, self.folds.k)
-        return pretrained(self.section(PretrainingConfig)) + students
+        k = self.folds.k
+        own = pretrained(self.section(PretrainingConfig), self.tasks, k)
+        return own + made(self.section(EncoderDistillationConfig), self.tasks, k)
+
+    def mapped(self) -> list[str]:
+        """The teachers whose slides make the cohort's cases, and which models of all teachers read.
+
+        Where the config names none, these are the encoders that are made here and serve every fold.
+        """
+        own = [one.name for one in self.made() if not one.control and not one.task]
+        return list(self.extraction.teachers) or own
 
     def with_made(self) -> Config:
         """The same with the encoders that the workflow makes among the teachers; on an external
@@ -265,7 +295,7 @@ class Config(Section):
             return {}, Controls()
         named = self._named(ablations=True)
         covariates = tuple(self.cohort.covariates)
-        student, teachers = self.evaluation.student, list(self.extraction.teachers)
+        student, teachers = self.evaluation.student, self.mapped()
         return controls(student, named, teachers, covariates)
 
     def _named(self, ablations: bool) -> dict[str, Any]:

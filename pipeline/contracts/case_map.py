@@ -62,6 +62,8 @@ def with_made(mapping: CaseMap, root: Path, made: Mapping[str, str]) -> CaseMap:
     case_of = dict(zip(table["slide_id"].astype(str), table["case_id"].astype(str), strict=True))
     teachers, cases = dict(mapping.teachers), {k: dict(v) for k, v in mapping.cases.items()}
     for teacher, folder in made.items():
+        if teacher in mapping.teachers:  # of a config without other teachers
+            continue
         records = read_manifests(manifests_of(root, f"features/{folder}"))
         teachers[teacher] = TeacherLevels(check_same_features(folder, records))
         for record in records:

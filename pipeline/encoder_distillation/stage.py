@@ -13,10 +13,8 @@ While it learns, `training.pt` there holds all that is needed to go on after a k
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import io
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,6 @@ from torch import nn
 
 from pipeline.config.encoder_distillation import EncoderDistillationJob, EncoderStudent
 from pipeline.contracts.distilled import Cases, DistilledFacts, LeftOut, Slides, write_distilled
-from pipeline.contracts.folds import read_folds
 from pipeline.contracts.made_encoder import CURVE, FACTS
 from pipeline.contracts.teacher_check import read_teacher_check
 from pipeline.encoder_distillation import student
@@ -40,13 +37,12 @@ from pipeline.encoder_distillation.standardise import Standard, fit_standard
 from pipeline.encoder_distillation.targets import Answers, with_answers
 from pipeline.encoders.registry import HUB_FILES, ROW, Model
 from pipeline.encoders.taps import find_taps
-from pipeline.errors import UserError
 from pipeline.files.artifacts import atomic_path, sweep, write_json, write_text
 from pipeline.files.digests import digest
-from pipeline.files.parquet import read_table
 from pipeline.runtime import progress
 from pipeline.runtime.cpu_budget import cpu_budget
 from pipeline.tile_training.loader import Share, Tiles, batches
+from pipeline.tile_training.pools import pooled
 from pipeline.tile_training.processes import Processes, processes
 from pipeline.tile_training.sampling import Sampler
 from pipeline.tile_training.slides import TiledSlide, hold_out, tiled_slides
@@ -199,23 +195,10 @@ def pool(work: Work) -> list[TiledSlide]:
     Raises:
         UserError: there are none.
     """
-    slides = tiled_slides(work.root)
-    if work.cfg.pool == "all":
-        return slides
-    if work.cfg.pool == "training":
-        folds = {fold.index: fold for fold in read_folds(work.root, work.job.task)}
-        cases = set(folds[work.job.fold].train)
-        return [slide for slide in slides if slide.case_id in cases]
-    labelled = _labelled(work.root, work.job.labels)
-    found = [slide for slide in slides if slide.case_id not in labelled]
-    if not found:
-        raise UserError(
-            f"encoder_distillation.students.{work.key}.pool: separate, but every case has a label. "
-            "Add slides of other patients to the sheet, with empty labels; or learn from each "
-            "fold's training cases (`pool: training`), or from all (`pool: all`), whose numbers "
-            "are then called transductive"
-        )
-    return found
+    job, key = work.job, f"encoder_distillation.students.{work.key}.pool"
+    return pooled(
+        work.root, work.cfg.pool, key=key, labels=job.labels, task=job.task, fold=job.fold
+    )
 
 
 def _on_grid(work: Work, slides: list[TiledSlide]) -> tuple[list[TiledSlide], list[LeftOut]]:
@@ -227,15 +210,6 @@ def _on_grid(work: Work, slides: list[TiledSlide]) -> tuple[list[TiledSlide], li
     for one in left_out:
         progress.say(f"left out, as {told.name} cannot see it: {one.slide} ({one.reason})")
     return [slide for slide in slides if not reasons[slide.slide_id]], left_out
-
-
-def _labelled(root: Path, columns: Sequence[str]) -> set[str]:
-    """Cases with any label at all, in columns of these names or patterns."""
-    table = read_table(root / "slides.parquet")
-    named = [c for c in table.columns if any(fnmatch.fnmatchcase(c, p) for p in columns)]
-    given = table[named].astype(object)
-    blank = given.isna() | (given.astype(str).apply(lambda c: c.str.strip()) == "")
-    return set(table.loc[~blank.all(axis=1), "case_id"].astype(str))
 
 
 def _apart(

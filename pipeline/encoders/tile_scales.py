@@ -61,7 +61,9 @@ def groups(config: Config) -> list[tuple[str, ...]]:
 
 def feature_folders(config: Config) -> list[str]:
     """The folders of `features/` that models learn from: of teachers that share a decoding, of
-    those that are imported, of slide encoders."""
+    those that are imported, of slide encoders; without any of these, of encoders made here."""
+    if not config.extraction.teachers:
+        return config.mapped()
     unasked = brought_along(config)
     run = ["+".join(group) for group in groups(config)]
     others = [n for n, t in config.extraction.teachers.items() if t.source == "import"]

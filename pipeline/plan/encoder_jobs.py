@@ -59,6 +59,8 @@ def pretraining(config: Config, encoder: str) -> PretrainingJob:
         weights_dir=config.extraction.weights_dir,
         start=local_identity(one.student, teacher.encoder, row, config.extraction.weights_dir),
         labels=tuple(columns) if teacher.pool == "separate" else (),
+        task=one.task,
+        fold=one.fold,
     )
 
 
@@ -246,7 +248,7 @@ def features_of(config: Config, teacher: str) -> tuple[str, str]:
 
 
 def check_folds(config: Config, base: Path) -> None:
-    """Refuse students of each fold where `folds.k` is not the number of imported folds.
+    """Refuse encoders for each fold where `folds.k` is not the number of imported folds.
 
     Args:
         config: the config.
@@ -255,10 +257,7 @@ def check_folds(config: Config, base: Path) -> None:
     Raises:
         ConfigError: says how many there are.
     """
-    section = config.section(EncoderDistillationConfig)
-    learners = [
-        name for name, s in (section.students if section else {}).items() if s.pool == "training"
-    ]
+    learners = config.pooled_by_fold()
     if not learners or config.folds.import_dir is None:
         return
     from pipeline.folds.imported import count_folds, folder_of  # reads tables, which takes time
@@ -267,6 +266,6 @@ def check_folds(config: Config, base: Path) -> None:
         folder = folder_of(base / Path(config.folds.import_dir).expanduser(), task)
         if (found := count_folds(folder)) != config.folds.k:
             raise ConfigError(
-                f"encoder_distillation.students.{learners[0]}.pool: `training` makes a student for "
+                f"{learners[0]}.pool: `training` makes an encoder for "
                 f"each fold, and {folder} has {found} of them: set folds.k: {found}"
             )

@@ -238,11 +238,12 @@ def mapping(config: Config) -> MappingJob:
 
     `tiled`: some teacher runs on tiles, so there are tiling manifests to read.
     """
+    own = bool(config.made()) and not config.extraction.teachers
     return MappingJob(
         mapping=config.mapping,
-        teachers=list(config.extraction.teachers),
+        teachers=config.mapped(),
         manifests=tile_scales.feature_folders(config),
-        tiled=bool(tile_scales.groups(config)),
+        tiled=own or bool(tile_scales.groups(config)),
     )
 
 

@@ -14,7 +14,6 @@ While it learns, `training.pt` there holds all that is needed to go on after a k
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import io
 import math
 import shutil
@@ -36,7 +35,6 @@ from pipeline.errors import UserError
 from pipeline.files.artifacts import atomic_path, sweep, write_json, write_text
 from pipeline.files.digests import digest
 from pipeline.files.hdf5 import read_hdf5
-from pipeline.files.parquet import read_table
 from pipeline.pretraining.backbone import Start, row_of, start
 from pipeline.pretraining.learner import SelfSupervised, weights_of
 from pipeline.pretraining.maps import clusters_of, write_maps
@@ -44,9 +42,10 @@ from pipeline.pretraining.methods.base import Method
 from pipeline.runtime import progress
 from pipeline.runtime.cpu_budget import cpu_budget
 from pipeline.tile_training.loader import Batch, Even, Share, Tiles, batches
+from pipeline.tile_training.pools import pooled
 from pipeline.tile_training.processes import Processes, processes
 from pipeline.tile_training.sampling import Sampler
-from pipeline.tile_training.slides import TiledSlide, hold_out, tiled_slides
+from pipeline.tile_training.slides import TiledSlide, hold_out
 from pipeline.tile_training.state import forget_state
 from pipeline.tile_training.trainer import Fitted, fit
 
@@ -75,7 +74,10 @@ def run(*, job: PretrainingJob, root: Path, teacher: str, workers: int, device: 
     folder = root / "teachers" / teacher
     sweep(folder)
     cores = cpu_budget(workers)
-    slides = pool(root, key, cfg, job.labels)
+    slides = pooled(
+        root, cfg.pool, key=f"pretraining.teachers.{key}.pool", labels=job.labels, task=job.task,
+        fold=job.fold,
+    )  # fmt: skip
     with processes(device) as here:
         torch.set_num_threads(max(1, cores - 1) if here.device.type == "cpu" else 1)
         _make(_Work(teacher, key, cfg, job, folder, root), slides, here, cores)
@@ -89,40 +91,6 @@ class _Work:
     job: PretrainingJob
     folder: Path
     root: Path
-
-
-def pool(root: Path, key: str, cfg: PretrainedTeacher, labels: tuple[str, ...]) -> list[TiledSlide]:
-    """The slides that an encoder may see.
-
-    Args:
-        root: the results folder.
-        key: of the teacher in the config, for messages.
-        cfg: its config.
-        labels: columns, or patterns of columns, that hold labels.
-
-    Raises:
-        UserError: there are none.
-    """
-    slides = tiled_slides(root)
-    if cfg.pool == "separate":
-        labelled = _labelled(root, labels)
-        slides = [slide for slide in slides if slide.case_id not in labelled]
-    if not slides:
-        why = "every case has a label" if cfg.pool == "separate" else "no slide has tiles"
-        raise UserError(
-            f"pretraining.teachers.{key}.pool: {cfg.pool}, but {why}. Add slides of other patients "
-            "to the sheet, with empty labels, or learn from all (`pool: all`)"
-        )
-    return slides
-
-
-def _labelled(root: Path, columns: tuple[str, ...]) -> set[str]:
-    """Cases with any label at all."""
-    table = read_table(root / "slides.parquet")
-    named = [c for c in table.columns if any(fnmatch.fnmatchcase(c, p) for p in columns)]
-    given = table[named].astype(object)
-    blank = given.isna() | (given.astype(str).apply(lambda c: c.str.strip()) == "")
-    return set(table.loc[~blank.all(axis=1), "case_id"].astype(str))
 
 
 def _make(work: _Work, slides: list[TiledSlide], here: Processes, cores: int) -> None:

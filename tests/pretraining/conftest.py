@@ -25,6 +25,7 @@ SMALL = {
     "decoder_heads": 2,
     "small_crops": 2,
     "queue": 32,
+    "queue_from": 0.0,
     "cluster_every": 2,
     "clusters_from": 0.0,
 }

@@ -27,9 +27,11 @@ STEPS = 120
 
 
 def textures(kind: str, count: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
-    """Tiles of two kinds, whose colours and brightness say nothing: uint8 (N, S, S, 3), int (N,).
+    """Tiles of two kinds that differ in nothing but texture: uint8 (N, S, S, 3), int (N,).
 
     `grain`: coarse or fine noise. `cells`: few large or many small dark discs of the same area.
+    All have the same mean colour and contrast, and fine noise over the texture: colours of their
+    own would be what tells a tile from the others, and clusters would be of colours.
     """
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 2, count)
@@ -38,14 +40,14 @@ def textures(kind: str, count: int, seed: int) -> tuple[torch.Tensor, np.ndarray
     for i, which in enumerate(y):
         if kind == "grain":
             side = (4, 2)[which]
-            field = np.kron(rng.normal(size=(PX // side,) * 2), np.ones((side, side)))
+            field = 1.4 * np.kron(rng.normal(size=(PX // side,) * 2), np.ones((side, side)))
         else:
             number, radius = ((3, 5.0), (12, 2.5))[which]
             apart = np.linalg.norm(at[None] - rng.uniform(0, PX, (number, 1, 1, 2)), axis=-1)
-            field = -3.0 * (apart.min(0) < radius) + 0.3 * rng.normal(size=(PX, PX))
+            field = -2.2 * (apart.min(0) < radius)
+        field = field + rng.normal(size=(PX, PX))
         field = (field - field.mean()) / field.std()
-        tint, contrast = rng.uniform(110, 190, 3), rng.uniform(15, 35)
-        tiles[i] = tint + contrast * field[..., None]
+        tiles[i] = (150, 110, 150) + 30 * field[..., None]
     return torch.from_numpy(tiles.clip(0, 255).astype(np.uint8)), y
 
 
@@ -56,6 +58,13 @@ def config(method: str) -> PretrainedTeacher:
     own |= {k: 64 for k in ("prototypes", "bottleneck", "queue") if k in entry.defaults}
     if method == "pcl":
         own |= {"clusters": (4, 16), "queue": 256, "cluster_every": 20}
+    # In one step what two views share grows if it is more of their difference than the targets'
+    # temperature is of the predictions'; of so few and noisy tiles that is little.
+    if method == "swav":
+        own |= {"prototypes": 16, "queue": 256, "epsilon": 0.02, "temperature": 0.2}
+    if "student_temperature" in entry.defaults:
+        own |= {"student_temperature": 0.2, "teacher_temperature": 0.03}
+        own |= {"final_teacher_temperature": 0.03}
     if "momentum" in entry.defaults:
         own |= {"momentum": 0.95, "final_momentum": 0.99}
     views = {"large_scale": (0.4, 1.0), "small_scale": (0.2, 0.5), "small_px": 16,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.config.whole import Config
 from pipeline.contracts.pretrained import PretrainedFacts, Raised, write_pretrained
-from pipeline.report.sections import encoders, pretraining, probes
+from pipeline.report.sections import encoders, pretrained_methods, pretraining, probes
 from tests.report.test_report_probes import row
 
 NAME = "own_transductive"
@@ -22,6 +22,12 @@ CONFIG = {
     "pretraining": {"teachers": {"own": {"alarms": {"least_spread": 0.4, "then": "go_on"}}}},
     "probing": {},
 }
+
+
+def write_probes(root: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    (root / "probing").mkdir(exist_ok=True)
+    content = {"teacher": name, "level": "high", "rows": rows, "reason": "", "n_tiles": 9}
+    (root / f"probing/{name}.json").write_text(json.dumps(content))
 
 
 @pytest.fixture
@@ -46,6 +52,8 @@ def opened(tmp_path: Path) -> Any:
         ]
         (folder / f"clusters/{slide}.geojson").write_text(json.dumps({"features": squares}))
     Image.fromarray(np.zeros((10, 20, 3), np.uint8)).save(folder / "clusters/s1.png")
+    for name in (NAME, "own_untrained"):
+        write_probes(tmp_path, name, [])
     return SimpleNamespace(root=tmp_path, config=Config.model_validate(CONFIG))
 
 
@@ -100,7 +108,7 @@ def test_gains_stand_with_the_stage_that_made_the_encoder(opened: Any) -> None:
         "teacher": NAME, "control": "own_untrained", "probe": "knn_20", "value": 0.8,
         "before": 0.7, "difference": 0.1, "low": 0.02, "high": 0.18, "p_value": 0.01, "n_cases": 7,
     }  # fmt: skip
-    (opened.root / "probing/all").mkdir(parents=True)
+    (opened.root / "probing/all").mkdir()
     content = {"rows": [gain], "absent": {}}
     (opened.root / "probing/all/gains.json").write_text(json.dumps(content))
     found = pretraining.section(opened)
@@ -113,11 +121,47 @@ def test_gains_stand_with_the_stage_that_made_the_encoder(opened: Any) -> None:
 
 
 def test_made_encoders_are_probed_beside_their_controls(opened: Any) -> None:
-    (opened.root / "probing").mkdir()
-    rows = [row("knn_20", "balanced_accuracy", 0.8)]
     for name in (NAME, "own_untrained"):
-        content = {"teacher": name, "level": "high", "rows": rows, "reason": "", "n_tiles": 9}
-        (opened.root / f"probing/{name}.json").write_text(json.dumps(content))
+        write_probes(opened.root, name, [row("knn_20", "balanced_accuracy", 0.8)])
     found = probes.section(opened)
     assert found is not None and found.summary is not None
     assert [str(row[0].html) for row in found.summary.rows] == [NAME, "own_untrained"]
+
+
+def test_methods_stand_by_measure_with_what_they_started_as(opened: Any, monkeypatch: Any) -> None:
+    """F1 of the nearest tile, balanced accuracy of the others; models of slides by aggregator."""
+    assert pretrained_methods.table(opened) is None
+    for name, value in ((NAME, 0.8), ("own_untrained", 0.6)):
+        rows = [
+            row("logistic", "balanced_accuracy", value),
+            row("logistic", "f1", 0.1),
+            row("knn_1", "balanced_accuracy", 0.1),
+            row("knn_1", "f1", value - 0.1),
+            row("few_shot", "balanced_accuracy", 0.1),
+        ]
+        write_probes(opened.root, name, rows)
+    models = {"kind": "single", "teacher": "each", "aggregator": "dsmil"}
+    opened.config = Config.model_validate(
+        CONFIG
+        | {
+            "tasks": {"grade": {"type": "classification", "label": "grade"}},
+            "training": {"models": {"slides": models}},
+            "evaluation": {"student": f"slides_{NAME}"},
+        }
+    )
+    opened.tasks = ["grade"]
+    measured = SimpleNamespace(
+        primary="auc",
+        row=lambda name: {"value": 0.9, "low": 0.8, "high": 1.0} if NAME in name else {},
+    )
+    monkeypatch.setattr(pretrained_methods, "read_evaluation", lambda *given: measured)
+    found = pretrained_methods.table(opened)
+    assert found is not None
+    assert [column.label for column in found.columns[2:]] == [
+        "tiles: logistic regression, balanced accuracy", "tiles: nearest neighbour, macro F1",
+        "grade: dsmil, AUC",
+    ]  # fmt: skip
+    first, second = ([str(cell.html) for cell in of] for of in found.rows)
+    assert first[:2] == [NAME, "clusiam"] and second[:2] == ["own_untrained", "–"]
+    assert "0.800" in first[2] and "0.700" in first[3] and "0.900" in first[4]
+    assert "0.600" in second[2] and "0.500" in second[3] and "0.900" not in second[4]

@@ -5,6 +5,7 @@ if PRETRAINED:
         input:
             slides="<results>/slides.parquet",
             tiles=collect("<results>/tiles/manifest/{chunk}.json", chunk=CHUNKS),
+            folds=fold_of_student,
         output:
             facts="<results>/teachers/{encoder}/facts.json",
         log:

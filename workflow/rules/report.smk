@@ -2,6 +2,8 @@ rule report:
     input:
         cohort="<results>/cohort.json",
         flow="<results>/cohort_flow.json",
+        # Too many lost slides end the run, also where no model asks for the cases.
+        cases="<results>/cases.parquet",
         slides="<results>/tiles/overview.csv" if ON_TILES else [],
         probes=collect(
             "<results>/probing/{probed}.json",

@@ -145,6 +145,13 @@ def full_precision(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
+def place_among() -> tuple[int, int]:
+    """This process's number among those that train together, and how many these are."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
 def gathered(x: Tensor) -> Tensor:
     """The rows of all processes that train together; gradients reach each process's own.
 
@@ -154,6 +161,4 @@ def gathered(x: Tensor) -> Tensor:
     Returns:
         (world · B, …).
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return x
-    return torch.cat(list(all_gather(x)))
+    return x if place_among()[1] == 1 else torch.cat(list(all_gather(x)))

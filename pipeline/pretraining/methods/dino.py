@@ -11,8 +11,9 @@ from pipeline.config.section import Count, Fraction, Positive, Width
 from pipeline.pretraining.heads import dino_head, stop_last_layer, temperature_at
 from pipeline.pretraining.methods.base import Moment, MomentumMethod, full_precision, teacher_of
 
-# Raised when teachers of this method change. 1: the first.
-VERSION = 1
+# Raised when teachers of this method change. 1: the first. 2: the teacher's temperature stays at
+# 0.04 unless the config says otherwise.
+VERSION = 2
 
 
 @register("dino")
@@ -34,7 +35,7 @@ class DINO(MomentumMethod):
         final_momentum: at the end.
         student_temperature: τ_s.
         teacher_temperature: τ_t at the start.
-        final_teacher_temperature: after its rise.
+        final_teacher_temperature: after its rise; 0.07 is for large cohorts.
         teacher_warm_up: share of the course that the rise takes.
         frozen: share of the course in which the prototypes stay as they were drawn.
     """
@@ -52,7 +53,7 @@ class DINO(MomentumMethod):
         final_momentum: Fraction = 1.0,
         student_temperature: Positive = 0.1,
         teacher_temperature: Positive = 0.04,
-        final_teacher_temperature: Positive = 0.07,
+        final_teacher_temperature: Positive = 0.04,
         teacher_warm_up: Fraction = 0.3,
         frozen: Fraction = 0.01,
     ) -> None:

@@ -18,7 +18,7 @@ from pipeline.files.artifacts import read_json
 from pipeline.report.figures import pictures, style
 from pipeline.report.figures.charts import Drawing
 from pipeline.report.results import Results
-from pipeline.report.sections import probes
+from pipeline.report.sections import pretrained_methods, probes
 from pipeline.report.tables.cells import Cell, Column, Table, count, duration, number, plural, text
 
 STAGE = "pretraining"
@@ -90,6 +90,7 @@ class PretrainingSection:
     Attributes:
         sentences: one for each encoder, with what must be known of its numbers.
         courses: how each learned.
+        methods: each by every measure, with its controls; None where nothing was measured.
         gains: each against itself before it was trained; None where tiles were not probed.
         signs: of each encoder, loss and signs of a collapse by step.
         clusters: of each encoder that has some.
@@ -97,6 +98,7 @@ class PretrainingSection:
 
     sentences: tuple[str, ...]
     courses: Table
+    methods: Table | None
     gains: Table | None
     signs: tuple[Drawing, ...]
     clusters: tuple[Clusters, ...]
@@ -110,16 +112,20 @@ def section(results: Results) -> PretrainingSection | None:
         return None
     settings = {one.name: config.teachers[one.student] for one in made}
     facts = {name: read_pretrained(results.root, name) for name in settings}
+    # Where each fold has an encoder of its own, the first one's course and clusters stand for all.
+    drawn = [one.name for one in made if one.fold == 0]
     return PretrainingSection(
         sentences=tuple(sentence(found) for found in facts.values()),
         courses=_courses(facts),
+        methods=pretrained_methods.table(results),
         gains=probes.gains(results, STAGE),
         signs=tuple(
-            drawn for name, cfg in settings.items() if (drawn := _signs(results.root, name, cfg))
+            drawing for name in drawn if (drawing := _signs(results.root, name, settings[name]))
         ),
-        clusters=tuple(_clusters(results.root, name, found.maps) for name, found in facts.items()
-                       if found.maps),
-    )  # fmt: skip
+        clusters=tuple(
+            _clusters(results.root, name, facts[name].maps) for name in drawn if facts[name].maps
+        ),
+    )
 
 
 def sentence(found: PretrainedFacts) -> str:
@@ -138,6 +144,8 @@ def sentence(found: PretrainedFacts) -> str:
             " Transductive: it has seen the slides that it is then tested on, though not their "
             "labels, so that new slides may be served worse than every number of it says."
         )
+    elif found.pool == "training":
+        said += " Of the cohort it has seen the training cases of this fold alone."
     else:
         said += " These slides have no label, and no number below is measured on them."
     if found.collapsed:

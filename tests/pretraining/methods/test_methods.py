@@ -159,35 +159,67 @@ def test_barlow_twins_is_the_papers_equation() -> None:
     assert found == pytest.approx(float(on + 0.005 * off), rel=1e-3)
 
 
+def _code(scores: Tensor, epsilon: float) -> Tensor:
+    """Sinkhorn–Knopp, written out in double precision: rows are tiles."""
+    q = (scores.double() / epsilon).exp().t()
+    for _ in range(3):
+        q = q / q.sum(1, keepdim=True) / len(q)
+        q = q / q.sum(0, keepdim=True) / q.shape[1]
+    return (q * q.shape[1]).t()
+
+
+def _swapped(scores: list[Tensor], codes: list[Tensor]) -> float:
+    total = 0.0
+    for i, code in enumerate(codes):
+        for j, other in enumerate(scores):
+            if i != j:
+                total -= float((code * (other.double() / 0.1).log_softmax(1)).sum(1).mean())
+    return total / (len(codes) * (len(scores) - 1))
+
+
 def test_swav_swaps_balanced_codes() -> None:
     method = small_method("swav", small_crops=1, frozen=0.0)
     views = views_for(method)
     loss = method(views, MIDDLE)["loss"].item()
-    (head,) = method.prototypes.heads
-    torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(24))
-    scores = [method._scores(method.backbone(v), False).double() for v in views]
+    weight = method.prototypes.weight
+    assert method.prototypes.bias is None
+    torch.testing.assert_close(weight.norm(dim=1), torch.ones(24))
+    scores = [method.project(method.backbone(v)) @ weight.t() for v in views]
+    assert loss == pytest.approx(_swapped(scores, [_code(s, 0.05) for s in scores[:2]]), abs=1e-3)
 
-    def code(s: Tensor) -> Tensor:
-        q = (s / 0.05).exp().t()
-        for _ in range(3):
-            q = q / q.sum(1, keepdim=True) / len(q)
-            q = q / q.sum(0, keepdim=True) / q.shape[1]
-        return (q * q.shape[1]).t()
 
-    total = 0.0
-    for i in range(2):
-        for j in range(3):
-            if i != j:
-                total -= float((code(scores[i]) * (scores[j] / 0.1).log_softmax(1)).sum(1).mean())
-    assert loss == pytest.approx(total / 4, abs=1e-3)
+def test_swavs_queue_of_earlier_tiles_balances_the_codes() -> None:
+    """More prototypes than tiles of a batch: the latest tiles are as many as are needed."""
+    method = small_method("swav", small_crops=0, frozen=0.0, queue=16, queue_from=0.3)
+    early, first, second, now = (views_for(method, seed=seed) for seed in range(4))
+    method(early, Moment(0, 0.0))
+    assert int(method.filled) == 8 and method.earlier() is None
+    for views in (first, second):
+        method(views, Moment(0, 0.1))
+    weight = method.prototypes.weight.detach()
+
+    def projected(views: list[Tensor]) -> list[Tensor]:
+        return [method.project(method.backbone(v)) for v in views]
+
+    # The oldest went first: what is in it are the tiles of the two latest steps.
+    for view, rows in enumerate(method.queue):
+        kept = torch.cat([projected(second)[view], projected(first)[view]])
+        torch.testing.assert_close(rows, kept, atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        scores = [one @ weight.t() for one in projected(now)]
+        earlier = [one @ weight.t() for one in method.queue]
+    codes = [_code(torch.cat(both), 0.05)[:8] for both in zip(scores, earlier, strict=True)]
+    loss = method(now, MIDDLE)["loss"].item()
+    assert loss == pytest.approx(_swapped(scores, codes), abs=1e-3)
+    assert loss != pytest.approx(_swapped(scores, [_code(s, 0.05) for s in scores]), abs=1e-3)
 
 
 def test_swav_prototypes_stay_for_a_while() -> None:
     method = small_method("swav", frozen=0.5)
     method(views_for(method), Moment(0, 0.4))["loss"].backward()
-    assert method.prototypes.heads[0].weight.grad is None
+    assert method.prototypes.weight.grad is None
     method(views_for(method), Moment(0, 0.6))["loss"].backward()
-    assert method.prototypes.heads[0].weight.grad is not None
+    assert method.prototypes.weight.grad is not None
 
 
 def test_dino_is_the_papers_equation_with_a_running_centre() -> None:
@@ -202,7 +234,7 @@ def test_dino_is_the_papers_equation_with_a_running_centre() -> None:
     for i, t in enumerate(teacher):
         for j, s in enumerate(student):
             if i != j:
-                target = ((t - centre) / 0.07).softmax(1)
+                target = ((t - centre) / 0.04).softmax(1)
                 total -= float((target * (s / 0.1).log_softmax(1)).sum(1).mean())
     assert loss == pytest.approx(total / 4, abs=1e-4)
     seen = torch.cat(teacher).mean(0)
