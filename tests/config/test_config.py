@@ -305,6 +305,7 @@ def test_empty_teachers_and_a_student_that_is_not_there() -> None:
         "training": {},
         "evaluation": {},
         "encoder_distillation": None,
+        "pretraining": None,
     }
     with pytest.raises(ConfigError, match=r"extraction\.teachers: empty"):
         parse(data)
