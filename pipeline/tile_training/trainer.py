@@ -57,7 +57,8 @@ class Learner(Protocol):
     """What is learned, and how well.
 
     Attributes:
-        module: all parameters that are trained, on the device.
+        module: all parameters that are trained, on the device. Those whose names begin as its
+            `steady` says, if it has that, keep their learning rate once it has risen.
     """
 
     module: nn.Module
@@ -225,8 +226,10 @@ class _Run:
         begun = time.perf_counter()
         state, course, here = self.state, self.course, self.here
         decay = weight_decay(state.step, course)
+        risen = min(state.step, round(course.warm_up * course.steps))
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(state.step, course)
+            # A part of the network may keep its rate once it has risen.
+            group["lr"] = learning_rate(risen if group["steady"] else state.step, course)
             group["weight_decay"] = decay if group["decays"] else 0.0
         torch.manual_seed(seed_of("step", course.seed, state.step, here.rank))
         self.generator.manual_seed(seed_of("draws", course.seed, state.step, here.rank))
@@ -344,9 +347,17 @@ def _optimiser(module: nn.Module, course: CourseConfig) -> torch.optim.Optimizer
 def _groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices and kernels, none for biases, norms and tokens."""
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in trained if p.ndim > 1 and "token" not in name]
-    others = [p for name, p in trained if p.ndim <= 1 or "token" in name]
+    steady: tuple[str, ...] = getattr(module, "steady", ())
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {(False, True): [], (False, False): []}
+    for name, p in trained:
+        decays = p.ndim > 1 and "token" not in name
+        groups.setdefault((name.startswith(steady), decays), []).append(p)
     return [
-        {"params": decayed, "weight_decay": decay, "decays": True},
-        {"params": others, "weight_decay": 0.0, "decays": False},
+        {
+            "params": members,
+            "weight_decay": decay if decays else 0.0,
+            "decays": decays,
+            "steady": keeps,
+        }
+        for (keeps, decays), members in groups.items()
     ]

@@ -16,12 +16,12 @@ from torch import nn
 
 from pipeline.config.tile_training import CourseConfig
 from pipeline.errors import UserError
-from pipeline.tile_training.loader import Share, Tiles
+from pipeline.tile_training.loader import Share, Tiles, batches
 from pipeline.tile_training.processes import Processes
 from pipeline.tile_training.sampling import Sampler
 from pipeline.tile_training.slides import TiledSlide
 from pipeline.tile_training.state import FILE, load_state
-from pipeline.tile_training.trainer import Fitted, fit, follow, learning_rate
+from pipeline.tile_training.trainer import Fitted, _Run, fit, follow, learning_rate
 from tests.tile_training.conftest import PLAIN, MeanColour
 
 HERE = Processes(0, 1, torch.device("cpu"))
@@ -130,6 +130,33 @@ def test_the_rate_rises_then_falls() -> None:
     assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0)
     assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
     assert rates[55] == pytest.approx(0.55, abs=0.01) and rates[-1] == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_steady_part_keeps_its_rate_once_it_has_risen(
+    slides: list[TiledSlide], tmp_path: Path
+) -> None:
+    """SimSiam's predictor. Rates are those of the first parameter of either kind at each step."""
+    seen: list[dict[bool, float]] = []
+
+    class Steady(MeanColour):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module.steady = (next(iter(dict(self.module.named_parameters()))),)
+
+        def stepped(self, step: int) -> None:
+            super().stepped(step)
+            seen.append({g["steady"]: g["lr"] for g in run.optimiser.param_groups if g["params"]})
+
+    learner = Steady()
+    course = COURSE.model_copy(update={"warm_up": 0.25})
+    run = _Run(learner, course, tmp_path, "f", HERE)
+    ahead = batches(_tiles(slides, course), range(course.steps), 0, HERE.device)
+    for _ in range(course.steps):
+        run.step(ahead)
+    assert [rates[False] for rates in seen] == [learning_rate(s, course) for s in range(12)]
+    assert [rates[True] for rates in seen[:3]] == [rates[False] for rates in seen[:3]]
+    assert {rates[True] for rates in seen[3:]} == {course.learning_rate}
+    assert seen[-1][False] < 0.1 * course.learning_rate
 
 
 def test_averages_move_towards_the_module() -> None:

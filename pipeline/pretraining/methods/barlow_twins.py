@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.config.registry import register
 from pipeline.config.section import Positive, Width
-from pipeline.pretraining.methods.base import Method, Moment, full_precision
+from pipeline.pretraining.methods.base import Method, Moment, full_precision, gathered
 
 # Raised when teachers of this method change. 1: the first.
 VERSION = 1
@@ -38,10 +38,10 @@ class BarlowTwins(Method):
     ) -> None:
         super().__init__(backbone)
         self.projector = BarlowTwinsProjectionHead(dim, projection, projection)
-        self.correlation = BarlowTwinsLoss(redundancy, gather_distributed=True)
+        self.correlation = BarlowTwinsLoss(redundancy)
 
     def forward(self, views: list[Tensor], now: Moment) -> dict[str, Tensor]:
         first, second = (self.projector(self.backbone(view)) for view in views)
         with full_precision(first):
-            loss = self.correlation(first.float(), second.float())
+            loss = self.correlation(gathered(first.float()), gathered(second.float()))
         return {"loss": loss}

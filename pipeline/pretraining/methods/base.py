@@ -42,11 +42,13 @@ class Method(nn.Module):
         tokens: whether its backbone must be a vision transformer of timm.
         pooling: how its backbone's features are read afterwards, as in the registry.
         trunk: the backbone; of a method with `tokens`, as something that can be masked.
+        steady: the beginnings of the names of parameters whose learning rate does not fall.
     """
 
     large: ClassVar[int] = 2
     tokens: ClassVar[bool] = False
     pooling: ClassVar[str] = "model"
+    steady: tuple[str, ...] = ()
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()

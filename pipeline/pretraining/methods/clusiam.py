@@ -35,6 +35,7 @@ class CluSiam(Method):
         tau: temperature of the noise of assignments, at the start.
         final_tau: at the end; less noise then, so that clusters settle.
         least_tiles: clusters with fewer tiles of a batch do not count.
+        fixed_predictor: the predictor's learning rate does not fall.
         faithful: the published loss: noise of temperature 1 throughout, all clusters alike, no
             gradient where one cluster has all tiles.
     """
@@ -51,9 +52,11 @@ class CluSiam(Method):
         tau: Positive = 1.0,
         final_tau: Positive = 0.3,
         least_tiles: Count = 2,
+        fixed_predictor: bool = False,
         faithful: bool = False,
     ) -> None:
         super().__init__(backbone)
+        self.steady = ("predictor.",) if fixed_predictor else ()
         self.projector = SimSiamProjectionHead(dim, hidden, projection)
         self.predictor = SimSiamPredictionHead(projection, hidden, projection)
         self.assigner = assigner(projection, hidden, clusters)

@@ -19,8 +19,9 @@ from pipeline.pretraining.methods.base import (
     teacher_of,
 )
 
-# Raised when teachers of this method change. 1: the first.
-VERSION = 1
+# Raised when teachers of this method change. 1: the first. 2: a clustering begins with the
+# centroids of the one before.
+VERSION = 2
 
 
 @register("pcl")
@@ -29,8 +30,9 @@ class PCL(MomentumMethod):
     plus the mean over several numbers of clusters of
     -log exp(v·c/φ_c) / Σⱼ exp(v·cⱼ/φⱼ), where φ is a cluster's own concentration.
 
-    The k-means of the E step takes the queue of the latest features in place of a whole epoch's:
-    with millions of tiles an epoch is longer than the features stay true.
+    The k-means of the E step takes the latest features that the teacher gave, `bank` of them: as
+    many as an epoch has tiles is what was published. It begins with the centroids of the clustering
+    before, so that a cluster stays the same one and can be averaged over steps.
 
     Source: Li et al. 2021, "Prototypical contrastive learning of unsupervised representations".
 
@@ -39,7 +41,9 @@ class PCL(MomentumMethod):
         dim: of its features.
         projection: width of the projection.
         hidden: width inside the projector.
-        queue: features that are kept as negatives and are clustered.
+        queue: features that are kept as negatives.
+        bank: features that are kept and clustered; 0: those of the queue. An epoch is a visit to
+            every slide, of `tiles_per_visit` tiles each, until all have been seen.
         clusters: numbers of clusters, of which each is a clustering of its own.
         cluster_every: steps between clusterings.
         temperature: of InfoNCE, and mean of the concentrations.
@@ -57,6 +61,7 @@ class PCL(MomentumMethod):
         projection: Width = 128,
         hidden: Width = 2048,
         queue: Count = 16384,
+        bank: int = 0,
         clusters: tuple[int, ...] = (250, 500, 1000),
         cluster_every: Count = 500,
         temperature: Positive = 0.2,
@@ -71,11 +76,13 @@ class PCL(MomentumMethod):
         self.teacher_projector = teacher_of(self.projector)
         self.temperature, self.smoothing = temperature, smoothing
         self.every, self.start = cluster_every, clusters_from
-        self.sizes = tuple(k for k in clusters if k < queue)
+        self.negatives, self.bank = queue, bank or queue
+        self.sizes = tuple(k for k in clusters if k < self.bank)
         self.queue: Tensor
         self.filled: Tensor
         self.clustered: Tensor
-        self.register_buffer("queue", torch.zeros(queue, projection))
+        # The latest features; the very latest of them are the negatives.
+        self.register_buffer("queue", torch.zeros(max(self.bank, queue), projection))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
         self.register_buffer("clustered", torch.zeros((), dtype=torch.bool))
         for k in self.sizes:
@@ -105,8 +112,7 @@ class PCL(MomentumMethod):
 
     def contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
         """InfoNCE of queries (B, d) with their keys against the queue, or each other at first."""
-        # A copy: the keys go into the queue before the gradient is taken.
-        negatives = self.queue[: min(int(self.filled), len(self.queue))].clone()
+        negatives = self.latest(self.negatives)
         if len(negatives) == 0:
             scores = queries @ keys.t()
             return F.cross_entropy(
@@ -127,6 +133,13 @@ class PCL(MomentumMethod):
             total = total + F.cross_entropy(queries @ centroids.t() / phi, chosen)
         return total / len(self.sizes)
 
+    def latest(self, count: int) -> Tensor:
+        """A copy of the features that came last, of so many at most: (n, d)."""
+        filled = int(self.filled)
+        count = min(count, filled, len(self.queue))
+        places = torch.arange(filled - count, filled, device=self.queue.device) % len(self.queue)
+        return self.queue[places]
+
     @torch.no_grad()
     def push(self, keys: Tensor) -> None:
         """Put keys (B, d) of all processes into the queue, over the oldest ones."""
@@ -137,23 +150,26 @@ class PCL(MomentumMethod):
 
     @torch.no_grad()
     def cluster(self, seed: int) -> None:
-        """Cluster the queue, once for each number of clusters.
+        """Cluster the bank, once for each number of clusters.
 
-        Every process has the same queue and seed, and so the same clusters.
+        Every process has the same bank and seed, and so the same clusters.
 
         Args:
-            seed: of the starts.
+            seed: of the first start; later ones begin with the centroids that there are.
         """
         from sklearn.cluster import KMeans
         from sklearn.exceptions import ConvergenceWarning
 
-        points = self.queue[: min(int(self.filled), len(self.queue))].cpu()
+        points = self.latest(self.bank).cpu()
         if not self.sizes or len(points) <= max(self.sizes):
             return
         for k in self.sizes:
+            known = getattr(self, f"centroids_{k}").cpu().numpy()
+            begin = known if bool(self.clustered) else "k-means++"
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                found = KMeans(k, n_init=1, max_iter=20, random_state=seed).fit(points.numpy())
+                means = KMeans(k, init=begin, n_init=1, max_iter=20, random_state=seed)
+                found = means.fit(points.numpy())
             centroids = F.normalize(torch.from_numpy(found.cluster_centers_).float(), dim=1)
             labels = torch.from_numpy(found.labels_).long()
             phi = concentration(points, centroids, labels, self.temperature, self.smoothing)

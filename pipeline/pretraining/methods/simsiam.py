@@ -10,8 +10,8 @@ from pipeline.config.registry import register
 from pipeline.config.section import Width
 from pipeline.pretraining.methods.base import Method, Moment, full_precision
 
-# Raised when teachers of this method change. 1: the first.
-VERSION = 1
+# Raised when teachers of this method change. 1: the first. 2: the predictor's rate does not fall.
+VERSION = 2
 
 
 @register("simsiam")
@@ -26,12 +26,21 @@ class SimSiam(Method):
         dim: of its features.
         projection: width of the projection.
         bottleneck: width of the predictor's middle.
+        fixed_predictor: the predictor's learning rate does not fall, as it must go on following
+            the projections.
     """
 
     def __init__(
-        self, backbone: nn.Module, dim: int, *, projection: Width = 2048, bottleneck: Width = 512
+        self,
+        backbone: nn.Module,
+        dim: int,
+        *,
+        projection: Width = 2048,
+        bottleneck: Width = 512,
+        fixed_predictor: bool = True,
     ) -> None:
         super().__init__(backbone)
+        self.steady = ("predictor.",) if fixed_predictor else ()
         self.projector = SimSiamProjectionHead(dim, projection, projection)
         self.predictor = SimSiamPredictionHead(projection, bottleneck, projection)
         self.similarity = NegativeCosineSimilarity()

@@ -370,6 +370,56 @@ def test_pcls_queue_forgets_the_oldest() -> None:
     assert int((method.queue[:, 0] == 4).sum()) == 10
 
 
+def test_pcls_prototypes_are_of_a_whole_epochs_features() -> None:
+    """Two far groups, of which one came so early that it is no negative any more."""
+    method = small_method("pcl", queue=8, bank=40, clusters=(2,))
+    groups = F.normalize(torch.randn(2, 1, 32), dim=2) + 0.01 * torch.randn(2, 20, 32)
+    early, late = F.normalize(groups, dim=2)
+    method.push(early)
+    method.push(late)
+    torch.testing.assert_close(method.latest(8), late[-8:])
+    method.cluster(0)
+    centroids = method.centroids_2
+    means = F.normalize(torch.stack([early.mean(0), late.mean(0)]), dim=1)
+    assert sorted((means @ centroids.t()).argmax(1).tolist()) == [0, 1]
+    assert float((means @ centroids.t()).max(1).values.min()) > 0.99
+    query = late[:3]
+    negatives = torch.cat([(query * query).sum(1, keepdim=True), query @ late[-8:].t()], 1) / 0.2
+    wanted = -negatives.log_softmax(1)[:, 0].mean()
+    torch.testing.assert_close(method.contrast(query, query), wanted)
+
+
+def test_pcls_clusters_keep_their_places_from_one_clustering_to_the_next() -> None:
+    """Else their averages over steps, which the maps are painted by, would be of nothing."""
+    method = small_method("pcl", clusters=(4,), queue=64)
+    centres = F.normalize(torch.randn(4, 1, 32), dim=2)
+    for seed in range(3):
+        points = centres + 0.05 * torch.randn(4, 16, 32)
+        method.push(F.normalize(points, dim=2).flatten(0, 1))
+        before = method.centroids_4.clone()
+        method.cluster(seed)
+        if seed:
+            assert (before @ method.centroids_4.t()).argmax(1).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_in_bf16_is_near_the_one_in_fp32(name: str) -> None:
+    """Losses are computed in float32, whatever the network runs in; gradients are finite."""
+    losses = []
+    for enabled in (False, True):
+        method = small_method(name)
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = method(views_for(method), MIDDLE)["loss"]
+        assert loss.dtype == torch.float32
+        loss.backward()
+        gradients = [p.grad for p in method.parameters() if p.grad is not None]
+        assert all(bool(g.isfinite().all()) for g in gradients)
+        assert sum(float(g.abs().sum()) for g in gradients) > 0
+        losses.append(float(loss.detach()))
+    assert losses[1] == pytest.approx(losses[0], rel=0.1, abs=0.1)
+
+
 def test_momentum_and_temperature_rise_as_said() -> None:
     assert momentum_at(0.9, 1.0, 0.0) == pytest.approx(0.9)
     assert momentum_at(0.9, 1.0, 0.5) == pytest.approx(0.95)
