@@ -52,8 +52,7 @@ def test_an_encoder_of_a_fold_is_told_which() -> None:
 def test_an_encoder_for_each_fold_needs_folds() -> None:
     with pytest.raises(ValidationError, match=r"own0.pool: `training` makes an encoder for each"):
         config(tasks={})
-    with pytest.raises(ValidationError, match=r"own0.pool: `training` needs folds that are made"):
-        config(folds={"import_dir": "splits"})
+    assert config().pooled_by_fold() == ["pretraining.teachers.own0"]
 
 
 def test_without_other_teachers_ones_own_are_the_cohorts() -> None:
