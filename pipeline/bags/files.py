@@ -24,6 +24,7 @@ import numpy as np
 
 from pipeline.bags import deepzoom
 from pipeline.bags.encoder_names import encoder_named
+from pipeline.bags.tensor_files import as_numpy, load_tensors
 from pipeline.errors import ArtifactError
 from pipeline.files.checksums import checksum, is_intact
 from pipeline.files.hdf5 import read_hdf5
@@ -34,7 +35,6 @@ Format = Literal["pipeline", "h5", "stamp", "pt", "deepzoom", "npy"]
 Unit = Literal["", "px", "um", "um_per_224", "deepzoom"]
 
 SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npy")
-LEVELS = ("low", "mid", "high")
 AGAIN = (
     "extract it again (`snakemake --forcerun extraction` where this pipeline made it: whole files "
     "are left as they are)"
@@ -311,7 +311,7 @@ def _read_hdf5(file: FeatureFile, level: str, rows: np.ndarray | None) -> np.nda
 
 
 def _describe_pt(path: Path) -> FeatureFile:
-    tensors, coords = _load_pt(path)
+    tensors, coords = load_tensors(path)
     shapes = {level: _matrix_shape(path, tuple(t.shape)) for level, t in tensors.items()}
     if len({n for n, _ in shapes.values()}) > 1:
         raise ArtifactError(f"{path}: its levels have different numbers of rows: {shapes}")
@@ -321,39 +321,6 @@ def _describe_pt(path: Path) -> FeatureFile:
     dims = {level: dim for level, (_, dim) in shapes.items()}
     has = coords is not None
     return FeatureFile(path, "pt", dims, n_tiles, has, "px" if has else "")
-
-
-def _load_pt(path: Path) -> tuple[dict[str, Any], Any]:
-    """The tensors of a `.pt` file by level, and its coordinates or None."""
-    import pickle
-
-    import torch
-
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except pickle.UnpicklingError:
-        raise ArtifactError(
-            f"{path}: holds Python objects, which are not loaded because they can run code; "
-            "save plain tensors instead"
-        ) from None
-    coords = None
-    if isinstance(data, Mapping):
-        coords = data.get("coords")
-        found = [data[k] for k in ("features", "feats", "embeddings") if k in data]
-        if len(found) != 1:
-            raise ArtifactError(f"{path}: a dict without `features` or `feats`: {sorted(data)}")
-        data = found[0]
-    if isinstance(data, torch.Tensor):
-        return {"high": data}, coords
-    if isinstance(data, list | tuple) and len(data) == 3:
-        return dict(zip(LEVELS, data, strict=True)), coords
-    raise ArtifactError(f"{path}: holds a {type(data).__name__}, not a tensor of features")
-
-
-def _is_zip(path: Path) -> bool:
-    """Whether torch can map the file instead of reading it (its format since 1.6)."""
-    with path.open("rb") as handle:
-        return handle.read(2) == b"PK"
 
 
 def _describe_npy(path: Path) -> FeatureFile:
@@ -366,16 +333,9 @@ def _describe_npy(path: Path) -> FeatureFile:
 
 def _load(file: FeatureFile) -> dict[str, np.ndarray]:
     if file.format == "pt":
-        tensors, _ = _load_pt(file.path)
-        return {k: (t.float() if not _numpy_float(t) else t).numpy() for k, t in tensors.items()}
+        return {k: as_numpy(t) for k, t in load_tensors(file.path)[0].items()}
     data = np.load(file.path, mmap_mode="r", allow_pickle=False)
     return {"high": data[:, 3:] if file.format == "deepzoom" else data}
-
-
-def _numpy_float(tensor: Any) -> bool:
-    import torch
-
-    return tensor.dtype in (torch.float16, torch.float32)
 
 
 def _raw_coords(file: FeatureFile) -> np.ndarray | None:
@@ -384,7 +344,7 @@ def _raw_coords(file: FeatureFile) -> np.ndarray | None:
     if file.format == "deepzoom":
         return np.array(np.load(file.path, mmap_mode="r", allow_pickle=False)[:, :3], np.float64)
     if file.format == "pt":
-        return _matrix(np.asarray(_load_pt(file.path)[1], dtype=np.float64))[:, :2]
+        return _matrix(np.asarray(load_tensors(file.path)[1], dtype=np.float64))[:, :2]
 
     with read_hdf5(file.path) as handle:
         return _matrix(np.asarray(handle["coords"][()], dtype=np.float64))[:, :2]

@@ -10,7 +10,7 @@ from pipeline.runtime.progress import duration
 
 # Cosines with prompts that one core reads, smooths and pools in a second, reckoned low from
 # benchmarks/vision_language.py.
-COSINES_PER_SECOND = 1.5e6
+COSINES_PER_SECOND = 1e7
 
 
 def lines(config: Config, tiles: int | None) -> tuple[str, ...]:
