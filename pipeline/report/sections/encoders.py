@@ -248,7 +248,7 @@ def _curves(files: Mapping[str, Path]) -> Drawing | None:
         ax.set_xlabel("step")
         ax.grid(axis="y")
     axes[0, 0].set_ylabel("explained variance")
-    axes[0, -1].legend(fontsize=8, loc="lower right")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
     alt = f"Explained variance of each teacher while {', '.join(shown)} learned"
     more = f" {len(tables) - len(shown)} more are in teachers/." if len(tables) > len(shown) else ""
     return Drawing(
