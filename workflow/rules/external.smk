@@ -9,7 +9,7 @@ if EXTERNAL is not None:
         input:
             cases_to_features="<results>/case_to_features.json",
             cases="<results>/cases.parquet",
-            made=features_of_made,
+            made=lambda wildcards: features_of_made(wildcards.model, wildcards.task),
             trained=f"{EXTERNAL.trained}/models/{{task}}/{{model}}/predictions.parquet",
         output:
             predictions="<results>/models/{task}/{model}/predictions.parquet",
