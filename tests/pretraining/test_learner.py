@@ -100,6 +100,38 @@ def test_an_alarm_ends_the_run_at_the_last_sound_step(how: str) -> None:
     assert again.ended() and again.raised == one.raised
 
 
+def trained(lead: float, decay: float, **keys: Any) -> set[str]:
+    """The alarms after 30 steps of CluSiam: one logit begins with a lead, and weight decay pulls
+    at all of them."""
+    cfg = config(alarms={"then": "go_on", "after": 0.0})
+    method = small_method("clusiam", **keys)
+    one = SelfSupervised(method, "mine", cfg, TRANSFORM, lambda: iter([batch()]))
+    with torch.no_grad():
+        method.assigner[-1].bias[2] += lead
+    others = [p for name, p in method.named_parameters() if not name.startswith("assigner.")]
+    pulled = {"params": list(method.assigner.parameters()), "weight_decay": decay}
+    optimiser = torch.optim.SGD([{"params": others}, pulled], 0.05, momentum=0.9)
+    generator = torch.Generator()
+    for step in range(30):
+        torch.manual_seed(step)
+        generator.manual_seed(step)
+        optimiser.zero_grad()
+        one.backward(batch(), Pass(step, 1.0, generator, "fp32"))
+        optimiser.step()
+        one.stepped(step)
+    one.validate(method.eval())
+    return {alarm["name"] for alarm in one.raised}
+
+
+def test_runs_that_are_made_to_collapse_set_off_their_alarm() -> None:
+    """As published, a cluster that has all tiles keeps them: no gradient leads out. Ours leaves
+    that state. And where the clusters' loss does not count, their logits fade until noise
+    decides."""
+    assert trained(12.0, 0.0, faithful=True) == {"dominant"}
+    assert trained(12.0, 0.0) == set()
+    assert trained(0.0, 1.0, alpha=0.0) == {"uniform"}
+
+
 def test_an_alarm_can_stop_the_run_or_only_be_told() -> None:
     one = learner(then="stop")
     collapse(one, "dominant")
