@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 # Folders whose files share what is costly to make: a full run, a process with everything imported.
-TOGETHER = ("tests/faults/", "tests/report/", "tests/slurm/", "tests/workflow/")
+TOGETHER = {
+    "tests/external/": "tests/prediction/",  # the cohort that an external one is of is the same
+    **{f"tests/{room}/": room for room in ("faults", "report", "slurm", "workflow")},
+    "tests/prediction/": "tests/prediction/",
+}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -24,6 +28,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+            return next((TOGETHER[folder] for folder in TOGETHER if file.startswith(folder)), file)
 
     return ByFile(config, log)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
-from pipeline.config.models import CovariatesModel, EnsembleModel, ModelConfig
+from pipeline.config.models import CovariatesModel, EnsembleModel, LinearModel, ModelConfig
 from pipeline.config.section import Name, Section
 
 # Kinds that a reader would try first.
@@ -66,7 +66,10 @@ def controls(
     read = _reads(model, teachers, models)
     if len(read) < 2:
         return known.further, Controls(**beside)
-    plain = {teacher: known.named(f"{PLAIN}_{teacher}", _plain(teacher)) for teacher in read}
+    plain = {
+        teacher: known.named(f"{PLAIN}_{teacher}", LinearModel(kind="linear", teacher=teacher))
+        for teacher in read
+    }
     alone = {
         teacher: known.named(f"{student}_on_{teacher}", _on(model, teacher, teachers, known))
         for teacher in read
@@ -165,11 +168,6 @@ def _on(model: ModelConfig, teacher: str, teachers: Sequence[str], known: _Known
         return model.model_copy(update={"teacher": teacher})
     others = tuple(t for t in teachers if t != teacher)
     return model.model_copy(update={"drop_teachers": others})
-
-
-def _plain(teacher: str) -> ModelConfig:
-    adapter: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
-    return adapter.validate_python({"kind": PLAIN, "teacher": teacher})
 
 
 def _without_distillation(model: ModelConfig) -> ModelConfig | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,10 @@ def apply(config: Config, task: str) -> None:
 @pytest.fixture(scope="session")
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both cohorts, with models of other models and of covariates."""
-    folder = tmp_path_factory.mktemp("stacks")
+    folder = tmp_path_factory.mktemp("second") / "stacks"
     config = parse(handing_over.STACKED)
+    shutil.copytree(handing_over.ran("stacked", tmp_path_factory.getbasetemp()), folder)
     with contextlib.chdir(folder):
-        for argv in handing_over.jobs(config):
-            handing_over.run(*argv)
         write_text(Path(TRAINED) / "report/config.yaml", provenance.config_yaml(config))
         external = parse({**EXTERNAL, "external": {"trained": TRAINED}})
         for argv in upstream(external):
@@ -71,11 +71,10 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working folder of both cohorts."""
-    folder = tmp_path_factory.mktemp("hospitals")
+    folder = tmp_path_factory.mktemp("second") / "hospitals"
     config = parse(handing_over.CONFIG)
+    shutil.copytree(handing_over.ran("study", tmp_path_factory.getbasetemp()), folder)
     with contextlib.chdir(folder):
-        for argv in handing_over.jobs(config):
-            handing_over.run(*argv)
         text = provenance.config_yaml(config)
         write_text(Path(TRAINED) / "report/config.yaml", text)
         external = parse(EXTERNAL)

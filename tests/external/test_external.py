@@ -111,7 +111,7 @@ def test_a_cohort_without_one_of_the_classes_is_measured_on_the_others(
     cases = pd.read_parquet(root / "cases.parquet")
     kept = cases[cases["subtype"] != cases["subtype"].iloc[0]]
     kept.to_parquet(root / "cases.parquet")
-    job = stage_params.external_predictions(parse(EXTERNAL), "subtype")
+    job = stage_params.external_predictions(parse(EXTERNAL), "subtype", "v2")
     predictions.run(job=job, root=root, task="subtype", model="v2")
     table = pd.read_parquet(root / "models/subtype/v2/predictions.parquet")
     first = pd.read_parquet(here / TRAINED / "models/subtype/v2/predictions.parquet")

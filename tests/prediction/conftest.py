@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,24 +151,32 @@ STACKED: dict[str, Any] = {
 }  # fmt: skip
 
 
+CONFIGS = {"study": CONFIG, "stacked": STACKED}
+
+
+@functools.cache
+def ran(name: str, folder: Path) -> Path:
+    """A working folder below `folder` with one of CONFIGS run to its end, made once in a process:
+    tests of external cohorts copy it. Not to be written to below results/."""
+    made = folder / f"ran_{name}"
+    made.mkdir()
+    with contextlib.chdir(made):
+        for argv in jobs(parse(CONFIGS[name])):
+            run(*argv)
+    return made
+
+
 @pytest.fixture(scope="session")
 def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working folder of the cohort with such models; not to be written to below results/."""
-    folder = tmp_path_factory.mktemp("stacked")
-    with contextlib.chdir(folder):
-        for argv in jobs(parse(STACKED)):
-            run(*argv)
-    return folder
+    return ran("stacked", tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working folder of the cohort; not to be written to below results/."""
-    folder = tmp_path_factory.mktemp("study")
+    folder = ran("study", tmp_path_factory.getbasetemp())
     (folder / "study.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
-    with contextlib.chdir(folder):
-        for argv in jobs(parse(CONFIG)):
-            run(*argv)
     return folder
 
 
