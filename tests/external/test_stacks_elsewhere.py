@@ -68,7 +68,7 @@ def test_all_models_are_measured(here: Path) -> None:
 def test_columns_come_from_the_sheet(here: Path, tmp_path: Path) -> None:
     """Another age gives another risk, none the risk of the median; an unknown stage is refused."""
     root = Path(shutil.copytree(here / SECOND, tmp_path / "second"))
-    job = stage_params.external_predictions(parse(ALL), "survival")
+    job = stage_params.external_predictions(parse(ALL), "survival", "table")
     cases = pd.read_parquet(root / "cases.parquet")
     cases["age"] = [np.nan, *cases["age"].astype(float)[1:]]
     cases["stage"] = "III"
