@@ -114,6 +114,49 @@ class AttentionPool(nn.Module):
         return self.out(found.transpose(1, 2).flatten(2))[:, 0]
 
 
+class PatchTokens(nn.Module):
+    """An image's patches, each projected alone: what a transformer begins with, and no transformer.
+
+    A transformer over a whole region (`pipeline.encoders.slide_level.longvit`) reads them, so that
+    the region's pixels never have to be in memory at once.
+
+    Args:
+        patch: side of a patch in pixels.
+        width: channels of a patch's token.
+    """
+
+    def __init__(self, patch: int, width: int) -> None:
+        super().__init__()
+        self.patch_embed = PatchProjection(patch, width)
+        self.feature_info: list[Any] = []
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, patches, width), row by row."""
+        return self.patch_embed(images)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """All tokens of an image as one row: (B, patches · width)."""
+        return features.flatten(1)
+
+
+class PatchProjection(nn.Module):
+    """A patch's pixels as a token; the names are the checkpoint's.
+
+    Args:
+        patch: side of a patch in pixels.
+        width: channels of a token.
+    """
+
+    def __init__(self, patch: int, width: int) -> None:
+        super().__init__()
+        self.patch_size = (patch, patch)
+        self.proj = nn.Conv2d(3, width, patch, patch)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, patches, width), row by row."""
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
 def swin_conv_stem(base: str, **kwargs: Any) -> nn.Module:
     """A Swin Transformer with a `ConvStem`."""
     return timm.create_model(base, num_classes=0, embed_layer=ConvStem, **kwargs)
@@ -182,6 +225,7 @@ TOWERS: dict[str, Callable[..., nn.Module]] = {
     "musk_vision": musk_vision,
     "dino_vit": dino_vit,
     "attention_pooled": attention_pooled,
+    "patch_tokens": PatchTokens,
 }
 
 # Raised when what an architecture computes changes, for the teachers that have it alone.
@@ -192,4 +236,5 @@ VERSIONS = {
     "musk_vision": 1,
     "dino_vit": 1,
     "attention_pooled": 1,
+    "patch_tokens": 1,
 }

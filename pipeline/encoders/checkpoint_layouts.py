@@ -81,6 +81,12 @@ _DINO: Rules = (
     (r"(?:module\.)?(?:backbone\.)?head\..*", ""),
     (r"(?:module\.)?backbone\.(.*)", r"\1"),
 )
+_LONGVIT_PATCHES: Rules = ((r"(?:pos_embed|(?:encoder|norm)\..*)", ""),)
+# What it classified, remembered and was told in words while it learned is left.
+_CHIEF: Rules = (
+    (r"(?:hard_)?(?:pos|neg)_mem\d+\..*", ""),
+    (r"(?:classifiers|instance_classifiers|att_head|text_to_vision|organ_embedding)(?:\..*)?", ""),
+)
 _KEEP: Rules = (
     (r"visual\.(blocks\.\d+\.ls[12])\.(?:weight|gamma)", r"\1.gamma"),
     (r"visual\.(.*)", r"\1"),
@@ -188,6 +194,15 @@ def _dino(state: dict[str, Any], module: nn.Module) -> State:
     return rename(state.get("teacher", state), _DINO)
 
 
+def _longvit_patches(state: dict[str, Any], module: nn.Module) -> State:
+    # The projection of pixels alone, of a checkpoint of the whole network.
+    return rename(rename(state.get("teacher", state), _DINO), _LONGVIT_PATCHES)
+
+
+def _chief(state: dict[str, Any], module: nn.Module) -> State:
+    return rename(unwrap(state), _CHIEF)
+
+
 def _keep(state: dict[str, Any], module: nn.Module) -> State:
     return rename(unwrap(state), _KEEP)
 
@@ -258,6 +273,8 @@ LAYOUTS: dict[str, Callable[[dict[str, Any], nn.Module], State]] = {
     "hf_clip": _hf_clip,
     "dinov2": _dinov2,
     "dino": _dino,
+    "longvit_patches": _longvit_patches,
+    "chief": _chief,
     "keep": _keep,
     "conch": _conch,
     "musk": _musk,
@@ -278,6 +295,8 @@ VERSIONS = {
     "hf_clip": 1,
     "dinov2": 1,
     "dino": 1,
+    "longvit_patches": 1,
+    "chief": 1,
     "keep": 1,
     "conch": 1,
     "musk": 1,

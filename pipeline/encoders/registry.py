@@ -126,7 +126,7 @@ class Model(Row):
         mpp: µm per pixel that the authors use, e.g. (0.5,).
         tokens: prefix tokens (class and registers) before the patch tokens; 0 for CNNs and Swin.
         patch: side of a patch in pixels; 0 for CNNs.
-        depth: blocks, or stages.
+        depth: blocks, or stages; 0: none, so that there is the level `high` alone.
         taps: 0-based blocks (stages) after which `low` and `mid` are taken.
     """
 
@@ -310,8 +310,10 @@ def levels_of(name: str, cfg: TeacherConfig, levels: tuple[str, ...]) -> tuple[s
     Args:
         name: its name in the config.
         cfg: its settings.
-        levels: those of the config, which all teachers have.
+        levels: those of the config, which all teachers with blocks or stages have.
     """
+    if cfg.in_registry and not resolve(cfg.model or name).depth:
+        return ("high",)
     return (*levels, ALIGNED) if speaks(name, cfg) else levels
 
 

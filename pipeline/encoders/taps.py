@@ -66,12 +66,14 @@ def find_taps(
     """
     name = type(module).__name__
     forward = getattr(module, "forward_intermediates", None)
-    if forward is None:
+    if forward is None and taps is None:
         raise ConfigError(
             f"{name} has no forward_intermediates in timm, so its levels cannot be read; "
             "choose another model, or levels: [high]"
         )
-    has_tokens = "return_prefix_tokens" in inspect.signature(forward).parameters
+    has_tokens = forward is not None and (
+        "return_prefix_tokens" in inspect.signature(forward).parameters
+    )
     prefix = int(getattr(module, "num_prefix_tokens", 0)) if has_tokens else 0
     if pooling not in (None, "stage", "proj", "model", *TOKEN_POOLINGS):
         raise ConfigError(

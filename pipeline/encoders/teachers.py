@@ -254,7 +254,7 @@ def _slide_steps(name: str, cfg: TeacherConfig, weights_dir: str | None) -> Iter
     if source.path is not None:
         weights.fill(module, source.path, row.layout)
         yield Check("keys", True, f"every parameter of {source.path.name} has its place")
-    encoder = build.finish(module, row, name, cfg, source, "fp32", "cpu")
+    encoder = build.small(build.finish(module, row, name, cfg, source, "fp32", "cpu"))
     features = np.random.default_rng(0).standard_normal((9, row.input_dim)).astype(np.float16)
     coords = np.array([(x, y) for y in range(3) for x in range(3)]) * row.tile_px
     given = build.encode(encoder, features, coords, row.tile_px).values.shape[1]

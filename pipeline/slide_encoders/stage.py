@@ -7,6 +7,7 @@ every model takes a slide encoder beside tile teachers.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from pipeline.contracts.ledger import Record
 from pipeline.contracts.teacher_check import TeacherCheck, read_teacher_check
 from pipeline.encoders import registry
 from pipeline.encoders.slide_level import build as building
-from pipeline.encoders.slide_level import hipt, longnet, remote
+from pipeline.encoders.slide_level import chief, hipt, longnet, longvit, madeleine, remote
 from pipeline.encoders.slide_level.build import SlideEncoder, SlideVectors, build, encode
 from pipeline.encoders.slide_level.positions import grid_step
 from pipeline.encoders.slide_level.registry import resolve
@@ -37,7 +38,13 @@ from pipeline.runtime.machine_errors import is_machines
 # Raised when every slide encoder's vectors change. 1: the first.
 VERSION = 1
 
-ARCHITECTURES = {"longnet": longnet.VERSION, "hipt": hipt.VERSION}
+ARCHITECTURES = {
+    "longnet": longnet.VERSION,
+    "longvit": longvit.VERSION,
+    "hipt": hipt.VERSION,
+    "chief": chief.VERSION,
+    "madeleine": madeleine.VERSION,
+}
 # Settings that decide whether it may run or which file it is, not what it computes.
 NOT_NUMBERS = {"acknowledge_licence", "revision", "sha256"}
 
@@ -158,7 +165,18 @@ def _encode(
     settings = job.extraction.teachers[teacher]
     if settings.max_tiles is not None and len(order) > settings.max_tiles:
         order = order[_sample(len(order), settings.max_tiles, settings.seed, slide_id)]
-    return encode(encoder, read_level(file, "high", order), coords[order], _step(file))
+    return encode(encoder, _Tiles(file, order), coords[order], _step(file))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tiles:
+    """A slide's tiles in an order, of which only those that are asked for are read."""
+
+    file: FeatureFile
+    order: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return read_level(self.file, "high", self.order[rows])
 
 
 def _sample(tiles: int, most: int, seed: int, slide_id: str) -> np.ndarray:
@@ -176,8 +194,8 @@ def _step(file: FeatureFile) -> float:
 
 
 def _write(path: Path, fingerprint: str, encoder: SlideEncoder, found: SlideVectors) -> None:
-    """`regions` and `region_tiles` say where a row's region is and how many of its tiles have
-    tissue; a vector of a whole slide has neither."""
+    """`regions` and `region_tiles` say where a row's region is and how many of its `places` for
+    tiles have tissue; a vector of a whole slide has neither."""
     attributes = {
         **encoder.facts,
         "precision": encoder.precision,
@@ -189,7 +207,8 @@ def _write(path: Path, fingerprint: str, encoder: SlideEncoder, found: SlideVect
         seal(data, checksum(found.values))
         if found.corners is not None and found.patches is not None:
             file.create_dataset("regions", data=found.corners.astype(np.int32))
-            file.create_dataset("region_tiles", data=found.patches.astype(np.int32))
+            counts = file.create_dataset("region_tiles", data=found.patches.astype(np.int32))
+            counts.attrs["places"] = found.places
 
 
 def _is_finished(path: Path, fingerprint: str) -> bool:
@@ -212,6 +231,7 @@ def _ok(slide_id: str, stage: str, path: Path, root: Path) -> Record:
         rows, width = (int(n) for n in file["features"].shape)
         facts: dict[str, Any] = {"n_tiles": rows, "dims": {"high": width}, "format": "pipeline"}
         if "region_tiles" in file:
-            partial = np.asarray(file["region_tiles"][()]) < hipt.SIDE**2
+            counts = file["region_tiles"]
+            partial = counts[()] < counts.attrs.get("places", hipt.SIDE**2)
             facts["partial_regions"] = int(partial.sum())
     return Record(slide_id, stage, "ok", path=path.relative_to(root).as_posix(), facts=facts)

@@ -39,7 +39,9 @@ PUBLISHED = {
     "phikon_v2": (303.35, 1024, 224, (7, 15)),
     "plip": (87.85, 512, 224, (3, 7)),
     "ctranspath": (27.52, 768, 224, (1, 2)),
+    "chief_ctranspath": (27.52, 768, 224, (1, 2)),
     "hipt_vit256": (21.67, 384, 256, (3, 7)),
+    "longvit_patches": (1.18, 64 * 384, 256, (0, 0)),
     "kaiko_s16": (21.67, 384, 224, (3, 7)),
     "kaiko_s8": (21.67, 384, 224, (3, 7)),
     "kaiko_b16": (85.80, 768, 224, (3, 7)),
@@ -63,6 +65,7 @@ PUBLISHED = {
     "efficientnet_lite1": (5.416 - 1.281, 1280, 240, (2, 3)),
     "efficientnet_lite2": (6.092 - 1.281, 1280, 260, (2, 3)),
 }
+LEVELS = ("low", "mid", "high")
 STATISTICS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -70,7 +73,7 @@ STATISTICS = {
 }
 NORMALISED = {
     "imagenet": "uni uni2_h virchow virchow2 gigapath phikon phikon_v2 ctranspath gpfm keep "
-    "open_midnight resnet50 conch_v1_5 gigapath_flash",
+    "chief_ctranspath open_midnight resnet50 conch_v1_5 gigapath_flash longvit_patches",
     "half": "hipt_vit256 kaiko_s16 kaiko_s8 kaiko_b16 kaiko_b8 kaiko_l14 midnight_12k musk "
     "efficientnet_lite0 efficientnet_lite1 efficientnet_lite2",
     "optimus": "h_optimus_0 h_optimus_1 h0_mini",
@@ -85,7 +88,7 @@ def test_row_fits_its_architecture(row: Model) -> None:
         module = architecture(row).eval()
         where = find_taps(module, row.pooling, row.taps)
         images = torch.empty(2, 3, row.crop, row.crop)
-        levels = forward_levels(module, images, where, ("low", "mid", "high"))
+        levels = forward_levels(module, images, where, LEVELS if row.depth else ("high",))
     assert levels["high"].shape == (2, row.dim)
     if row.tokens:
         width = levels["low"].shape[1] // (2 if row.pooling == "cls_mean" else 1)
@@ -100,8 +103,15 @@ def test_row_fits_its_architecture(row: Model) -> None:
     assert getattr(module, "num_prefix_tokens", 0) == row.tokens
     if row.patch:
         assert module.patch_embed.patch_size == (row.patch, row.patch)
-        assert len(module.blocks) == row.depth
+        assert len(getattr(module, "blocks", [])) == row.depth
         assert row.crop % row.patch == 0
+
+
+def test_a_model_without_blocks_has_one_level() -> None:
+    assert {row.name for row in ROWS.values() if not row.depth} == {"longvit_patches"}
+    given = TeacherConfig(weights="random")
+    assert registry.levels_of("longvit_patches", given, LEVELS) == ("high",)
+    assert registry.levels_of("uni", given, LEVELS) == LEVELS
 
 
 def test_every_row_is_published_or_runs_its_authors_code_in_an_environment_of_its_own() -> None:
@@ -134,6 +144,7 @@ def test_resizing_is_the_authors() -> None:
         "gigapath": (256, 224),
         "gigapath_flash": (256, 224),
         "hipt_vit256": (256, 256),
+        "longvit_patches": (256, 256),
         "conch": (448, 448),
         "conch_v1_5": (448, 448),
         "musk": (384, 384),

@@ -100,13 +100,23 @@ def extraction(folder: Path) -> Numbers:
 
 
 PRETRAINED = pretraining.config()
-SLIDES: dict[str, Any] = {"source": "slide", "weights": "random"}
+SLIDES: dict[str, Any] = {"source": "slide", "weights": "random", "acknowledge_licence": True}
+# Slide encoders: tiles along the slide, and their features.
+ENCODED = {
+    "gigapath_flash_slide": (18, 6),
+    "hipt_vit4k": (18, 6),
+    "longvit_1024": (4, 24576),
+    "chief": (18, 6),
+    "madeleine": (18, 6),
+}
 
 
 def slide_encoders(name: str) -> Callable[[Path], Numbers]:
+    side, dim = ENCODED[name]
+
     def make(folder: Path) -> Numbers:
         house = slide_house.House(folder, **SLIDES, model=name)
-        house.slide("a", slide_house.square(18))
+        house.slide("a", slide_house.square(side), dim)
         found = read_level(open_features(folder / house.run()["a"].path)).astype(float)
         return {"mean": found.mean(), "std": found.std(), "first": found[0, 0]}
 
@@ -357,7 +367,7 @@ GOLDEN: dict[str, Golden] = {
             slide_encoders(name),
             1e-2,
         )
-        for name in ("gigapath_flash_slide", "hipt_vit4k")
+        for name in ENCODED
     },
     "mapping": Golden(stage_versions.stage("mapping"), mapping, 0),
     "folds": Golden(stage_versions.stage("folds"), folds, 0),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,8 +15,11 @@ from pipeline.config.extraction import TeacherConfig
 from pipeline.encoders import weights
 from pipeline.encoders.numerics import allow_tf32, autocast, choose_precision
 from pipeline.encoders.slide_level import remote
+from pipeline.encoders.slide_level.chief import CHIEF
 from pipeline.encoders.slide_level.hipt import SIDE, Regions, RegionTransformer, regions
 from pipeline.encoders.slide_level.longnet import LongNetViT
+from pipeline.encoders.slide_level.longvit import SMALLEST, LongViT
+from pipeline.encoders.slide_level.madeleine import Madeleine
 from pipeline.encoders.slide_level.positions import grid_cells
 from pipeline.encoders.slide_level.registry import SlideModel, check, width
 from pipeline.encoders.weight_files import wanted_revision
@@ -25,6 +29,23 @@ from pipeline.errors import ArtifactError, ConfigError, SlideError
 VERSION = 1
 
 BATCH = 64  # regions at a time
+
+# What is built here. Each takes the width of the tiles' features and its row's arguments.
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "longnet": LongNetViT,
+    "longvit": LongViT,
+    "hipt": RegionTransformer,
+    "chief": CHIEF,
+    "madeleine": Madeleine,
+}
+# Those whose vector depends on a slide's tiles alone, not on where they are.
+WITHOUT_PLACES = {"chief", "madeleine"}
+
+
+class Tiles(Protocol):
+    """Features of a slide's tiles: an array, or a file of which no more than is asked is read."""
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +84,14 @@ class SlideVectors:
     Attributes:
         values: float16 (1, width), or a row for each region.
         corners: int64 (R, 2), level-0 (x, y) of the regions; None where there are none.
-        patches: int64 (R,), tiles with tissue in each, of SIDE²; None where there are none.
+        patches: int64 (R,), tiles with tissue in each; None where there are none.
+        places: places for tiles in each.
     """
 
     values: np.ndarray
     corners: np.ndarray | None = None
     patches: np.ndarray | None = None
+    places: int = 0
 
 
 def build(
@@ -141,9 +164,7 @@ def seeded(row: SlideModel, dim: int, seed: int = 0) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if row.arch == "hipt":
-            return RegionTransformer(dim, **row.kwargs)
-        return LongNetViT(dim, **row.kwargs)
+        return ARCHITECTURES[row.arch](dim, **row.kwargs)
 
 
 def finish(
@@ -184,10 +205,16 @@ def finish(
     return SlideEncoder(name, row, module, pooling, cfg.layers, dim, wide, device, chosen, facts)
 
 
+def small(encoder: SlideEncoder) -> SlideEncoder:
+    """The same encoder for a trial on a CPU, with regions of the smallest size: the largest take
+    hours there."""
+    if isinstance(encoder.module, LongViT):
+        encoder.module.side = SMALLEST
+    return encoder
+
+
 @torch.inference_mode()
-def encode(
-    encoder: SlideEncoder, features: np.ndarray, coords: np.ndarray, step: float
-) -> SlideVectors:
+def encode(encoder: SlideEncoder, features: Tiles, coords: np.ndarray, step: float) -> SlideVectors:
     """One slide.
 
     Args:
@@ -200,8 +227,13 @@ def encode(
         SlideError: `bad_grid`, the tiles do not lie on a grid in row-major order; `not_finite`, the
             result is NaN or infinite in float16.
     """
-    tiles = torch.from_numpy(np.asarray(features)).to(encoder.device).float()
-    values, found = view(encoder, tiles, coords, step)
+    if encoder.row.arch == "longvit":
+        values, found = _large_regions(
+            encoder, lambda rows: _on_device(features[rows], encoder), coords, step
+        )
+    else:
+        tiles = _on_device(features[np.arange(len(coords))], encoder)
+        values, found = view(encoder, tiles, coords, step)
     half = values.to(torch.float16).cpu().numpy()
     if not np.isfinite(half).all():
         raise SlideError(
@@ -210,7 +242,7 @@ def encode(
         )
     if found is None:
         return SlideVectors(half)
-    return SlideVectors(half, _corners(found, coords, step), found.patches)
+    return SlideVectors(half, _corners(found, coords, step), found.patches, found.side**2)
 
 
 def view(
@@ -235,11 +267,28 @@ def view(
         if arch in remote.CALLS:
             places = torch.from_numpy(coords).to(encoder.device)
             return remote.CALLS[arch](module, tiles, places, step)[None], None
+        if arch == "longvit":
+            return _large_regions(encoder, tiles.__getitem__, coords, step)
         if arch == "hipt":
             return _regions(encoder, tiles, regions(grid_cells(coords, step, None)))
+        if arch in WITHOUT_PLACES:
+            return module(tiles)[None], None
         cells = torch.from_numpy(grid_cells(coords, step)).to(encoder.device)
         given = {"layers": encoder.layers, "pooling": encoder.pooling}
         return module(tiles[None], cells[None], **given), None
+
+
+def _large_regions(
+    encoder: SlideEncoder, read: Callable[[np.ndarray], Tensor], coords: np.ndarray, step: float
+) -> tuple[Tensor, Regions | None]:
+    """Regions one by one, so that the tiles of no more than one need be in memory."""
+    found = regions(grid_cells(coords, step, None), encoder.module.side)
+    parts = []
+    with autocast(encoder.precision, encoder.device):
+        for region in range(len(found.corners)):
+            chosen, places = found.tiles_of(region)
+            parts.append(encoder.module(read(chosen), torch.from_numpy(places).to(encoder.device)))
+    return _pooled(encoder, torch.stack(parts), found)
 
 
 def _corners(found: Regions, coords: np.ndarray, step: float) -> np.ndarray:
@@ -253,7 +302,17 @@ def _regions(encoder: SlideEncoder, tiles: Tensor, found: Regions) -> tuple[Tens
         marks = torch.where(mask, -1.0, 1.0)  # where there is a patch
         return torch.cat([x.flatten(1), marks], 1), found
     parts = [encoder.module(x[i : i + BATCH], mask[i : i + BATCH]) for i in range(0, len(x), BATCH)]
-    vectors = torch.cat(parts).float()
+    return _pooled(encoder, torch.cat(parts), found)
+
+
+def _pooled(
+    encoder: SlideEncoder, vectors: Tensor, found: Regions
+) -> tuple[Tensor, Regions | None]:
+    vectors = vectors.float()
     if encoder.pooling == "mean":
         return vectors.mean(0, keepdim=True), None
     return vectors, found
+
+
+def _on_device(tiles: np.ndarray, encoder: SlideEncoder) -> Tensor:
+    return torch.from_numpy(np.asarray(tiles)).to(encoder.device).float()

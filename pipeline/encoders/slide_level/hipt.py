@@ -124,40 +124,51 @@ class Regions:
     Attributes:
         corners: int64 (R, 2), column and row of each region's first patch; sorted by row, then
             column.
-        places: int64 (N,), for each tile region · SIDE² + its place in it, row by row.
-        patches: int64 (R,), how many of its SIDE² places have a tile.
+        places: int64 (N,), for each tile region · side² + its place in it, row by row.
+        patches: int64 (R,), how many of its side² places have a tile.
+        side: tiles along a region.
     """
 
     corners: np.ndarray
     places: np.ndarray
     patches: np.ndarray
+    side: int = SIDE
 
     def fill(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features by region: (R, SIDE², D), zeros where there is no tile, and there True (R, …).
+        """Features by region: (R, side², D), zeros where there is no tile, and there True (R, …).
 
         Args:
             features: (N, D), of the tiles.
         """
-        count = len(self.corners) * SIDE * SIDE
+        inside = self.side**2
+        count = len(self.corners) * inside
         places = torch.from_numpy(self.places).to(features.device)
         whole = features.new_zeros(count, features.shape[1])
         whole[places] = features
         mask = torch.ones(count, dtype=torch.bool, device=features.device)
         mask[places] = False
-        return whole.view(-1, SIDE * SIDE, features.shape[1]), mask.view(-1, SIDE * SIDE)
+        return whole.view(-1, inside, features.shape[1]), mask.view(-1, inside)
+
+    def tiles_of(self, region: int) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers (n,) of a region's tiles, and where each is in it: (n, 2), column and row."""
+        own, inside = np.divmod(self.places, self.side**2)
+        chosen = np.flatnonzero(own == region)
+        rows, columns = np.divmod(inside[chosen], self.side)
+        return chosen, np.stack([columns, rows], 1)
 
 
-def regions(cells: np.ndarray) -> Regions:
-    """Cut a slide's grid of tiles into squares of SIDE by SIDE.
+def regions(cells: np.ndarray, side: int = SIDE) -> Regions:
+    """Cut a slide's grid of tiles into squares of `side` by `side`.
 
     Every region with a tile is kept, however little tissue it has: leaving the poor ones out would
     choose the slides with much tissue.
 
     Args:
         cells: int (N, 2), column and row of each tile.
+        side: tiles along a region.
     """
-    corner, inside = np.divmod(cells, SIDE)
+    corner, inside = np.divmod(cells, side)
     kept, number = np.unique(corner[:, ::-1], axis=0, return_inverse=True)
     number = number.reshape(-1)
-    places = number * SIDE * SIDE + inside[:, 1] * SIDE + inside[:, 0]
-    return Regions(kept[:, ::-1] * SIDE, places, np.bincount(number, minlength=len(kept)))
+    places = number * side * side + inside[:, 1] * side + inside[:, 0]
+    return Regions(kept[:, ::-1] * side, places, np.bincount(number, minlength=len(kept)), side)

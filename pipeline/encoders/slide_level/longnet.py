@@ -10,7 +10,7 @@ Transformers).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ SHORTEST = 1024  # tokens of the shortest segment
 MAX_WSI = 262144  # px at the tiles' scale: the side of the largest slide
 TILE = 256  # px
 INNER_EPS, OUTER_EPS = 1e-5, 1e-6
+ROWS = 2**16  # tokens that go through a feed-forward net at a time
 
 
 def segment_lengths(max_wsi: int = MAX_WSI, tile: int = TILE) -> tuple[int, ...]:
@@ -107,6 +108,12 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] <= ROWS or torch.is_grad_enabled():
+            return self._rows(x)
+        # A million tokens four times as wide are 6 GB for each step of the net.
+        return torch.cat([self._rows(part) for part in x.split(ROWS, 1)], 1)
+
+    def _rows(self, x: Tensor) -> Tensor:
         x = self.fc1(x)
         x = nn.functional.gelu(x.float()).type_as(x)
         return self.dropout(self.fc2(self.ffn_layernorm(x)))
@@ -145,6 +152,7 @@ class Encoder(nn.Module):
         depth: blocks.
         dropout: of embeddings and branches.
         drop_path: of the last block; that of the others grows evenly from 0.
+        closed: whether there is a norm after the last block.
     """
 
     def __init__(
@@ -155,21 +163,32 @@ class Encoder(nn.Module):
         branches: Sequence[Branch],
         dropout: float,
         drop_path: float,
+        closed: bool = True,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             Layer(width, heads, branches, dropout, drop_path * i / max(1, depth - 1))
             for i in range(depth)
         )
-        self.layer_norm = nn.LayerNorm(width, eps=INNER_EPS)
+        self.layer_norm = nn.LayerNorm(width, eps=INNER_EPS) if closed else nn.Identity()
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """States before the first block and after each: depth + 1 tensors (B, N, width)."""
-        states = [self.dropout(x)]
-        for layer in self.layers:
-            states.append(layer(states[-1]))
-        return states
+    def forward(self, x: Tensor, wanted: Collection[int]) -> dict[int, Tensor]:
+        """States by number, 0 (before the first block) to depth: (B, N, width) each.
+
+        Those that nobody wants are forgotten: of 100,000 tiles each takes 300 MB.
+
+        Args:
+            x: (B, N, width).
+            wanted: numbers of states; those after the last one are not computed.
+        """
+        x = self.dropout(x)
+        found = {0: x} if 0 in wanted else {}
+        for number, layer in enumerate(self.layers[: max(wanted)], 1):
+            x = layer(x)
+            if number in wanted:
+                found[number] = x
+        return found
 
 
 class PatchEmbed(nn.Module):
@@ -264,8 +283,9 @@ class LongNetViT(nn.Module):
         tokens = self.patch_embed(x[None])
         tokens = tokens + sin_cos(cells, self.width).to(tokens.dtype)
         # The class token's position is zero.
-        states = self.encoder(torch.cat([self.cls_token.to(tokens.dtype), tokens], 1))
-        chosen = [states[i] for i in layers] or [self.encoder.layer_norm(states[-1])]
+        tokens = torch.cat([self.cls_token.to(tokens.dtype), tokens], 1)
+        states = self.encoder(tokens, layers or (self.depth,))
+        chosen = [states[i] for i in layers] or [self.encoder.layer_norm(states[self.depth])]
         return torch.cat([self._pool(state[0], pooling) for state in chosen])
 
     def _pool(self, state: Tensor, pooling: str) -> Tensor:

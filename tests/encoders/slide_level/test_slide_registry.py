@@ -25,7 +25,12 @@ ROWS = slide_models()
 BUILT = [row for row in ROWS.values() if row.loader == "timm"]
 FLASH = "gigapath_flash_slide"
 # Published, in millions; written down a second time, so that a slip does not confirm itself.
-PUBLISHED = {"gigapath_slide": (86.33, 768), FLASH: (21.5, 384), "hipt_vit4k": (2.78, 192)}
+PUBLISHED = {
+    "gigapath_slide": (86.33, 768),
+    FLASH: (21.5, 384),
+    "hipt_vit4k": (2.78, 192),
+    "madeleine": (5.0, 512),
+}
 
 
 def cfg(**more: Any) -> TeacherConfig:
@@ -49,6 +54,8 @@ def test_rows_say_what_is_built(row: SlideModel) -> None:
     if row.name in PUBLISHED:
         params, dim = PUBLISHED[row.name]
         assert (round(row.params / 1e6, 2 if params != 21.5 else 1), row.dim) == (params, dim)
+    wanted = {**row.kwargs}.get("segments", [])
+    assert wanted == sorted(wanted) and len(wanted) in (0, 5)
 
 
 def test_the_list_of_teachers_has_them() -> None:
@@ -80,7 +87,7 @@ def test_layers_and_pooling_are_those_of_the_network() -> None:
     np.testing.assert_allclose(found, wanted.numpy(), atol=2e-3)
 
 
-@pytest.mark.parametrize("name", [FLASH, "hipt_vit4k"])
+@pytest.mark.parametrize("name", [FLASH, "hipt_vit4k", "longvit_1024", "chief", "madeleine"])
 def test_a_checkpoint_of_the_published_keys_is_loaded_key_by_key(tmp_path: Path, name: str) -> None:
     row = resolve(name)
     state = {k: v.clone() for k, v in seeded(row, row.input_dim, 7).state_dict().items()}
@@ -88,13 +95,19 @@ def test_a_checkpoint_of_the_published_keys_is_loaded_key_by_key(tmp_path: Path,
     folder.mkdir()
     if name == FLASH:
         torch.save({"model": state}, folder / row.file)
+    elif name == "chief":  # with what its pre-training remembered and classified
+        other = {"classifiers.weight": torch.zeros(2, 512), "hard_neg_mem3.queue": torch.zeros(3)}
+        torch.save(state | other, folder / row.file)
+    elif name == "madeleine":
+        torch.save({f"module.{k}": v for k, v in state.items()}, folder / row.file)
     else:  # as DINO's trainer saves it, with a projection head besides
         backbone = {f"module.backbone.{k}": v for k, v in state.items()}
         head = {"module.head.mlp.0.weight": torch.zeros(2, 192)}
         torch.save({"teacher": backbone | head}, folder / row.file)
-    encoder = build(name, cfg(weights="local"), row.input_dim, weights_dir=str(tmp_path))
+    given = cfg(weights="local", acknowledge_licence=True)
+    encoder = build(name, given, row.input_dim, weights_dir=str(tmp_path))
     assert all(torch.equal(v, state[k]) for k, v in encoder.module.state_dict().items())
-    steps = list(teachers.check_teacher(name, cfg(weights="local"), str(tmp_path)))
+    steps = list(teachers.check_teacher(name, given, str(tmp_path)))
     assert all(step.ok is not False for step in steps) and "keys" in {s.name for s in steps}
 
 
@@ -105,6 +118,14 @@ def test_a_checkpoint_of_the_published_keys_is_loaded_key_by_key(tmp_path: Path,
         (FLASH, {"decoder.weight": torch.zeros(3)}, "left over decoder.weight"),
         (FLASH, {"patch_embed.proj.weight": torch.zeros(384, 1536)}, r"patch_embed.*\(384, 1536\)"),
         ("hipt_vit4k", {"pos_embed": torch.zeros(1, 257, 192)}, r"pos_embed is \(1, 257, 192\)"),
+        (
+            "longvit_4096",
+            {"pos_embed": torch.zeros(1, 4096, 384)},
+            r"pos_embed is \(1, 4096, 384\)",
+        ),
+        ("longvit_1024", {"patch_embed.proj.weight": torch.zeros(384, 3, 16, 16)}, "16, 16"),
+        ("chief", {"attention_net.0.bias": None}, "missing attention_net.0.bias"),
+        ("madeleine", {"projector.weight": torch.zeros(512, 512)}, r"projector.*\(512, 512\)"),
     ],
 )
 def test_a_checkpoint_of_another_patch_grid_or_model_is_refused(
@@ -115,8 +136,9 @@ def test_a_checkpoint_of_another_patch_grid_or_model_is_refused(
     (tmp_path / name).mkdir()
     kept = {k: v.contiguous() for k, v in state.items() if v is not None}
     save_file(kept, tmp_path / name / "model.safetensors")
+    given = cfg(weights="local", acknowledge_licence=True)
     with pytest.raises(ArtifactError, match=says):
-        build(name, cfg(weights="local"), row.input_dim, weights_dir=str(tmp_path))
+        build(name, given, row.input_dim, weights_dir=str(tmp_path))
 
 
 def test_trained_weights_take_the_features_that_they_were_trained_on_alone(tmp_path: Path) -> None:
@@ -128,7 +150,9 @@ def test_trained_weights_take_the_features_that_they_were_trained_on_alone(tmp_p
     ("name", "more", "says"),
     [
         ("gigapath_slid", {}, "did you mean `gigapath_slide`"),
-        ("madeleine", {}, "cannot be run here: its package"),
+        ("elf", {}, "cannot be run here: it reads five tile encoders"),
+        ("madeleine", {}, "acknowledge_licence"),
+        ("chief", {"weights": "hub"}, "weights_dir/chief"),
         ("titan", {"weights": "hub"}, "acknowledge_licence"),
         ("titan", {"acknowledge_licence": True}, "set weights: hub"),
         ("hipt_vit4k", {"weights": "hub"}, "weights_dir/hipt_vit4k"),
