@@ -117,10 +117,12 @@ class Network(nn.Module):
     Attributes:
         training_only: prefixes of the state that inference does not need.
         learns_by_gradient: whether there is something to train after `fit`.
+        warm_up: epochs in which its learning rate rises to what the config says.
     """
 
     training_only: ClassVar[tuple[str, ...]] = ()
     learns_by_gradient: ClassVar[bool] = True
+    warm_up: int = 0
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -144,6 +146,10 @@ class Network(nn.Module):
             classes: int64 (B,) of a classification, else None.
         """
         return None
+
+    def rates(self) -> dict[str, float]:
+        """Parameter -> its share of the learning rate; those that are not named have all of it."""
+        return {}
 
     def facts(self) -> dict[str, Any]:
         """What the model wants to be known of it in meta.json."""

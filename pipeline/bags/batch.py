@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.bags.files import FeatureFile
+
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
@@ -23,6 +25,8 @@ class Batch:
         present: bool (B, T), False where the teacher has no tile for the case.
         emphasis: (teacher number, level) -> (B, N_t), the logarithm of how much each tile counts
             for a network that pools by weights; None: all tiles count alike.
+        files: for each teacher, the feature files of every case of the store, for a network that
+            asks where tiles are; None of a made-up batch.
     """
 
     cases: Tensor
@@ -31,6 +35,7 @@ class Batch:
     rows: tuple[Tensor, ...]
     present: Tensor
     emphasis: Mapping[tuple[int, str], Tensor] | None = None
+    files: tuple[Sequence[tuple[FeatureFile, ...]], ...] | None = None
 
     def __len__(self) -> int:
         return int(self.cases.shape[0])

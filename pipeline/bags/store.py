@@ -148,7 +148,8 @@ def gather(store: Store, chosen: Mapping[int, Sequence[np.ndarray]]) -> Batch:
                 }
             )
     numbers = torch.tensor(cases, dtype=torch.int64, device=store.device)
-    return Batch(numbers, tuple(features), tuple(masks), tuple(rows), presence(masks))
+    files = tuple(index.files for index in store.teachers)
+    return Batch(numbers, tuple(features), tuple(masks), tuple(rows), presence(masks), files=files)
 
 
 def whole(store: Store, cases: Sequence[int], limit: int | None) -> dict[int, list[np.ndarray]]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, TypeAdapter, create_model, model_validator
 
+from pipeline.config.extraction import TeacherConfig
 from pipeline.config.forms import form_name, forms, one_of, own_fields
 from pipeline.config.registry import Entry, entries
-from pipeline.config.section import Fraction, Level, Name, Section, Width
+from pipeline.config.section import Count, Fraction, Level, Name, Section, Width
 
 AGGREGATORS = "pipeline.aggregators"
 DISTILLATION_LOSSES = "pipeline.distillation.losses"
@@ -152,6 +153,45 @@ class LinearModel(Model):
     teacher: str = "all"
     levels: tuple[Level, ...] = Field(("high",), min_length=1)
     statistics: Literal["mean", "mean_deviation"] = "mean"
+
+
+class EncoderStart(Section):
+    """What a fine-tuned slide encoder is and starts with, as `Config.model_specs` spells it out.
+
+    Attributes:
+        teacher: its name among the teachers.
+        row: of the registry.
+        settings: the teacher's settings.
+        weights_dir: folder of local weights.
+        identity: of a local weights file; another one is another start.
+    """
+
+    teacher: str
+    row: str
+    settings: TeacherConfig
+    weights_dir: str | None = None
+    identity: str = ""
+
+
+class FinetunedModel(Model):
+    """A slide encoder that goes on learning, from the tiles of one teacher, with a linear head over
+    the pooled states of chosen layers and learning rates that fall from block to block.
+
+    `encoder` names a teacher with `source: slide`, whose weights it starts with, and `teacher` the
+    tiles' teacher that this reads. In `Config.model_specs` the encoder is spelled out.
+    """
+
+    kind: Literal["finetuned"]
+    encoder: Name | EncoderStart
+    teacher: Name
+    levels: tuple[Literal["high"], ...] = ("high",)
+    layers: tuple[Count, ...] = Field((11,), min_length=1)
+    pooling: Literal["mean", "cls"] = "mean"
+    rate: float = Field(0.25, gt=0, le=1)
+    layer_decay: float = Field(0.95, gt=0, le=1)
+    warm_up: int = Field(1, ge=0)
+    dropout: Fraction = 0.1
+    drop_path: Fraction = 0.0
 
 
 class StudentModel(Model):
@@ -297,6 +337,7 @@ def _tag(kind: str, aggregator: str, faithful: bool | None) -> str:
 
 OTHERS = {
     "linear": LinearModel,
+    "finetuned": FinetunedModel,
     "shazam_v1": ShazamV1Model,
     "shazam_v2": ShazamV2Model,
     "ensemble": EnsembleModel,
@@ -329,6 +370,7 @@ if TYPE_CHECKING:
         SingleModel
         | FusionModel
         | LinearModel
+        | FinetunedModel
         | ShazamV1Model
         | ShazamV2Model
         | EnsembleModel

@@ -22,6 +22,8 @@ from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.mapping import MappingConfig
 from pipeline.config.models import (
+    EncoderStart,
+    FinetunedModel,
     FusionModel,
     LinearModel,
     ShazamV1Model,
@@ -79,6 +81,9 @@ class Config(Section):
                 "all",
             ):
                 named = (model.teacher,)
+            elif isinstance(model, FinetunedModel):
+                self._finetunes(name, model)
+                named = (model.teacher,)
             elif isinstance(model, FusionModel | ShazamV1Model | ShazamV2Model):
                 named = model.drop_teachers
             for teacher in named:
@@ -132,6 +137,21 @@ class Config(Section):
                 f"models{nearest(self.evaluation.student, models)}"
             )
         return self
+
+    def _finetunes(self, name: str, model: FinetunedModel) -> None:
+        teachers = self.extraction.teachers
+        encoders = {n for n, facts in teachers.items() if facts.source == "slide"}
+        where = f"training: model `{name}`"
+        if isinstance(model.encoder, str) and model.encoder not in encoders:
+            raise ValueError(
+                f"{where}: `{model.encoder}` is not a slide encoder (source: slide) of "
+                f"extraction.teachers{nearest(model.encoder, encoders)}"
+            )
+        if model.teacher in encoders:
+            raise ValueError(
+                f"{where}: `{model.teacher}` is a slide encoder; `teacher` names the teacher of "
+                "tiles that it reads"
+            )
 
     def _nested_fits(self) -> None:
         nested = self.training.nested
@@ -305,7 +325,20 @@ class Config(Section):
         teachers = [*self.extraction.teachers, *own]
         found = expanded(every, teachers, list(self.cohort.covariates))
         kept = every if ablations else self.training.models
-        return {name: spec for one in kept for name, spec in found[one].items()}
+        return {name: self._started(spec) for one in kept for name, spec in found[one].items()}
+
+    def _started(self, spec: Any) -> Any:
+        """A model with the slide encoder that it starts as, if it is one."""
+        if not isinstance(spec, FinetunedModel) or not isinstance(spec.encoder, str):
+            return spec
+        settings = self.extraction.teachers[spec.encoder]
+        start = EncoderStart(
+            teacher=spec.encoder,
+            row=settings.model or spec.encoder,
+            settings=settings,
+            weights_dir=self.extraction.weights_dir,
+        )
+        return spec.model_copy(update={"encoder": start})
 
 
 def _paths(section: Section) -> list[str]:

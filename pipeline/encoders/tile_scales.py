@@ -8,6 +8,7 @@ next to it, `tiles_<scale>/`. Imported at every parse of the workflow.
 from __future__ import annotations
 
 from pipeline.config.extraction import TeacherConfig
+from pipeline.config.models import FinetunedModel
 from pipeline.config.tiling import TilingConfig
 from pipeline.config.whole import Config
 from pipeline.encoders import registry
@@ -131,6 +132,28 @@ def check_inputs(config: Config) -> None:
             raise ConfigError(
                 f"teacher `{teacher}`: a slide encoder needs tiles side by side; set "
                 "tiling.overlap_px: 0"
+            )
+
+
+def check_finetuned(config: Config) -> None:
+    """Refuse fine-tuning of a slide encoder that is not built here, or lacks the layers.
+
+    Raises:
+        ConfigError: names the model.
+    """
+    for name, model in config.model_specs().items():
+        if not isinstance(model, FinetunedModel) or isinstance(model.encoder, str):
+            continue
+        row = check(model.encoder.teacher, model.encoder.settings)
+        if row.arch != "longnet":
+            raise ConfigError(
+                f"training: model `{name}`: {row.title} cannot be fine-tuned; GigaPath's encoders "
+                "can, and `aggregator: hipt_lgp_fc` with `patches: true` trains HIPT's second stage"
+            )
+        if max(model.layers) > row.depth:
+            raise ConfigError(
+                f"training: model `{name}`: layers {list(model.layers)}: {row.title} has "
+                f"{row.depth}"
             )
 
 

@@ -30,7 +30,7 @@ from pipeline.encoders import registry
 from pipeline.encoders.slide_level.inputs import every_teacher, tile_teachers
 from pipeline.encoders.slide_level.registry import row_of
 from pipeline.encoders.speaking import check_captions, check_words
-from pipeline.encoders.tile_scales import check_inputs, check_scales
+from pipeline.encoders.tile_scales import check_finetuned, check_inputs, check_scales
 from pipeline.encoders.timm_names import check_timm_name
 from pipeline.encoders.weight_files import file_here, package_file
 from pipeline.errors import ConfigError
@@ -105,6 +105,7 @@ def cohort_plan(
     cohort, teachers = config.cohort, config.extraction.teachers
     if check:
         check_inputs(config)
+        check_finetuned(config)
         for name, facts in every_teacher(config).items():
             model = row_of(name, facts)
             if facts.in_registry or facts.source == "folder":

@@ -20,7 +20,7 @@ from pipeline.config.external import ExternalConfig, ExternalJob, ExternalPredic
 from pipeline.config.extraction import ExtractionConfig, TeacherConfig
 from pipeline.config.folds import FoldsJob
 from pipeline.config.mapping import MappingConfig
-from pipeline.config.models import ModelConfig
+from pipeline.config.models import FinetunedModel, ModelConfig
 from pipeline.config.pairs import PairsConfig, PairsJob
 from pipeline.config.probing import (
     ProbingConfig,
@@ -373,7 +373,7 @@ def training(config: Config, task: str, model: str) -> ModelJob:
     alone = config.training.model_copy(update={"models": {}, "ablations": {}})
     return ModelJob(
         training=alone,
-        model=config.model_specs()[model],
+        model=_with_identity(config.model_specs()[model]),
         task=config.tasks[task],
         auxiliary=_auxiliary(config, task),
         made=encoder_jobs.read_by(config, task, model),
@@ -396,6 +396,16 @@ def linear_models(config: Config, task: str) -> LinearModelsJob:
         auxiliary=_auxiliary(config, task),
         made={name: job.made for name, job in jobs.items() if job.made},
     )
+
+
+def _with_identity(model: Any) -> Any:
+    """A fine-tuned encoder with the identity of the local file that it starts with."""
+    if not isinstance(model, FinetunedModel) or isinstance(model.encoder, str):
+        return model
+    start = model.encoder
+    row = row_of(start.teacher, start.settings)
+    identity = local_identity(start.teacher, start.settings, row, start.weights_dir)
+    return model.model_copy(update={"encoder": start.model_copy(update={"identity": identity})})
 
 
 def stacking(config: Config, task: str, model: str) -> StackingJob:

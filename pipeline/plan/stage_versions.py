@@ -16,6 +16,7 @@ from pipeline.config.extraction import TeacherConfig
 from pipeline.config.models import (
     PLAIN_DISTILLATION,
     STACKED,
+    FinetunedModel,
     LinearModel,
     ModelConfig,
     ShazamV1Model,
@@ -197,6 +198,11 @@ def _model(model: ModelConfig) -> Versions:
     if isinstance(model, ShazamV1Model | ShazamV2Model):
         answers = _answers() if model.distillation.linear else {}
         return _student(model.kind) | _distillation(model.distillation.loss) | answers
+    if isinstance(model, FinetunedModel):
+        return {
+            "model finetuned": version_of("pipeline.aggregators.finetuned"),
+            "longnet": version_of("pipeline.encoders.slide_level.longnet"),
+        }
     if isinstance(model, LinearModel):
         return {"model linear": version_of("pipeline.linear.linear")}
     assert not isinstance(model, STACKED)  # `stacking` has theirs

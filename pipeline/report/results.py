@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.config.models import CovariatesModel, EnsembleModel, LinearModel, SingleModel
+from pipeline.config.models import (
+    CovariatesModel,
+    EnsembleModel,
+    FinetunedModel,
+    LinearModel,
+    SingleModel,
+)
 from pipeline.config.whole import Config
 from pipeline.contracts.cohort_facts import CohortFacts, read_cohort_facts
 from pipeline.contracts.cohort_flow import CohortFlow, read_cohort_flow
@@ -166,6 +172,8 @@ def describe(config: Config, name: str) -> ModelInfo:
         role = "single" if one else _ROLES.get(spec.kind, "fusion")
     if isinstance(spec, SingleModel):
         label = f"{spec.teacher} ({spec.aggregator})"
+    elif isinstance(spec, FinetunedModel):
+        label = f"{spec.teacher} (fine-tuned {_encoder(spec)})"
     elif isinstance(spec, LinearModel):
         label = f"{'all teachers' if spec.teacher == 'all' else spec.teacher} (linear)"
     elif name in asked:
@@ -179,6 +187,10 @@ def describe(config: Config, name: str) -> ModelInfo:
     else:
         label = _LABELS.get(name, name)
     return ModelInfo(name, label, role, _COLOURS[role])
+
+
+def _encoder(spec: FinetunedModel) -> str:
+    return spec.encoder if isinstance(spec.encoder, str) else spec.encoder.teacher
 
 
 def _stacked(config: Config, name: str, spec: EnsembleModel) -> str:

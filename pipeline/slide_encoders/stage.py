@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.bags.files import FeatureFile, open_features, read_coords, read_level
+from pipeline.aggregators.slide_grid import coords_of, step_of
+from pipeline.bags.files import FeatureFile, open_features, read_level
 from pipeline.config.slide_encoders import SlideEncodersJob
 from pipeline.contracts import ledger
 from pipeline.contracts.ledger import Record
@@ -24,7 +25,6 @@ from pipeline.encoders import registry
 from pipeline.encoders.slide_level import build as building
 from pipeline.encoders.slide_level import chief, hipt, longnet, longvit, madeleine, remote
 from pipeline.encoders.slide_level.build import SlideEncoder, SlideVectors, build, encode
-from pipeline.encoders.slide_level.positions import grid_step
 from pipeline.encoders.slide_level.registry import resolve
 from pipeline.errors import ArtifactError, SlideError
 from pipeline.files.artifacts import FINGERPRINT, is_complete, new_hdf5, sweep
@@ -151,12 +151,7 @@ def _build(
 def _encode(
     file: FeatureFile, encoder: SlideEncoder, job: SlideEncodersJob, teacher: str, slide_id: str
 ) -> SlideVectors:
-    coords = read_coords(file) if file.coord_unit == "px" else None
-    if coords is None:
-        raise SlideError(
-            f"{file.path.name} has no coordinates in pixels, without which the tiles have no place",
-            "bad_grid",
-        )
+    coords = coords_of(file)
     if file.dims["high"] != encoder.dim:
         raise ArtifactError(
             f"{file.path}: has {file.dims['high']} features a tile, other files {encoder.dim}"
@@ -165,7 +160,7 @@ def _encode(
     settings = job.extraction.teachers[teacher]
     if settings.max_tiles is not None and len(order) > settings.max_tiles:
         order = order[_sample(len(order), settings.max_tiles, settings.seed, slide_id)]
-    return encode(encoder, _Tiles(file, order), coords[order], _step(file))
+    return encode(encoder, _Tiles(file, order), coords[order], step_of(file))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,13 +179,6 @@ def _sample(tiles: int, most: int, seed: int, slide_id: str) -> np.ndarray:
     own = int.from_bytes(hashlib.sha256(slide_id.encode()).digest()[:8], "big")
     rng = np.random.default_rng([seed, own])
     return np.sort(rng.choice(tiles, most, replace=False))
-
-
-def _step(file: FeatureFile) -> float:
-    if file.path.suffix not in (".h5", ".hdf5"):
-        return grid_step({})
-    with read_hdf5(file.path) as handle:
-        return grid_step({**handle.attrs, **handle["coords"].attrs})
 
 
 def _write(path: Path, fingerprint: str, encoder: SlideEncoder, found: SlideVectors) -> None:

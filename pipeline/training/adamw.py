@@ -18,10 +18,11 @@ MEAN_KEPT, SQUARE_KEPT, SMALLEST = 0.9, 0.999, 1e-8  # torch's defaults
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Weights that share a decay, and running means of their gradients and of their squares."""
+    """Weights that share a decay and a share of the learning rate, and running means of their gradients and of their squares."""
 
     weights: list[Tensor]
     decay: float
+    share: float
     means: list[Tensor]
     squares: list[Tensor]
 
@@ -35,17 +36,20 @@ class AdamW:
         groups: weights and their decay. Their gradients are tensors of zeros from here on, not
             None: what a batch does not touch (a teacher that is left out) has a gradient of zero,
             so that its momentum fades.
+        shares: of the learning rate, for each group; none: all of it.
     """
 
-    def __init__(self, groups: Sequence[tuple[Sequence[Tensor], float]]) -> None:
+    def __init__(
+        self, groups: Sequence[tuple[Sequence[Tensor], float]], shares: Sequence[float] = ()
+    ) -> None:
         self.groups = []
-        for weights, decay in groups:
+        for (weights, decay), share in zip(groups, shares or [1.0] * len(groups), strict=True):
             if not weights:
                 continue
             for weight in weights:
                 weight.grad = torch.zeros_like(weight)
             means, squares = ([torch.zeros_like(w) for w in weights] for _ in range(2))
-            self.groups.append(Group(list(weights), decay, means, squares))
+            self.groups.append(Group(list(weights), decay, share, means, squares))
         self.steps = 0
 
     def clear(self) -> None:
@@ -64,16 +68,16 @@ class AdamW:
         mean_bias = 1 - MEAN_KEPT**self.steps
         square_bias = 1 - SQUARE_KEPT**self.steps
         for group in self.groups:
-            slopes = _gradients(group)
+            slopes, own = _gradients(group), rate * group.share
             if group.decay:
-                torch._foreach_mul_(group.weights, 1 - rate * group.decay)
+                torch._foreach_mul_(group.weights, 1 - own * group.decay)
             torch._foreach_lerp_(group.means, slopes, 1 - MEAN_KEPT)
             torch._foreach_mul_(group.squares, SQUARE_KEPT)
             torch._foreach_addcmul_(group.squares, slopes, slopes, 1 - SQUARE_KEPT)
             roots = torch._foreach_sqrt(group.squares)
             torch._foreach_div_(roots, square_bias**0.5)
             torch._foreach_add_(roots, SMALLEST)
-            torch._foreach_addcdiv_(group.weights, group.means, roots, -rate / mean_bias)
+            torch._foreach_addcdiv_(group.weights, group.means, roots, -own / mean_bias)
 
 
 def _gradients(group: Group) -> list[Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter
@@ -15,6 +16,7 @@ from pipeline.bags.batch import Batch
 from pipeline.config.models import (
     CovariatesModel,
     EnsembleModel,
+    FinetunedModel,
     LinearModel,
     ModelConfig,
     ShazamV1Model,
@@ -30,10 +32,21 @@ SOURCES = {
     "concat": "feature concatenation, the usual fusion of encoders",
     "mean": "averaging of models, e.g. Breiman 1996",
     "linear": "Hoerl & Kennard 1970 (ridge); Cox 1972, Verweij & van Houwelingen 1994 (survival)",
+    "finetuned": "Xu et al. 2024 (Prov-GigaPath)",
     "ensemble": "Wolpert 1992; Breiman 1996, stacked regressions",
     "covariates": "Hoerl & Kennard 1970 (ridge); Cox 1972 (survival)",
     "shazam_v1": "Shazam, the published student of tiles",
     "shazam_v2": "Shazam, the published student of slides",
+}
+# GigaPath's own, whose size is that of any run; an example of what fine-tuning costs.
+FINETUNED: dict[str, Any] = {
+    "kind": "finetuned",
+    "teacher": "t0",
+    "encoder": {
+        "teacher": "gigapath_slide",
+        "row": "gigapath_slide",
+        "settings": {"source": "slide", "weights": "random"},
+    },
 }
 STACKED_KINDS = (
     ("ensemble", EnsembleModel, "parameters and cost of its members, and a weight each"),
@@ -100,7 +113,7 @@ def table(found: list[Kind]) -> str:
     return "\n".join(blocks)
 
 
-def _known() -> Iterator[tuple[str, str, str, dict[str, str]]]:
+def _known() -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     """Name, meaning, source and config of each kind."""
     one = _summary(SingleModel)
     for name, entry in aggregators().items():
@@ -114,6 +127,7 @@ def _known() -> Iterator[tuple[str, str, str, dict[str, str]]]:
         {"kind": "concat"},
     )
     yield "mean", MEAN, SOURCES["mean"], {"kind": "mean"}
+    yield "finetuned", _summary(FinetunedModel), SOURCES["finetuned"], FINETUNED
     for cls in (LinearModel, ShazamV1Model, ShazamV2Model):
         (name,) = cls.model_fields["kind"].annotation.__args__  # type: ignore[union-attr]
         yield name, _summary(cls), SOURCES[name], {"kind": name}
@@ -128,14 +142,14 @@ def _kind(
     name: str,
     what: str,
     source: str,
-    config: dict[str, str],
+    config: dict[str, Any],
     teachers: int,
     width: int,
     tiles: int,
 ) -> Kind:
     model = TypeAdapter(ModelConfig).validate_python(config)
     levels = LEVELS if isinstance(model, ShazamV2Model) else ("high",)
-    count = 1 if isinstance(model, SingleModel) else teachers
+    count = 1 if isinstance(model, SingleModel | FinetunedModel) else teachers
     names = tuple(f"t{t}" for t in range(count))
     network = build_network(model, Shape(names, ({level: width for level in levels},) * count, 1))
     return Kind(

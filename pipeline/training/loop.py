@@ -246,10 +246,13 @@ class _Alone:
         self.validation = Batches(store, trial.parts["val"], trial.cfg.max_tiles_per_case)
         self.targets = self._on_device(trial.y)
         self.answers = None if trial.answers is None else self._on_device(trial.answers.said)
-        self.weights = [p for p in trial.network.parameters() if p.requires_grad]
-        self.optimiser = adamw(self.weights, trial.cfg)
-        self.rate = trial.cfg.learning_rate
+        learned = [(n, p) for n, p in trial.network.named_parameters() if p.requires_grad]
+        self.weights = [weight for _, weight in learned]
+        shares = trial.network.rates()
+        self.optimiser = adamw(self.weights, trial.cfg, [shares.get(n, 1.0) for n, _ in learned])
         self.drawn: Drawn = {}
+        batches = math.ceil(len(trial.parts["train"]) / trial.cfg.batch_size)
+        self.steps, self.ramp, self.rate = 0, trial.network.warm_up * batches, 0.0
 
     def begin(self, drawn: Mapping[Order, Drawn], rates: Sequence[float]) -> None:
         self.drawn = drawn[self.trial.order_key()]
@@ -270,7 +273,8 @@ class _Alone:
         self.optimiser.clear()
         loss.backward()
         nn.utils.clip_grad_norm_(self.weights, CLIP)
-        self.optimiser.step(self.rate)
+        self.steps += 1
+        self.optimiser.step(self.rate * min(1.0, self.steps / max(1, self.ramp)))
         return {0: float(loss.detach())}
 
     def _on_device(self, values: np.ndarray) -> Tensor:
@@ -301,10 +305,21 @@ class _Alone:
             weight.copy_(value)
 
 
-def adamw(weights: Sequence[nn.Parameter], cfg: TrainingConfig) -> AdamW:
-    """AdamW whose decay acts on matrices only: biases, norms and tokens have no sense of scale."""
-    matrices = [w for w in weights if w.ndim > 1]
-    return AdamW([(matrices, cfg.weight_decay), ([w for w in weights if w.ndim <= 1], 0.0)])
+def adamw(
+    weights: Sequence[nn.Parameter], cfg: TrainingConfig, shares: Sequence[float] = ()
+) -> AdamW:
+    """AdamW whose decay acts on matrices only: biases, norms and tokens have no sense of scale.
+
+    Args:
+        weights: what learns.
+        cfg: has the decay.
+        shares: each weight's share of the learning rate; none: all of it.
+    """
+    grouped: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for weight, share in zip(weights, shares or [1.0] * len(weights), strict=True):
+        grouped.setdefault((share, cfg.weight_decay * (weight.ndim > 1)), []).append(weight)
+    groups = sorted(grouped.items(), key=lambda group: group[0], reverse=True)
+    return AdamW([(own, decay) for (_, decay), own in groups], [share for (share, _), _ in groups])
 
 
 def appraise(head: Head, out: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from pipeline.aggregators.finetuned import Finetuned
 from pipeline.aggregators.fusion import Concat, Mean, PerTeacher
 from pipeline.aggregators.network import Network, Shape, parameter_count
 from pipeline.config.models import (
     STACKED,
     ConcatModel,
+    FinetunedModel,
     FusionModel,
     LinearModel,
     ModelConfig,
@@ -39,7 +41,7 @@ def reads(model: ModelConfig, mapping: CaseMap) -> tuple[list[str], list[str]]:
     """
     known = list(mapping.teachers)
     teachers = known
-    if isinstance(model, SingleModel | LinearModel) and model.teacher != "all":
+    if isinstance(model, SingleModel | LinearModel | FinetunedModel) and model.teacher != "all":
         if model.teacher not in known:
             raise ConfigError(f"no features of `{model.teacher}`{nearest(model.teacher, known)}")
         teachers = [model.teacher]
@@ -66,6 +68,8 @@ def build_network(model: ModelConfig, shape: Shape) -> Network:
         return _pooled(model, shape)
     if isinstance(model, LinearModel):
         return LinearOfCases(shape, model)
+    if isinstance(model, FinetunedModel):
+        return Finetuned(shape, model)
     if isinstance(model, ShazamV1Model):
         return ShazamV1(shape, model)
     assert isinstance(model, ShazamV2Model)

@@ -224,6 +224,47 @@ def test_keys_that_do_not_belong_together_are_refused(teacher: dict[str, Any], s
         whole(a=teacher, b={"source": "slide", "model": FLASH})
 
 
+TUNED = {"kind": "finetuned", "encoder": "slides", "teacher": "tiles"}
+
+
+@pytest.mark.parametrize(
+    ("model", "encoder", "says"),
+    [
+        ({}, "gigapath_slide", ""),
+        ({"encoder": "tiles"}, "gigapath_slide", "not a slide encoder"),
+        ({"teacher": "slides"}, "gigapath_slide", "the teacher of tiles"),
+        ({"layers": [13]}, "gigapath_slide", "layers .13.: .* has 12"),
+        ({}, "hipt_vit4k", "hipt_lgp_fc"),
+    ],
+)
+def test_what_can_be_fine_tuned_is_known_before_any_work(
+    model: dict[str, Any], encoder: str, says: str
+) -> None:
+    teachers = {
+        "tiles": {"source": "timm", "model": "resnet10t", "weights": "random"},
+        "slides": {"source": "slide", "model": encoder, "weights": "random", "seed": 9,
+                   "input": "tiles"},
+    }  # fmt: skip
+
+    def parse() -> Config:
+        config = Config.model_validate(
+            {
+                "extraction": {"teachers": teachers},
+                "training": {"models": {"tuned": TUNED | model}},
+                "evaluation": {"student": "tuned"},
+            }
+        )
+        tile_scales.check_finetuned(config)
+        return config
+
+    if says:
+        with pytest.raises((ConfigError, ValueError), match=says):
+            parse()
+        return
+    start = parse().model_specs()["tuned"].encoder
+    assert (start.teacher, start.row, start.settings.seed) == ("slides", encoder, 9)
+
+
 def test_regions_are_marked_and_kept() -> None:
     coords = square(20, 300) + np.array([40, 60])
     features = np.random.default_rng(0).standard_normal((400, 384)).astype(np.float16)
