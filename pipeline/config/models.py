@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, TypeAdapter, create_model, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from pipeline.config.extraction import TeacherConfig
 from pipeline.config.forms import form_name, forms, one_of, own_fields
@@ -182,7 +183,7 @@ class FinetunedModel(Model):
     """
 
     kind: Literal["finetuned"]
-    encoder: Name | EncoderStart
+    encoder: Name | SkipJsonSchema[EncoderStart]
     teacher: Name
     levels: tuple[Literal["high"], ...] = ("high",)
     layers: tuple[Count, ...] = Field((11,), min_length=1)
