@@ -42,6 +42,7 @@ BLOCKS: dict[str, Any] = {
     "a concat model": ConcatModel,
     "a mean model": models.FusionModel,
     "a linear model": models.LinearModel,
+    "a finetuned model": models.FinetunedModel,
     "an ensemble": models.EnsembleModel,
     "a covariates model": models.CovariatesModel,
     "a shazam_v1 model": ShazamV1Model,
