@@ -18,7 +18,8 @@ MEAN_KEPT, SQUARE_KEPT, SMALLEST = 0.9, 0.999, 1e-8  # torch's defaults
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Weights that share a decay and a share of the learning rate, and running means of their gradients and of their squares."""
+    """Weights with one decay and one share of the learning rate, and running means of their
+    gradients and of their squares."""
 
     weights: list[Tensor]
     decay: float
