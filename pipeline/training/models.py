@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.aggregators.finetuned import Finetuned
 from pipeline.aggregators.fusion import Concat, Mean, PerTeacher
 from pipeline.aggregators.network import Network, Shape, parameter_count
 from pipeline.config.models import (
@@ -69,6 +68,9 @@ def build_network(model: ModelConfig, shape: Shape) -> Network:
     if isinstance(model, LinearModel):
         return LinearOfCases(shape, model)
     if isinstance(model, FinetunedModel):
+        # With it come the encoders' libraries, which other trainings need not wait for.
+        from pipeline.aggregators.finetuned import Finetuned
+
         return Finetuned(shape, model)
     if isinstance(model, ShazamV1Model):
         return ShazamV1(shape, model)
