@@ -37,7 +37,15 @@ app.command(context_settings=study.ANY_ARGUMENTS)(study.run)
 for stage in STAGES:
     *group, name = stage.command.split()
     (cohort if group else app).command(name)(command(stage))
-for tool in (tools.export, tools.attention, tools.plan, tools.clean, tools.models, tools.schema):
+for tool in (
+    tools.export,
+    tools.slide_student,
+    tools.attention,
+    tools.plan,
+    tools.clean,
+    tools.models,
+    tools.schema,
+):
     app.command()(tool)
 app.command()(handing_over.export_model)
 app.command()(handing_over.predict)

@@ -24,7 +24,7 @@ from pipeline.config.models import FinetunedModel
 from pipeline.encoders import weights
 from pipeline.encoders.slide_level.build import seeded
 from pipeline.encoders.slide_level.longnet import LongNetViT
-from pipeline.encoders.slide_level.registry import resolve
+from pipeline.encoders.slide_level.registry import configured
 
 # Raised when predictions change. 1: the first.
 VERSION = 1
@@ -48,7 +48,7 @@ class Finetuned(Network):
         self.cfg = cfg
         self.warm_up = cfg.warm_up
         assert not isinstance(cfg.encoder, str)  # Config.model_specs has replaced the name
-        self.row = resolve(cfg.encoder.row)
+        self.row = configured(cfg.encoder.teacher, cfg.encoder.settings)
         self.layers = cfg.layers or (self.row.depth,)
         self.encoder = LongNetViT(
             shape.dims[0][LEVEL],

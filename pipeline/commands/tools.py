@@ -82,6 +82,39 @@ def export(
     typer.echo(f"{len(made)} files in {out}")
 
 
+def slide_student(
+    root: Root,
+    teacher: Annotated[str, typer.Option(help="A slide encoder of the run.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; its name is the student's.")],
+    reads: Annotated[
+        str, typer.Option("--input", help="The tile teacher that both read, if not its own.")
+    ] = "",
+    depth: Annotated[int, typer.Option(min=1, help="Blocks.")] = 4,
+    width: Annotated[int, typer.Option(min=8, help="Of its vector.")] = 192,
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the slides.")] = 30,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Of AdamW.")] = 5e-4,
+    task: Annotated[
+        str, typer.Option(help="Learn from the training cases of a fold of this task alone.")
+    ] = "",
+    fold: Annotated[int, typer.Option(min=0, help="Which fold.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of weights, order and held-out cases.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Distil a smaller slide encoder from one whose vectors a run has: less depth and width, the
+    same input. In a config it is `{source: slide, path: OUT}`.
+
+    Without --task it learns from all cases, and what is measured on them with it is transductive.
+    """
+    from pipeline.slide_encoders import student
+
+    if width % heads or width % 4:
+        raise UserError(f"--width {width}: not a multiple of 4 and of --heads {heads}")
+    plan = student.Plan(depth, width, heads, epochs, learning_rate, task=task, fold=fold, seed=seed)
+    with reported("slide-student"):
+        student.run(root=root, teacher=teacher, reads=reads, out=out, plan=plan, device=device)
+
+
 def attention(
     task: Annotated[str, typer.Option(help="The task's name.")],
     config: ConfigFile = Path("config/config.yaml"),

@@ -45,6 +45,8 @@ class TeacherConfig(Section):
             raise ValueError("source: timm needs `model:`, a timm model name")
         if self.source == "folder" and not self.path:
             raise ValueError("source: folder needs `path:`, a folder `teachers/<name>`")
+        if self.source == "slide" and self.path and self.weights != "local":
+            raise ValueError("a slide encoder with `path:` has its weights in that folder")
         if self.source == "folder" and self.weights != "local":
             raise ValueError("source: folder has its weights in that folder")
         if self.weights == "package" and self.source != "package":
@@ -71,7 +73,14 @@ class TeacherConfig(Section):
         own = {"package": "package", "folder": "local"}
         if isinstance(data, Mapping) and data.get("source") in own:
             return {"weights": own[data["source"]], **data}
+        if isinstance(data, Mapping) and data.get("source") == "slide" and data.get("path"):
+            return {"weights": "local", **data}
         return data
+
+    @property
+    def made_here(self) -> bool:
+        """Whether it is a folder with weights and a row that the pipeline made."""
+        return self.source == "folder" or (self.source == "slide" and bool(self.path))
 
     @property
     def in_registry(self) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pipeline.contracts.distilled import Agreement
-from pipeline.encoder_distillation import agreement
+from pipeline.distillation import agreement
 from pipeline.encoder_distillation.learner import VALIDATED
 from pipeline.encoder_distillation.live import fitted
 from pipeline.encoder_distillation.standardise import Standard

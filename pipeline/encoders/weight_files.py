@@ -52,7 +52,7 @@ def file_here(name: str, cfg: TeacherConfig, row: Row | None, weights_dir: str |
     Raises:
         ConfigError: it is missing.
     """
-    if cfg.source != "folder":
+    if not cfg.made_here:
         return local_file(name, row, weights_dir)
     path = Path(str(cfg.path)).expanduser() / HUB_FILES[0]
     if not path.is_file():

@@ -25,7 +25,7 @@ from pipeline.encoders import registry
 from pipeline.encoders.slide_level import build as building
 from pipeline.encoders.slide_level import chief, hipt, longnet, longvit, madeleine, remote
 from pipeline.encoders.slide_level.build import SlideEncoder, SlideVectors, build, encode
-from pipeline.encoders.slide_level.registry import resolve
+from pipeline.encoders.slide_level.registry import configured
 from pipeline.errors import ArtifactError, SlideError
 from pipeline.files.artifacts import FINGERPRINT, is_complete, new_hdf5, sweep
 from pipeline.files.checksums import checksum, is_intact, seal
@@ -105,7 +105,7 @@ def run(
 def _fingerprint(job: SlideEncodersJob, teacher: str, checked: TeacherCheck | None) -> str:
     """What decides the vectors besides the features."""
     settings = job.extraction.teachers[teacher]
-    row = resolve(settings.model or teacher)
+    row = configured(teacher, settings)
     versions = {
         "stage": VERSION,
         "build": building.VERSION,

@@ -13,7 +13,7 @@ from pipeline.config.encoder_distillation import EncoderDistillationConfig as Se
 from pipeline.config.encoder_distillation import EncoderStudent, LossesConfig, made
 from pipeline.config.extraction import TeacherConfig
 from pipeline.config.whole import Config
-from pipeline.encoder_distillation.agreement import cka, explained_variance, neighbour_overlap
+from pipeline.distillation.agreement import cka, explained_variance, neighbour_overlap
 from pipeline.encoder_distillation.learner import losses
 from pipeline.encoder_distillation.standardise import fit_standard, hadamard
 from pipeline.encoder_distillation.student import Student, start, start_heads

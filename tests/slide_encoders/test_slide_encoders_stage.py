@@ -44,11 +44,14 @@ class House:
         self.config = Config.model_validate({"extraction": {"teachers": teachers}})
         self.records: list[Record] = []
 
-    def slide(self, name: str, coords: np.ndarray, dim: int = 6, mark: str = "a") -> None:
+    def slide(
+        self, name: str, coords: np.ndarray, dim: int = 6, mark: str = "a", shift: float = 0.0
+    ) -> None:
         rng = np.random.default_rng(len(coords))
         path = self.root / "features" / "tiles" / f"{name}.h5"
         with new_hdf5(path, {"fingerprint": mark}) as file:
-            file["features"] = rng.standard_normal((len(coords), dim)).astype(np.float16)
+            values = rng.standard_normal((len(coords), dim)) + shift
+            file["features"] = values.astype(np.float16)
             file.create_dataset("coords", data=coords).attrs.update(FACTS)
         self.add(name, path=f"features/tiles/{name}.h5")
 

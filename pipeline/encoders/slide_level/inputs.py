@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pipeline.config.extraction import TeacherConfig
 from pipeline.config.whole import Config
-from pipeline.encoders.slide_level.registry import SLIDE, resolve
+from pipeline.encoders.slide_level.registry import SLIDE, configured
 from pipeline.errors import ConfigError
 
 
@@ -25,7 +25,7 @@ def input_of(config: Config, teacher: str) -> str:
         teacher: the slide encoder.
     """
     settings = config.extraction.teachers[teacher]
-    return settings.input or resolve(settings.model or teacher).input
+    return settings.input or configured(teacher, settings).input
 
 
 def tile_teachers(config: Config) -> dict[str, TeacherConfig]:
@@ -41,9 +41,9 @@ def tile_teachers(config: Config) -> dict[str, TeacherConfig]:
         wanted = input_of(config, name)
         if wanted in named:
             continue
-        row = resolve(settings.model or name)
+        row = configured(name, settings)
         own = TeacherConfig(
-            weights=settings.weights,
+            weights="hub" if settings.path else settings.weights,
             seed=settings.seed,
             tile_px=row.tile_px,
             target_mpp=row.mpp,

@@ -7,6 +7,7 @@ but what they read are the features of a tile teacher.
 from __future__ import annotations
 
 import dataclasses
+import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -74,6 +75,28 @@ def resolve(name: str) -> SlideModel:
     )
 
 
+def configured(name: str, cfg: TeacherConfig) -> SlideModel:
+    """The row of a configured slide encoder: of the registry, or of one that was made here.
+
+    Args:
+        name: its name in the config.
+        cfg: its settings.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not cfg.path:
+        return resolve(cfg.model or name)
+    path = Path(cfg.path).expanduser() / registry.ROW
+    try:
+        return SlideModel(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"extraction.teachers.{name}.path: {path} is no row of a slide encoder ({error}); give "
+            "a folder that `python -m pipeline slide-student` wrote"
+        ) from None
+
+
 def row_of(name: str, cfg: TeacherConfig) -> Row | None:
     """A configured teacher's row, of tiles or of slides; None for one without.
 
@@ -85,7 +108,7 @@ def row_of(name: str, cfg: TeacherConfig) -> Row | None:
         ConfigError: there should be one and is none.
     """
     if cfg.source == SLIDE:
-        return resolve(cfg.model or name)
+        return configured(name, cfg)
     return registry.row_of(name, cfg)
 
 
@@ -100,7 +123,7 @@ def check(name: str, cfg: TeacherConfig) -> SlideModel:
         ConfigError: there is no such row, it cannot be run here, its licence is not acknowledged,
             or it has no such pooling or layers.
     """
-    row = resolve(cfg.model or name)
+    row = configured(name, cfg)
     where = f"extraction.teachers.{name}"
     if row.loader == "none":
         raise ConfigError(f"teacher `{name}`: {row.title} cannot be run here: {row.note}")
