@@ -40,6 +40,7 @@ for stage in STAGES:
 for tool in (
     tools.export,
     tools.slide_student,
+    tools.slide_retrieval,
     tools.attention,
     tools.plan,
     tools.clean,

@@ -115,6 +115,50 @@ def slide_student(
         student.run(root=root, teacher=teacher, reads=reads, out=out, plan=plan, device=device)
 
 
+def slide_retrieval(
+    task: Annotated[str, typer.Option(help="A task of the config, a classification.")],
+    config: ConfigFile = Path("config/config.yaml"),
+    teacher: Annotated[
+        list[str] | None, typer.Option(help="May be repeated; by default all of the config.")
+    ] = None,
+    k: Annotated[
+        list[int] | None, typer.Option(min=1, help="Neighbours; by default 1, 3, 5.")
+    ] = None,
+) -> None:
+    """Measure how well slides find slides of other patients with the same class by their vectors:
+    retrieval and nearest neighbours, without any training, into evaluation/<task>/retrieval.csv."""
+    import pandas as pd
+
+    from pipeline.config.reading import load
+    from pipeline.contracts.columns import spelled_out
+    from pipeline.contracts.labels import read_labels
+    from pipeline.files.artifacts import write_text
+    from pipeline.files.parquet import read_table
+    from pipeline.slide_encoders import retrieval
+
+    settings = load(config)
+    root = Path("results") / settings.cohort.name
+    if task not in settings.tasks or settings.tasks[task].type != "classification":
+        raise UserError(f"--task {task}: the config has no such classification")
+    cases = read_table(root / "cases.parquet")
+    labels = read_labels(cases, task, spelled_out(settings.tasks[task], cases))
+    assert labels.label is not None  # of a classification
+    label_of = dict(zip(labels.cases, labels.label.tolist(), strict=True))
+    slides = read_table(root / "slides.parquet")
+    case_of = dict(zip(slides["slide_id"].astype(str), slides["case_id"].astype(str), strict=True))
+    found = []
+    for name in teacher or list(settings.extraction.teachers):
+        vectors = retrieval.slide_vectors(root, name)
+        table = retrieval.measure(vectors, label_of, case_of, tuple(k or (1, 3, 5)))
+        table.insert(0, "teacher", name)
+        found.append(table)
+    whole = pd.concat(found)
+    out = root / "evaluation" / task / "retrieval.csv"
+    write_text(out, whole.to_csv(index=False, float_format="%.4f"))
+    typer.echo(whole.to_string(index=False, float_format="{:.3f}".format))
+    typer.echo(f"written to {out}")
+
+
 def attention(
     task: Annotated[str, typer.Option(help="The task's name.")],
     config: ConfigFile = Path("config/config.yaml"),
