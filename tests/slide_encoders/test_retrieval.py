@@ -52,7 +52,7 @@ def test_classes_that_are_apart_find_each_other_and_noise_finds_chance() -> None
     assert known.loc[1, "acc"] == known.loc[5, "mv_acc"] == 1
     assert abs(none.loc[1, "acc"] - none.loc[1, "acc_by_chance"]) < 0.2
     assert none.loc[1, "acc_low"] < none.loc[1, "acc"] < none.loc[1, "acc_high"]
-    assert (known["slides"], known["cases"])[0].tolist() == [80, 80]
+    assert known.loc[1, ["slides", "cases"]].tolist() == [80, 40]
     # A patient's own slide, which is the same picture again, is no find.
     twice = {s: noise[f"s{int(s[1:]) // 2 * 2}"] for s in cases}
     assert measure(twice, label_of, cases, (1,), 200)["acc"][0] < 0.8
