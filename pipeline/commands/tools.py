@@ -133,14 +133,14 @@ def slide_retrieval(
     from pipeline.contracts.columns import spelled_out
     from pipeline.contracts.labels import read_labels
     from pipeline.files.artifacts import write_text
-    from pipeline.files.parquet import read_table
+    from pipeline.files.parquet import read_columns, read_table
     from pipeline.slide_encoders import retrieval
 
     settings = load(config)
     root = Path("results") / settings.cohort.name
     if task not in settings.tasks or settings.tasks[task].type != "classification":
         raise UserError(f"--task {task}: the config has no such classification")
-    cases = read_table(root / "cases.parquet")
+    cases = read_columns(root / "cases.parquet")
     labels = read_labels(cases, task, spelled_out(settings.tasks[task], cases))
     assert labels.label is not None  # of a classification
     label_of = dict(zip(labels.cases, labels.label.tolist(), strict=True))
