@@ -92,7 +92,13 @@ def hits(nearest: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, n
 
 
 def chance(labels: np.ndarray, groups: np.ndarray, k: int) -> float:
-    """How often one of k neighbours has the class if they are drawn at random: a mean over rows."""
+    """How often one of k neighbours has the class if they are drawn at random: a mean over rows.
+
+    Args:
+        labels: int (n,), classes.
+        groups: int (n,): rows of one group do not find each other.
+        k: how many are drawn.
+    """
     found = []
     for label, group in zip(labels, groups, strict=True):
         others = labels[groups != group]
