@@ -173,8 +173,8 @@ def _on(model: ModelConfig, teacher: str, teachers: Sequence[str], known: _Known
 def _without_distillation(model: ModelConfig) -> ModelConfig | None:
     """The same without its distillation loss; None where it has none."""
     distillation = getattr(model, "distillation", None)
-    if distillation is None or not (distillation.weight or distillation.linear):
+    if distillation is None or not (distillation.weight or distillation.plain):
         return None
-    without = distillation.model_copy(update={"weight": 0.0, "linear": 0.0})
+    without = distillation.model_copy(update={"weight": 0.0, "plain": 0.0})
     # It has all keys of the published form but this one.
     return model.model_copy(update={"distillation": without, "faithful": False})

@@ -29,7 +29,7 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         "dropout": 0.0,
         "teacher_dropout": 0.0,
         "raw_features": True,
-        "distillation": {"weight": 0.5, "linear": 0.0, "targets": "projected", "reduction": "sum"},
+        "distillation": {"weight": 0.5, "plain": 0.0, "targets": "projected", "reduction": "sum"},
     },
     "shazam_v2": {
         "d_model": 128,
@@ -40,7 +40,7 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         "dropout": 0.25,
         "teacher_dropout": 0.0,
         "raw_features": True,
-        "distillation": {"weight": 0.01, "linear": 0.0, "targets": "attached", "reduction": "mean"},
+        "distillation": {"weight": 0.01, "plain": 0.0, "targets": "attached", "reduction": "mean"},
     },
 }
 
@@ -56,14 +56,14 @@ def distillation_losses() -> dict[str, Entry]:
 
 
 class DistillationConfig(Section):
-    """What the student learns from besides the labels: its teachers' features, and the answers of a
-    linear model of the same cases and teachers.
+    """What the student learns from besides the labels: its teachers' features, and the answers of
+    plain models of the same cases and teachers: a linear one and a forest.
 
     Subclasses have the loss's own keys as fields.
     """
 
     weight: float = Field(0.05, ge=0)
-    linear: Fraction = 0.8
+    plain: Fraction = 0.8
     targets: Literal["whitened", "learned", "attached", "projected"] = "whitened"
     reduction: Literal["mean", "sum"] = "mean"
     loss: str = "cosine_huber"

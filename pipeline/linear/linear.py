@@ -74,6 +74,10 @@ class LinearOfCases(Network):
             self.constant[one.outputs] = torch.from_numpy(found.constant).to(self.constant)
             self.penalties[one.name] = penalty
 
+    def columns(self, lesson: Lesson) -> np.ndarray:
+        """float64 (n, columns): the standardised statistics of the training cases, once fitted."""
+        return self._standardised(*self._all(lesson)).double().cpu().numpy()
+
     def _all(self, lesson: Lesson) -> tuple[Tensor, Tensor]:
         """Statistics float32 (n, columns) of the training cases, and bool (n, T)."""
         place = {int(case): i for i, case in enumerate(lesson.train)}

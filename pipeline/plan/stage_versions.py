@@ -196,7 +196,7 @@ def _encoder(name: str, settings: TeacherConfig) -> Versions:
 
 def _model(model: ModelConfig) -> Versions:
     if isinstance(model, ShazamV1Model | ShazamV2Model):
-        answers = _answers() if model.distillation.linear else {}
+        answers = _answers() if model.distillation.plain else {}
         return _student(model.kind) | _distillation(model.distillation.loss) | answers
     if isinstance(model, FinetunedModel):
         return {
@@ -219,7 +219,8 @@ def _distillation(loss: str) -> Versions:
 
 def _answers() -> Versions:
     return {
-        "linear answers": version_of("pipeline.training.linear_answers"),
+        "plain answers": version_of("pipeline.training.plain_answers"),
+        "forest": version_of("pipeline.forest.unseen"),
         "model linear": version_of("pipeline.linear.linear"),
     }
 

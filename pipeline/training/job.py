@@ -16,11 +16,13 @@ from pipeline.config.tasks import SurvivalTask, TaskConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.labels import Labels, Task
 from pipeline.files.digests import digest
+from pipeline.forest.unseen import answers_unseen
+from pipeline.linear.linear import LinearOfCases
 from pipeline.training.head import Head
-from pipeline.training.linear_answers import Answers
 from pipeline.training.loop import Trial, objective
 from pipeline.training.models import build_network
 from pipeline.training.multitask import AuxiliaryTask
+from pipeline.training.plain_answers import Answers, blended
 from pipeline.training.predict import Batches, predict
 from pipeline.training.tasks import fit_head, main_of
 
@@ -70,7 +72,7 @@ class Prepared:
         network: with fresh weights, on the store's device.
         head: of the task.
         y: float32 (cases, columns), the head's targets.
-        answers: of a linear model that the network learns from besides the labels.
+        answers: of plain models that the network learns from besides the labels.
     """
 
     network: Network
@@ -126,16 +128,27 @@ def _answers(
     draw: int,
     head: Head,
 ) -> Answers | None:
-    """Answers of a linear model of the training cases, if the model learns from such."""
+    """Answers of plain models of the training cases, if the model learns from such."""
     distillation = getattr(model, "distillation", None)
-    if distillation is None or not distillation.linear:
+    if distillation is None or not distillation.plain:
         return None
     alone = with_cox(dataclasses.replace(job, auxiliary=()))
     own = None if isinstance(job.task, SurvivalTask) else main_of(head)
     taught = prepare(alone, cfg, LinearModel(kind="linear"), train, draw, own)
+    assert isinstance(taught.network, LinearOfCases)
+    to_learn = lesson(alone, cfg, taught.head, taught.y, train, draw)
+    forest = answers_unseen(
+        taught.network.columns(to_learn),
+        taught.y[train],
+        to_learn.task,
+        to_learn.strata,
+        to_learn.groups,
+        draw,
+    )
+    linear = predict(taught.network, job.store, train, cfg.max_tiles_per_case)
     said = np.full((len(job.store.cases), taught.head.outputs), np.nan, dtype=np.float32)
-    said[train] = predict(taught.network, job.store, train, cfg.max_tiles_per_case)
-    return Answers(said, distillation.linear)
+    said[train] = blended(linear, forest, to_learn.task.type)
+    return Answers(said, distillation.plain)
 
 
 def lesson(

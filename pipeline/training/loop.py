@@ -20,8 +20,8 @@ from pipeline.runtime import progress
 from pipeline.training.adamw import AdamW
 from pipeline.training.classification import ClassificationHead
 from pipeline.training.head import Head
-from pipeline.training.linear_answers import Answers, answers_loss
 from pipeline.training.multitask import MultiHead
+from pipeline.training.plain_answers import Answers, answers_loss, remaining
 from pipeline.training.predict import Batches, outputs, precision, predict
 from pipeline.training.sampler import batches
 from pipeline.training.tasks import main_of, own, type_of
@@ -43,7 +43,7 @@ class Trial:
         parts: case numbers of `train` and `val` (which may be empty). Nothing else is read.
         cfg: epochs, patience, batch size and so on.
         seed: of the order, the tile draws and the dropout.
-        answers: of a linear model, to learn from besides the labels.
+        answers: of plain models, to learn from besides the labels.
     """
 
     network: Network
@@ -63,8 +63,9 @@ class Trial:
 class Learner(Protocol):
     """Trials whose weights are updated together."""
 
-    def begin(self, drawn: Mapping[Order, Drawn], rates: Sequence[float]) -> None:
-        """Start an epoch with the tiles drawn for it, by order key, and each trial's rate."""
+    def begin(self, epoch: int, drawn: Mapping[Order, Drawn], rates: Sequence[float]) -> None:
+        """Start an epoch (from 1) with the tiles drawn for it, by order key, and each trial's
+        rate."""
         ...
 
     def step(self, chosen: Mapping[Order, np.ndarray]) -> Mapping[int, float]:
@@ -120,7 +121,7 @@ def epochs(
                 dealt[key] = batches(learn, own_strata, cfg.batch_size, rng, trial.head.needed)
         rates = [trial.cfg.learning_rate * cosine(epoch, trial.cfg.epochs) for trial in trials]
         totals = np.zeros(len(trials))
-        learner.begin(drawn, rates)
+        learner.begin(epoch, drawn, rates)
         for step in range(max(len(each) for each in dealt.values())):
             chosen = {key: each[step] for key, each in dealt.items() if step < len(each)}
             for m, loss in learner.step(chosen).items():
@@ -253,8 +254,11 @@ class _Alone:
         self.drawn: Drawn = {}
         batches = math.ceil(len(trial.parts["train"]) / trial.cfg.batch_size)
         self.steps, self.ramp, self.rate = 0, trial.network.warm_up * batches, 0.0
+        self.share = 0.0  # of the loss on plain models' answers
 
-    def begin(self, drawn: Mapping[Order, Drawn], rates: Sequence[float]) -> None:
+    def begin(self, epoch: int, drawn: Mapping[Order, Drawn], rates: Sequence[float]) -> None:
+        if self.trial.answers is not None:
+            self.share = self.trial.answers.share * remaining(epoch, self.trial.cfg.epochs)
         self.drawn = drawn[self.trial.order_key()]
         self.trial.network.train()
         self.rate = rates[0]
@@ -281,13 +285,12 @@ class _Alone:
         return torch.from_numpy(values).to(self.store.device)
 
     def _loss(self, out: Tensor, aim: Tensor, cases: Tensor) -> Tensor:
-        """Of the labels and, where there are any, of a linear model's answers."""
-        head, answers = self.trial.head, self.trial.answers
-        loss = head.loss(out, aim)
-        if answers is None or self.answers is None:
+        """Of the labels and, where there are any, of plain models' answers."""
+        loss = self.trial.head.loss(out, aim)
+        if self.answers is None:
             return loss
-        told = answers_loss(head, out, self.answers[cases])
-        return (1 - answers.share) * loss + answers.share * told
+        told = answers_loss(self.trial.head, out, self.answers[cases])
+        return (1 - self.share) * loss + self.share * told
 
     def validate(self) -> list[np.ndarray]:
         out = outputs(self.trial.network, self.validation, self.trial.cfg.precision)

@@ -125,7 +125,7 @@ class _Stack:
 
     # --- bags ---
 
-    def begin(self, drawn: Mapping[Order, Drawn], rates: Sequence[float]) -> None:
+    def begin(self, epoch: int, drawn: Mapping[Order, Drawn], rates: Sequence[float]) -> None:
         self.rates = rates
         self.source = self._reduced(drawn) if self.reduced else drawn
 

@@ -1,7 +1,8 @@
-"""Networks that learn from a linear model's answers."""
+"""Networks that learn from plain models' answers."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ from pydantic import TypeAdapter
 
 from pipeline.bags.store import open_store
 from pipeline.config.models import ModelConfig
-from pipeline.config.tasks import SurvivalTask, TaskConfig
+from pipeline.config.tasks import TaskConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.contracts.case_map import read_case_map
 from pipeline.contracts.labels import read_labels
 from pipeline.files.parquet import read_columns
 from pipeline.training.job import Prepared, TrainingJob, prepare
-from pipeline.training.linear_answers import answers_loss
 from pipeline.training.loop import train
+from pipeline.training.plain_answers import answers_loss, blended
 from pipeline.training.predict import predict
 from pipeline.training.tasks import fit_head
 
@@ -59,28 +60,57 @@ def test_answers_are_of_training_cases_alone(root: Path, name: str) -> None:
     others = np.setdiff1d(np.arange(len(job.labels.cases)), TRAIN)
     assert np.isfinite(answers.said[TRAIN]).all()
     assert np.isnan(answers.said[others]).all()
-    linear = TypeAdapter(ModelConfig).validate_python({"kind": "linear"})
-    if not isinstance(job.task, SurvivalTask):
-        taught = prepare(job, job.cfg, linear, TRAIN, 3)
-        said = predict(taught.network, job.store, TRAIN, job.cfg.max_tiles_per_case)
-        np.testing.assert_array_equal(answers.said[TRAIN], said)
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_answers_do_not_depend_on_other_cases(root: Path, name: str) -> None:
+    """Neither labels nor features of validation and test cases are looked at."""
+    job = job_of(root, name)
+    before = prepared(job).answers
+    others = np.setdiff1d(np.arange(len(job.labels.cases)), TRAIN)
+    shuffled = np.arange(len(job.labels.cases))
+    shuffled[others] = others[::-1]
+    after = prepared(dataclasses.replace(job, labels=job.labels.take(shuffled))).answers
+    assert before is not None and after is not None
+    np.testing.assert_array_equal(before.said, after.said)
+
+
+def test_both_answers_count_the_same() -> None:
+    linear, forest = np.log([[0.9, 0.1], [0.5, 0.5]]), np.log([[0.3, 0.7], [0.5, 0.5]])
+    probabilities = np.exp(blended(linear, forest, "classification"))
+    np.testing.assert_allclose(probabilities, [[0.6, 0.4], [0.5, 0.5]], rtol=1e-6)
+    numbers = blended(np.array([[1.0], [2.0]]), np.array([[3.0], [2.0]]), "regression")
+    np.testing.assert_array_equal(numbers, [[2.0], [2.0]])
+    # The scale of a risk says nothing: neither answer is louder than the other.
+    low, high = np.array([[0.0], [1.0], [2.0]]), np.array([[900.0], [0.0], [-900.0]])
+    np.testing.assert_allclose(blended(low, high, "survival"), 0, atol=1e-6)
+    np.testing.assert_array_equal(blended(linear, None, "classification"), linear.astype("f4"))
 
 
 def test_without_a_share_there_are_none(root: Path) -> None:
-    assert prepared(job_of(root, "score", linear=0.0)).answers is None
+    assert prepared(job_of(root, "score", plain=0.0)).answers is None
 
 
-def test_a_student_that_has_only_answers_comes_near_them(root: Path) -> None:
-    """Its labels could be anything: it does not look at them."""
-    job = job_of(root, "score", linear=1.0, weight=0.0)
+def learned(root: Path, label: float, epochs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Outputs before and after some epochs of 40 with answers alone at first, and the answers."""
+    job = job_of(root, "score", plain=1.0, weight=0.0)
     ready = prepared(job)
     assert ready.answers is not None
-    ready.y[TRAIN] = 7.0
+    ready.y[TRAIN] = label
     before = predict(ready.network, job.store, TRAIN, None)
-    train(ready.trial({"train": TRAIN, "val": TRAIN[:0]}, job.cfg, 3), job.store, 40)
-    after = predict(ready.network, job.store, TRAIN, None)
-    said = ready.answers.said[TRAIN]
-    assert ((after - said) ** 2).mean() < 0.5 * ((before - said) ** 2).mean()
+    train(ready.trial({"train": TRAIN, "val": TRAIN[:0]}, job.cfg, 3), job.store, epochs)
+    return before, predict(ready.network, job.store, TRAIN, None), ready.answers.said[TRAIN]
+
+
+def test_answers_come_first_and_labels_after_them(root: Path) -> None:
+    """In the first epoch labels could be anything, and in the last the network follows them."""
+    _, with_sevens, _ = learned(root, 7.0, epochs=1)
+    _, with_zeros, _ = learned(root, 0.0, epochs=1)
+    np.testing.assert_array_equal(with_sevens, with_zeros)
+    before, after, said = learned(root, 0.0, epochs=5)
+    assert ((after - said) ** 2).mean() < ((before - said) ** 2).mean()
+    _, last, _ = learned(root, 7.0, epochs=40)
+    assert abs(last.mean() - 7.0) < abs(last.mean() - said.mean())
 
 
 def test_losses_are_those_of_the_definition(root: Path) -> None:
