@@ -186,7 +186,7 @@ def test_a_key_that_a_task_does_not_use_is_an_error(task: dict, expected: str) -
 
 def test_a_key_that_a_distillation_loss_does_not_use_is_an_error() -> None:
     model = {"kind": "shazam_v2", "distillation": {"huber_detla": 2.0}}
-    with pytest.raises(ConfigError, match=r"did you mean `huber_delta`; its keys: weight, linear"):
+    with pytest.raises(ConfigError, match=r"did you mean `huber_delta`; its keys: weight, plain"):
         parse(demo(training__models__odd=model))
 
 
