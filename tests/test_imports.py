@@ -23,6 +23,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("bags", "encoders", "slides"),
     ("accounting", "aggregators", "tile_reading"),
     ("distillation", "linear", "tile_training"),
+    ("forest",),
     tuple(room for room in stages.ROOMS if room not in ("probing", "external")),
     ("external", "probing"),  # they train, or ask what training made
     ("prediction",),

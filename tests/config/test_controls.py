@@ -60,7 +60,7 @@ def test_a_model_that_the_config_names_is_not_trained_twice() -> None:
             "v2": {"kind": "shazam_v2"},
             "plain": {"kind": "linear", "teacher": "each"},
             "alone": {"kind": "shazam_v2", "drop_teachers": ["b", "c"]},
-            "undistilled": {"kind": "shazam_v2", "distillation": {"weight": 0, "linear": 0}},
+            "undistilled": {"kind": "shazam_v2", "distillation": {"weight": 0, "plain": 0}},
         }
     )
     found = made.controls()

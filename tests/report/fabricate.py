@@ -67,7 +67,7 @@ CONFIG: dict[str, Any] = {
         "ablations": {
             "v2_no_distillation": {
                 "kind": "shazam_v2",
-                "distillation": {"weight": 0.0, "linear": 0.0},
+                "distillation": {"weight": 0.0, "plain": 0.0},
             },
         },
     },
