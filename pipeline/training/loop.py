@@ -64,8 +64,13 @@ class Learner(Protocol):
     """Trials whose weights are updated together."""
 
     def begin(self, epoch: int, drawn: Mapping[Order, Drawn], rates: Sequence[float]) -> None:
-        """Start an epoch (from 1) with the tiles drawn for it, by order key, and each trial's
-        rate."""
+        """Start an epoch.
+
+        Args:
+            epoch: from 1.
+            drawn: the tiles drawn for it, by order key.
+            rates: the learning rate of each trial.
+        """
         ...
 
     def step(self, chosen: Mapping[Order, np.ndarray]) -> Mapping[int, float]:

@@ -70,13 +70,13 @@ def _standardised(risk: np.ndarray) -> np.ndarray:
 
 
 def remaining(epoch: int, epochs: int) -> float:
-    """How much of the first epoch's share is left in an epoch (from 1): a straight line to 0.
+    """How much of the first share is left in an epoch: the square of what is left of them all.
 
     Args:
         epoch: from 1.
         epochs: of the whole schedule.
     """
-    return 1 - (epoch - 1) / epochs
+    return (1 - (epoch - 1) / epochs) ** 2
 
 
 def answers_loss(head: Head, out: Tensor, said: Tensor) -> Tensor:
