@@ -15,7 +15,6 @@ import dataclasses
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.special import softmax
 from torch import Tensor
 
 from pipeline.aggregators.network import TaskType
@@ -57,12 +56,16 @@ def blended(linear: np.ndarray, forest: np.ndarray | None, type_: TaskType) -> n
         return linear.astype(np.float32)
     match type_:
         case "classification":
-            both = (softmax(linear, axis=1) + softmax(forest, axis=1)) / 2
+            both = (_probabilities(linear) + _probabilities(forest)) / 2
             return np.log(both).astype(np.float32)
         case "regression":
             return ((linear + forest) / 2).astype(np.float32)
         case "survival":
             return ((_standardised(linear) + _standardised(forest)) / 2).astype(np.float32)
+
+
+def _probabilities(out: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(out).double().softmax(1).numpy()
 
 
 def _standardised(risk: np.ndarray) -> np.ndarray:
