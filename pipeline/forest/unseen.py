@@ -5,6 +5,9 @@ splits by the log-rank test (Ishwaran et al., Ann Appl Stat 2008). Beside a line
 thresholds and interactions. What a forest says of cases that it has learned from is little more
 than their labels, so that each case is asked in the fold of an inner cross-validation that leaves
 it out.
+
+The libraries are imported where they are used: most trainings have no forest, and would wait for
+them.
 """
 
 from __future__ import annotations
@@ -13,9 +16,6 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
-from sksurv.ensemble import ExtraSurvivalTrees
-from sksurv.util import Surv
 
 from pipeline.aggregators.network import Objective
 from pipeline.linear.estimators import parts
@@ -76,6 +76,8 @@ def _outputs(y: np.ndarray, task: Objective) -> int:
 
 
 def _classes(x: Matrix, y: np.ndarray, asked: Matrix, task: Objective, seed: int) -> Matrix:
+    from sklearn.ensemble import ExtraTreesClassifier
+
     label = y[:, 0].astype(np.int64)
     forest = ExtraTreesClassifier(TREES, min_samples_leaf=LEAF, random_state=seed)
     forest.fit(x, label, sample_weight=np.asarray(task.class_weights)[label])
@@ -85,6 +87,8 @@ def _classes(x: Matrix, y: np.ndarray, asked: Matrix, task: Objective, seed: int
 
 
 def _numbers(x: Matrix, y: np.ndarray, asked: Matrix, task: Objective, seed: int) -> Matrix:
+    from sklearn.ensemble import ExtraTreesRegressor
+
     forest = ExtraTreesRegressor(
         TREES, min_samples_leaf=LEAF, max_features="sqrt", random_state=seed
     )
@@ -94,6 +98,9 @@ def _numbers(x: Matrix, y: np.ndarray, asked: Matrix, task: Objective, seed: int
 
 
 def _risk(x: Matrix, y: np.ndarray, asked: Matrix, task: Objective, seed: int) -> Matrix:
+    from sksurv.ensemble import ExtraSurvivalTrees
+    from sksurv.util import Surv
+
     forest = ExtraSurvivalTrees(
         SURVIVAL_TREES,
         min_samples_leaf=SURVIVAL_LEAF,

@@ -29,7 +29,7 @@ FACTS = {"tile_px": 256, "read_px": 256, "read_downsample": 1.0, "overlap": 0, "
 
 
 def model(**more: Any) -> FinetunedModel:
-    settings = {"source": "slide", "weights": "random", "seed": 4}
+    settings = {"source": "slide", "model": FLASH, "weights": "random", "seed": 4}
     encoder = {"teacher": "slides", "row": FLASH, "settings": settings}
     given = {"kind": "finetuned", "encoder": encoder, "teacher": "tiles", "layers": [2]}
     return FinetunedModel.model_validate(given | more)

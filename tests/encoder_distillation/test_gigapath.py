@@ -183,7 +183,12 @@ def test_beta_of_one_leaves_the_tiles_alone(tmp_path: Path) -> None:
 def config(slide_encoder: str, **student: Any) -> Config:
     tiny = {"source": "timm", "model": "resnet10t", "weights": "random"}
     teachers = {"a": tiny, "whole": {"source": "slide", "model": "hipt_vit4k", "input": "a"}}
-    learner = {"encoder": tiny, "recipe": "gigapath", "slide": {"encoder": slide_encoder}}
+    learner = {
+        "encoder": tiny,
+        "pool": "all",
+        "recipe": "gigapath",
+        "slide": {"encoder": slide_encoder},
+    }
     return Config.model_validate(
         {
             "extraction": {"teachers": teachers},

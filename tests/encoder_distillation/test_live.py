@@ -94,7 +94,7 @@ def test_the_stage_learns_tokens_too(tmp_path: Path) -> None:
 
 def test_only_teachers_that_it_learns_from_run() -> None:
     tiny = {"source": "timm", "model": "resnet10t", "weights": "random"}
-    student = {"encoder": tiny, "teachers": ["a"], "patches": {}}
+    student = {"encoder": tiny, "pool": "all", "teachers": ["a"], "patches": {}}
     data = {
         "extraction": {"teachers": {"a": tiny, "b": tiny}},
         "encoder_distillation": {"students": {"s": student}},

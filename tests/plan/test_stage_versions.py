@@ -79,7 +79,14 @@ def test_a_model_depends_on_its_own_kind_and_a_task_on_its_own_type() -> None:
         "loss cox",
     }
     student = training({"kind": "shazam_v2"}, REGRESSION)
-    shared = {"training", "students", "distillation cosine_huber", "linear answers", "model linear"}
+    shared = {
+        "training",
+        "students",
+        "distillation cosine_huber",
+        "plain answers",
+        "forest",
+        "model linear",
+    }
     shared |= {"task regression", "loss squared_error"}
     assert student == shared | {"model shazam_v2"}
     assert training({"kind": "shazam_v1"}, REGRESSION, SURVIVAL) == shared | {

@@ -39,7 +39,8 @@ def opened(tmp_path: Path) -> Any:
              "rank": [9.0, 8.0, 7.0], "information": [0.1, 0.5, 0.6]}  # fmt: skip
     pd.DataFrame(curve).to_csv(folder / "curve.csv", index=False)
     facts = PretrainedFacts(
-        NAME, False, "own", "clusiam", "all", "", 5_400_000, slides=8, cases=7, tiles=400,
+        teacher=NAME, control=False, title="own", method="clusiam", pool="all", licence="",
+        parameters=5_400_000, slides=8, cases=7, tiles=400,
         held_out=2, steps=30, best_step=20, images=960, seconds=12.0, waited=3.0,
         alarms=[Raised(30, "features", "features of all tiles are alike (spread 0.300)")],
         maps=["s1", "s2"],
@@ -95,8 +96,8 @@ def test_clusters_have_a_legend_with_shares_over_all_slides(opened: Any) -> None
 
 def test_a_collapse_and_slides_of_their_own_are_said() -> None:
     facts = PretrainedFacts(
-        "own", False, "own", "byol", "separate", "", 1_000_000, steps=40, best_step=20,
-        collapsed=True,
+        teacher="own", control=False, title="own", method="byol", pool="separate", licence="",
+        parameters=1_000_000, steps=40, best_step=20, collapsed=True,
     )  # fmt: skip
     said = pretraining.sentence(facts)
     assert "ended the training after step 40" in said and "step 20, was kept" in said

@@ -116,5 +116,6 @@ def test_an_encoder_learns_what_it_says(tmp_path: Path) -> None:
     found = json.loads((folder / "facts.json").read_text())
     assert set(found["agreement"]) == set(names)
     curve = pd.read_csv(folder / "curve.csv")
-    assert np.isfinite(curve[["explained_spoken", "loss_spoken"]].to_numpy()).all()
+    assert np.isfinite(curve["explained_spoken"]).all()
+    assert np.isfinite(curve["loss_spoken"][1:]).all()  # of the start there is none
     assert read_row(folder).licence == "MIT" and width == 16
