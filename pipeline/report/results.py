@@ -22,6 +22,7 @@ from pipeline.contracts.columns import spelled_out
 from pipeline.contracts.ledger import Record, read_manifest
 from pipeline.encoders import speaking
 from pipeline.encoders.slide_level.inputs import tile_teachers
+from pipeline.encoders.tile_scales import groups
 from pipeline.errors import ArtifactError
 from pipeline.files.parquet import read_table
 from pipeline.report.figures import style
@@ -88,6 +89,8 @@ def read(config: Config, root: Path) -> Results:
         name: spelled_out(task, tables["cases"].columns) for name, task in config.tasks.items()
     }
     chunks = sorted({int(c) for c in tables["slides"]["chunk"]})
+    # Teachers that share a decoding share a manifest.
+    folders = {teacher: "+".join(group) for group in groups(config) for teacher in group}
     return Results(
         root=root,
         config=config.model_copy(update={"tasks": tasks}),
@@ -95,12 +98,12 @@ def read(config: Config, root: Path) -> Results:
         flow=read_cohort_flow(root),
         tiling=_records(root / "tiles" / "manifest", chunks) if runs_tiling else {},
         features={
-            teacher: _records(root / "features" / teacher / "manifest", chunks)
+            teacher: _features(root, folders.get(teacher, teacher), teacher, chunks)
             for teacher in config.extraction.teachers
         }
         | {
             # Where each fold has its own encoder, all are of one cost: the last one's.
-            one.teacher: _records(root / "features" / one.name / "manifest", chunks)
+            one.teacher: _features(root, one.name, one.name, chunks)
             for one in config.made()
         },
         **tables,
@@ -120,6 +123,22 @@ def _records(folder: Path, chunks: Iterable[int]) -> dict[str, Record]:
     """The records of the chunks in use; manifests left by another chunking are not read."""
     records = [r for chunk in chunks for r in read_manifest(folder / f"{chunk}.json")]
     return {r.slide_id: r for r in sorted(records, key=lambda r: r.slide_id)}
+
+
+def _features(root: Path, folder: str, teacher: str, chunks: Iterable[int]) -> dict[str, Record]:
+    """What became of each slide in the extraction of one teacher.
+
+    Args:
+        root: the results folder.
+        folder: of `features/` with the manifest, which may speak of other teachers, too.
+        teacher: the teacher.
+        chunks: in use.
+    """
+    own = f"extraction/{teacher}"
+    manifest = root / "features" / folder / "manifest"
+    records = [r for chunk in chunks for r in read_manifest(manifest / f"{chunk}.json")]
+    of_it = [r for r in records if not r.stage.startswith("extraction/") or r.stage == own]
+    return {r.slide_id: r for r in sorted(of_it, key=lambda r: r.slide_id)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -263,7 +263,7 @@ class _Alone:
 
     def begin(self, epoch: int, drawn: Mapping[Order, Drawn], rates: Sequence[float]) -> None:
         if self.trial.answers is not None:
-            self.share = self.trial.answers.share * remaining(epoch, self.trial.cfg.epochs)
+            self.share = self.trial.answers.share * remaining(epoch, len(self.trial.parts["train"]))
         self.drawn = drawn[self.trial.order_key()]
         self.trial.network.train()
         self.rate = rates[0]

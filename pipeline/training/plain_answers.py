@@ -3,9 +3,9 @@
 With few cases a penalised regression and a forest, on case means, predict better than a network
 does, and better together than either alone. A network that learns from their answers besides the
 labels (knowledge distillation; Hinton, Vinyals & Dean 2015, arXiv:1503.02531) starts from what they
-know. What they count falls with the epochs (annealing; Jafari et al. 2021, arXiv:2104.07163), so
-that a network which sees more than they can, in rare tiles for one, is not held back: validation
-chooses the epoch, and so how far it goes beyond them.
+know. What they count falls as labels are seen (annealing; Jafari et al. 2021, arXiv:2104.07163):
+slowly where cases are few, and fast where they are many, so that a network which sees more than
+plain models can, in rare tiles for one, is not held back.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pipeline.training.tasks import main_of, type_of
 VERSION = 2
 
 STEADY = 1e-6
+WORTH = 8000  # labels seen, an epoch's cases each time, after which answers count half
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +73,14 @@ def _standardised(risk: np.ndarray) -> np.ndarray:
     return (risk - risk.mean()) / max(float(risk.std()), STEADY)
 
 
-def remaining(epoch: int, epochs: int) -> float:
-    """How much of the first share is left in an epoch: the square of what is left of them all.
+def remaining(epoch: int, cases: int) -> float:
+    """How much of the first share is left in an epoch: WORTH / (WORTH + labels seen before it).
 
     Args:
         epoch: from 1.
-        epochs: of the whole schedule.
+        cases: that are learned from.
     """
-    return (1 - (epoch - 1) / epochs) ** 2
+    return WORTH / (WORTH + cases * (epoch - 1))
 
 
 def answers_loss(head: Head, out: Tensor, said: Tensor) -> Tensor:
