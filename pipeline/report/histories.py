@@ -54,7 +54,7 @@ def facts(root: Path, task: str, model: str) -> Facts:
 def drawing(
     results: Results, task: str, infos: Mapping[str, ModelInfo], models: Sequence[str]
 ) -> Drawing | None:
-    """The loss curves of all models that left a history, first seed only; None without any.
+    """The loss curves of all models that learn in epochs, first seed only; None without any.
 
     Args:
         results: the opened results.
@@ -79,6 +79,7 @@ def drawing(
                     meta.best_epoch if meta else None,
                 )
             )
-        if folds:
+        # A linear model is solved at once: one point is no curve.
+        if any(len(epochs) > 1 for epochs, *_ in folds):
             found.append(History(infos[name].label, infos[name].colour, folds))
     return charts.training(f"{task}-training", found, f"models/{task}/") if found else None

@@ -210,7 +210,7 @@ def training(name: str, models: Sequence[History], source: str) -> Drawing:
         axes[lowest, column].set_xlabel("epoch")
     return Drawing(
         name,
-        "Training of every model",
+        "Training of every model that learns in epochs",
         "Grey is the training loss, colour the validation loss, one line per fold, a dot at the "
         "epoch that was kept; colour rising while grey falls is overfitting.",
         style.svg(fig, name, f"Loss curves of {len(models)} models over the epochs."),
