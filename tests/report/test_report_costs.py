@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.config.whole import Config
-from pipeline.report import results
+from pipeline.report import histories, results
 from pipeline.report.sections import costs
 from tests.report.conftest import small_config
 
@@ -47,3 +47,17 @@ def test_what_imported_features_cost_is_not_known(small: Path) -> None:
 def test_the_page_shows_costs_in_a_table_and_a_figure(page: str) -> None:
     assert 'id="survival-cost"' in page
     assert "GFLOP per slide" in page
+
+
+def test_a_model_without_slides_costs_no_teacher(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken for the average, which costs what its members cost."""
+    opened = results.read(small_config(), small)
+    known = {
+        "age_alone": histories.Facts(3, 0.1, 0.0, ()),
+        "single": histories.Facts(40_000, 1.0, 0.1, ("resnet10t",)),
+    }
+    monkeypatch.setattr(histories, "facts", lambda root, task, name: known[name])
+    (alone,) = costs.costs(opened, "survival", ["age_alone"], ["single"])
+    assert alone.teachers == () and alone.gflop is None and alone.parameters == 3

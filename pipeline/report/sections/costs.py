@@ -60,7 +60,8 @@ def costs(results: Results, task: str, names: Sequence[str], members: Sequence[s
     facts = {name: histories.facts(results.root, task, name) for name in {*names, *members}}
     found = []
     for name in names:
-        parts = [facts[name]] if facts[name].teachers else [facts[m] for m in members]
+        trained = facts[name].n_parameters is not None  # `average` is not
+        parts = [facts[name]] if trained else [facts[m] for m in members]
         own = tuple(t for t in results.encoders if any(t in part.teachers for part in parts))
         found.append(
             Cost(

@@ -291,12 +291,14 @@ def frontier(
     ax.set_xscale("log")
     costs = np.array([cost.gflop for cost in priced.values()], dtype=float)
     ax.set_xlim(costs.min() / 2, costs.max() * 6)
-    for name, cost in priced.items():
-        value = opened.row(name)["value"]
-        at = (float(cost.gflop or 0), value)
+    # Many models read the same encoders: names of all of them would cover each other.
+    better = max if primary.higher else min
+    for gflop in sorted({cost.gflop or 0.0 for cost in priced.values()}):
+        alike = [name for name, cost in priced.items() if cost.gflop == gflop]
+        name = better(alike, key=lambda n: opened.row(n)["value"])
         ax.annotate(
             infos[name].label,
-            at,
+            (gflop, opened.row(name)["value"]),
             xytext=(7, 0),
             textcoords="offset points",
             va="center",
@@ -312,8 +314,9 @@ def frontier(
     return Drawing(
         name,
         f"{primary.label} against the cost of a slide",
-        f"Further left is cheaper. Diamonds are small encoders made here; {infos[cheapest].label} "
-        f"takes {fixed(priced[cheapest].gflop, 1)} GFLOP. Lines are intervals over cases.",
+        "Further left is cheaper; the best model of each cost is named. Diamonds are small encoders "
+        f"made here; {infos[cheapest].label} takes {fixed(priced[cheapest].gflop, 1)} GFLOP. "
+        "Lines are intervals over cases.",
         style.svg(fig, name, alt),
         (f"evaluation/{opened.task}/metrics.csv", "features/<teacher>/<slide>.h5"),
     )
