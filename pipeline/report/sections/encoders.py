@@ -314,7 +314,7 @@ def frontier(
     return Drawing(
         name,
         f"{primary.label} against the cost of a slide",
-        "Further left is cheaper; the best model of each cost is named. Diamonds are small encoders "
+        "Further left is cheaper; the best model of each cost is named. Diamonds are encoders "
         f"made here; {infos[cheapest].label} takes {fixed(priced[cheapest].gflop, 1)} GFLOP. "
         "Lines are intervals over cases.",
         style.svg(fig, name, alt),
