@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -119,9 +119,18 @@ _COLUMNS = {
 }
 
 
-def _records(folder: Path, chunks: Iterable[int]) -> dict[str, Record]:
-    """The records of the chunks in use; manifests left by another chunking are not read."""
-    records = [r for chunk in chunks for r in read_manifest(folder / f"{chunk}.json")]
+def _records(
+    folder: Path, chunks: Iterable[int], wanted: Callable[[str], bool] = lambda stage: True
+) -> dict[str, Record]:
+    """The records of the chunks in use; manifests left by another chunking are not read.
+
+    Args:
+        folder: with the manifests.
+        chunks: in use.
+        wanted: whether records of a stage are read.
+    """
+    found = [r for chunk in chunks for r in read_manifest(folder / f"{chunk}.json")]
+    records = [r for r in found if wanted(r.stage)]
     return {r.slide_id: r for r in sorted(records, key=lambda r: r.slide_id)}
 
 
@@ -135,10 +144,11 @@ def _features(root: Path, folder: str, teacher: str, chunks: Iterable[int]) -> d
         chunks: in use.
     """
     own = f"extraction/{teacher}"
-    manifest = root / "features" / folder / "manifest"
-    records = [r for chunk in chunks for r in read_manifest(manifest / f"{chunk}.json")]
-    of_it = [r for r in records if not r.stage.startswith("extraction/") or r.stage == own]
-    return {r.slide_id: r for r in sorted(of_it, key=lambda r: r.slide_id)}
+    return _records(
+        root / "features" / folder / "manifest",
+        chunks,
+        lambda stage: stage == own or not stage.startswith("extraction/"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
